@@ -1,0 +1,223 @@
+"""Image sets as tensors: MNIST and its kin, the digits of scikit-learn, a person's own ``.npz``."""
+
+import gzip
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["FOLDS", "NAMES", "DataError", "Images", "generated_images", "load_images"]
+
+FOLDS = 12
+"""Parts of the training images, of which one validates."""
+NAMES = ("mnist", "fashion_mnist", "kmnist", "digits")
+_TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+
+
+class DataError(Exception):
+    """Data that is missing or damaged; the message is for the user and names the file."""
+
+
+class Images(NamedTuple):
+    """Images and labels: what trains, what chooses, what reports. No image is in two of them."""
+
+    x_train: Tensor
+    """``[N, C, H, W]``, uint8 or float32."""
+    y_train: Tensor
+    """``[N]``, int64, classes counted from 0."""
+    x_valid: Tensor
+    y_valid: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: int
+    low: float
+    """The value of black."""
+    high: float
+    """The value of white."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        maps, height, width = self.x_train.shape[1:]
+        return maps, height, width
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Images as float32 between 0 (black) and 1 (white)."""
+        return ((x.float() - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+
+    def to(self, device: torch.device) -> "Images":
+        moved: Any = {k: v.to(device) for k, v in self._asdict().items() if isinstance(v, Tensor)}
+        return self._replace(**moved)
+
+
+def load_images(name: str, data_dir: str | Path, fold: int = 0) -> Images:
+    """Load an image set whole into memory.
+
+    The validation images are drawn from the training images class by class, whatever the seed of a run:
+    a twelfth of them (5,000 of MNIST's 60,000). The twelve folds share no image and are together the
+    whole training set.
+
+    Parameters:
+        name: "mnist", "fashion_mnist", "kmnist" (read from ``data_dir``, else downloaded there by
+            torchvision), "digits" (scikit-learn's 1,797 digits, 20 % of them for testing), or the path of
+            an ``.npz`` with x_train, y_train, x_test, y_test; images ``[N, H, W]`` or ``[N, H, W, C]``.
+        data_dir: where torchvision keeps its sets: ``<data_dir>/MNIST/raw/*.gz`` and so on.
+        fold: which twelfth of the training images validates, 0 to 11.
+
+    Raises:
+        DataError: the data is missing, truncated or not what it says.
+        ImportError: an optional package is missing; the message has the line that installs it.
+    """
+    if name == "digits":
+        whole = _digits()
+    elif name in _TORCHVISION:
+        whole = _from_torchvision(_TORCHVISION[name], Path(data_dir))
+    else:
+        whole = _from_npz(Path(name))
+    train, valid = _split(whole.y_train, FOLDS, fold)
+    x, y = whole.x_train, whole.y_train
+    return whole._replace(x_train=x[train], y_train=y[train], x_valid=x[valid], y_valid=y[valid])
+
+
+def generated_images(count: int = 64, classes: int = 4, size: int = 8) -> Images:
+    """Bright squares in one of ``classes`` corners or sides, for a run that needs nothing on disk.
+
+    Parameters:
+        count: images in each of the three sets.
+        classes: at most 4.
+        size: side of an image, pixels.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        y = torch.arange(count) % classes
+        x = torch.randint(0, 100, (count, 1, size, size), generator=generator, dtype=torch.uint8)
+        half = size // 2
+        for image, label in zip(x, y.tolist(), strict=True):
+            row, column = divmod(label, 2)
+            image[0, row * half : (row + 1) * half, column * half : (column + 1) * half] += 150
+        return x, y
+
+    return Images(*draw(), *draw(), *draw(), classes=classes, low=0.0, high=255.0)
+
+
+def _digits() -> Images:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("the digits need scikit-learn: pip install 'snnlib[tasks]'") from error
+    digits = load_digits()
+    x = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
+    y = torch.from_numpy(digits.target.astype(np.int64))
+    rest, test = _split(y, 5)
+    return _unsplit(x[rest], y[rest], x[test], y[test], high=16.0)
+
+
+def _unsplit(
+    x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, low: float = 0.0, high: float = 255.0
+) -> Images:
+    """Images of which none is set aside for validation yet."""
+    return Images(x, y, x[:0], y[:0], x_test, y_test, int(y.max()) + 1, low, high)
+
+
+def _split(y: Tensor, parts: int, fold: int = 0) -> tuple[Tensor, Tensor]:
+    """Indices of all parts but one, and of that one, with the same share of every class in each."""
+    generator = torch.Generator().manual_seed(2026)
+    shuffled = torch.randperm(len(y), generator=generator)
+    by_class = shuffled[torch.argsort(y[shuffled], stable=True)]
+    chosen = torch.zeros(len(y), dtype=torch.bool)
+    chosen[by_class[fold::parts]] = True
+    return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
+
+
+def _from_torchvision(kind: str, data_dir: Path) -> Images:
+    try:
+        from torchvision import datasets
+    except Exception as error:  # a torchvision of another build fails with an OSError or RuntimeError
+        raise ImportError(f"{kind} needs torchvision ({error}): pip install 'snnlib[tasks]'") from error
+    made: Any = getattr(datasets, kind)
+    raw = data_dir / kind / "raw"
+    if not all((raw / name).exists() for name, _ in made.resources):
+        try:
+            made(str(data_dir), download=True)
+        except Exception as error:  # no network, no permission, a broken mirror: all one to the user
+            missing = [name for name, _ in made.resources if not (raw / name).exists()]
+            raise DataError(
+                f"{kind}: {', '.join(missing)} is not in {raw} and could not be downloaded"
+            ) from error
+    x, y, x_test, y_test = (_idx(raw / name, md5) for name, md5 in _in_order(made.resources))
+    return _unsplit(x[:, None], y.long(), x_test[:, None], y_test.long())
+
+
+def _in_order(resources: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for part in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
+        yield next((name, md5) for name, md5 in resources if name.startswith(part))
+
+
+def _idx(path: Path, md5: str) -> Tensor:
+    """A gzipped IDX file of bytes, checked against its published checksum."""
+    packed = path.read_bytes()
+    if hashlib.md5(packed, usedforsecurity=False).hexdigest() != md5:
+        raise DataError(
+            f"{path} is damaged: its MD5 is not {md5} ({len(packed)} bytes); delete it to fetch it anew"
+        )
+    data = gzip.decompress(packed)
+    dims = data[3]
+    shape = [int.from_bytes(data[4 + 4 * d : 8 + 4 * d], "big") for d in range(dims)]
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dims)
+    if data[:3] != b"\0\0\x08" or len(values) != math.prod(shape):
+        raise DataError(f"{path} is no IDX file of bytes: header {shape}, {len(values)} values")
+    return torch.from_numpy(values.reshape(shape).copy())
+
+
+def _from_npz(path: Path) -> Images:
+    wanted = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in wanted}
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file, and none of {', '.join(NAMES)}") from error
+    except Exception as error:  # numpy raises a handful of kinds for what is no archive of plain arrays
+        raise DataError(f"{path} is no .npz with the arrays {', '.join(wanted)}: {error}") from error
+    x, x_test = (_as_images(path, name, arrays[name]) for name in ("x_train", "x_test"))
+    y, y_test = (_as_labels(path, name, arrays[name]) for name in ("y_train", "y_test"))
+    for part, images, labels in (("train", x, y), ("test", x_test, y_test)):
+        if len(images) != len(labels):
+            raise DataError(f"{path}: {len(images)} images but {len(labels)} labels in x_{part}, y_{part}")
+    if x.shape[1:] != x_test.shape[1:]:
+        raise DataError(f"{path}: x_train has images {list(x.shape[1:])}, x_test {list(x_test.shape[1:])}")
+    if int(y_test.max()) > int(y.max()):
+        raise DataError(f"{path}: y_test has class {int(y_test.max())}, y_train only 0 to {int(y.max())}")
+    if len(y) < 2 * FOLDS:
+        raise DataError(f"{path}: {len(y)} training images are too few to set some aside for validation")
+    if x.dtype == torch.uint8:
+        return _unsplit(x, y, x_test, y_test)
+    low, high = float(x.min()), float(x.max())
+    if not low < high:
+        raise DataError(f"{path}: every value of x_train is {low}")
+    return _unsplit(x, y, x_test, y_test, low, high)
+
+
+def _as_images(path: Path, name: str, array: np.ndarray) -> Tensor:
+    if array.ndim not in (3, 4) or array.size == 0:
+        raise DataError(f"{path}: {name} must be [N, H, W] or [N, H, W, C], got shape {list(array.shape)}")
+    if array.dtype != np.uint8 and array.dtype.kind not in "fiu":
+        raise DataError(f"{path}: {name} must hold numbers, got {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{path}: {name} holds a value that is not finite")
+    array = array if array.ndim == 4 else array[..., None]
+    x = torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.uint8 else array.astype(np.float32)))
+    return x.permute(0, 3, 1, 2).contiguous()
+
+
+def _as_labels(path: Path, name: str, array: np.ndarray) -> Tensor:
+    if array.ndim != 1 or array.dtype.kind not in "iu" or array.size == 0:
+        raise DataError(f"{path}: {name} must be integers [N], got {array.dtype} of shape {list(array.shape)}")
+    if int(array.min()) < 0:
+        raise DataError(f"{path}: {name} counts classes from 0, got {int(array.min())}")
+    return torch.from_numpy(array.astype(np.int64))

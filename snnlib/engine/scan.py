@@ -1,0 +1,113 @@
+"""The one door of the engine: a step, run over time by a backend."""
+
+from typing import Any
+
+from torch import Tensor
+
+from snnlib.engine import reference
+from snnlib.engine.step import (
+    Step,
+    check_parameters,
+    default_parameters,
+    initial_state,
+    integration_dtype,
+    is_concrete,
+    recurrent_state_type,
+    state_type,
+)
+
+__all__ = ["BACKENDS", "check_input", "scan"]
+
+BACKENDS = {"reference": reference.run}
+
+
+def scan(
+    step: Step,
+    input: Tensor,
+    state: Any = None,
+    p: Any = None,
+    *,
+    dt: float = 0.001,
+    recurrent_weights: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Any]:
+    """Run a neuron's step over a whole sequence.
+
+    ::
+
+        output[t], state = step(input[t], state, p, dt)                                  t = 0 .. T-1
+        output[t], state = step(input[t] + recurrent_weights @ output[t-1], state, p, dt)   if recurrent
+
+    State is integrated in float32 at least; half-precision input gives half-precision output.
+
+    Parameters:
+        step: the neuron, see :mod:`snnlib.engine.step`.
+        input: ``[T, B, *features]``, floating point. Its first step is looked at for NaN where that is
+            free: on the CPU, not while compiling.
+        state: the state before the first step, or None for the neuron's resting state. Each field
+            broadcasts against ``input[0]``. With ``recurrent_weights`` its first field is ``z``, the
+            output of the step before.
+        p: the neuron's parameters; the step's own defaults if None. Fields may be tensors that broadcast
+            against ``input[0]``; gradients reach them.
+        dt: time step in s.
+        recurrent_weights: ``[N, N]`` for ``input`` of shape ``[T, B, N]``.
+        backend: "auto" or "reference".
+
+    Returns:
+        The outputs ``[T, B, *features]`` and the state after the last step.
+
+    Raises:
+        ValueError: an argument has a wrong shape, type or value; the message names it and shows the value.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
+    run = BACKENDS["reference" if backend == "auto" else backend]
+    p = default_parameters(step) if p is None else p
+    check_parameters(p, dt)
+    if input.dim() < 2:
+        raise ValueError(f"input must be [T, B, *features], got shape {list(input.shape)}")
+    shape = input.shape[1:]
+    if recurrent_weights is not None:
+        neurons = shape[-1]
+        if len(shape) != 2 or recurrent_weights.shape != (neurons, neurons):
+            raise ValueError(
+                "recurrent_weights must be [N, N] for an input [T, B, N], got "
+                f"{list(recurrent_weights.shape)} for {list(input.shape)}"
+            )
+    check_input(input[:1])
+    if state is None:
+        kind = None if recurrent_weights is None else recurrent_state_type(step)
+        like = input.new_empty(()).expand(shape)
+        state = initial_state(state_type(step), p, like, kind)
+    check_state(state, shape)
+    output, state = run(step, input, state, p, dt, recurrent_weights)
+    if input.dtype != integration_dtype(input.dtype):
+        output = output.to(input.dtype)
+    return output, state
+
+
+def check_input(input: Tensor) -> None:
+    """Refuse an input that no neuron can integrate.
+
+    Raises:
+        ValueError: integers, or NaN where the values can be looked at for free.
+    """
+    if not input.is_floating_point():
+        raise ValueError(f"input must be floating point, got dtype {input.dtype}; use input.float()")
+    if is_concrete(input) and bool(input.isnan().any()):
+        first = input.isnan().nonzero()[0].tolist()
+        raise ValueError(f"input must not contain NaN, got nan at index {first}")
+
+
+def check_state(state: Any, shape: Any) -> None:
+    """Refuse a state that does not fit one step's input.
+
+    Raises:
+        ValueError: a field does not broadcast against ``shape``.
+    """
+    for name, value in zip(state._fields, state, strict=True):
+        if not isinstance(value, Tensor):
+            continue
+        pairs = zip(reversed(value.shape), reversed(shape), strict=False)
+        if value.dim() > len(shape) or any(have not in (1, want) for have, want in pairs):
+            raise ValueError(f"state.{name} must broadcast to {list(shape)}, got shape {list(value.shape)}")

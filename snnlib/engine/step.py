@@ -1,0 +1,157 @@
+"""What a step is, and what follows from it for every neuron.
+
+A neuron is one function, its *step*::
+
+    def my_step(input, state: MyState, p=MyParameters(), dt=0.001) -> (output, MyState)
+
+``input`` and ``output`` are tensors ``[B, *features]``, ``state`` and ``p`` are NamedTuples. The step is
+elementwise and written in plain PyTorch; the types of its state and of its parameters are read from its
+signature.
+"""
+
+import collections
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast, get_type_hints
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+__all__ = [
+    "Scalar",
+    "Step",
+    "check_parameters",
+    "default_parameters",
+    "initial_state",
+    "integration_dtype",
+    "recurrent_state_type",
+    "recurrent_step",
+    "state_type",
+]
+
+Scalar = float | Tensor
+"""A number, or a tensor that broadcasts against one step's input: one value a neuron, say."""
+
+Step = Callable[..., tuple[Tensor, Any]]
+"""``step(input, state, p, dt) -> (output, state)``."""
+
+
+@functools.cache
+def state_type(step: Step) -> type[NamedTuple]:
+    """The NamedTuple in which ``step`` keeps its state: the annotation of its argument ``state``.
+
+    Raises:
+        TypeError: the annotation is missing, or is no NamedTuple.
+    """
+    found = get_type_hints(step).get("state")
+    if not (isinstance(found, type) and hasattr(found, "_fields")):
+        raise TypeError(
+            f"the state of {_name(step)} must be annotated with a NamedTuple "
+            f"(def {_name(step)}(input, state: MyState, p=..., dt=...)), found {found!r}"
+        )
+    return cast(type[NamedTuple], found)
+
+
+def default_parameters(step: Step) -> Any:
+    """The parameters that ``step`` declares as the default of its argument ``p``, or None."""
+    argument = inspect.signature(step).parameters.get("p")
+    return None if argument is None or argument.default is argument.empty else argument.default
+
+
+@functools.cache
+def recurrent_state_type(step: Step) -> type[NamedTuple]:
+    """The state of ``step`` with the last output ``z`` before it, for a neuron with recurrent weights."""
+    inner = state_type(step)
+    made: Any = cast(Any, collections.namedtuple)(f"Recurrent{inner.__name__}", ("z", *inner._fields))
+    # a generated class has no importable name: pickle it by the step that it came from
+    made.__reduce__ = lambda self: (_recurrent_state, (step, tuple(self)))
+    return cast(type[NamedTuple], made)
+
+
+def _recurrent_state(step: Step, values: tuple[Any, ...]) -> Any:
+    return recurrent_state_type(step)(*values)
+
+
+def integration_dtype(dtype: torch.dtype) -> torch.dtype:
+    """State is integrated in float32 or better, also where the input is bfloat16 or float16."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def initial_state(kind: Any, p: Any, like: Tensor, recurrent: Any = None) -> Any:
+    """The state before the first input.
+
+    ``kind.initial(p)`` says where a neuron rests (a NamedTuple of numbers or tensors); a state without
+    ``initial`` starts at zero, and so does the ``z`` of a recurrent neuron.
+
+    Parameters:
+        kind: the NamedTuple in which the step keeps its state, see :func:`state_type`.
+        p: the neuron's parameters.
+        like: one step's input ``[B, *features]``; gives shape and device.
+        recurrent: the NamedTuple with ``z`` before the fields of ``kind`` that is wanted in its place.
+    """
+    values = kind.initial(p) if hasattr(kind, "initial") else (0.0,) * len(kind._fields)
+    if recurrent is not None:
+        values = (0.0, *values)
+    dtype = integration_dtype(like.dtype)
+
+    def fill(value: Scalar) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(like.device, dtype).expand(like.shape)
+        return torch.full(like.shape, float(value), dtype=dtype, device=like.device)
+
+    return (recurrent or kind)(*(fill(value) for value in values))
+
+
+def recurrent_step(
+    step: Step, current: Tensor, state: Any, recurrent_weights: Tensor, p: Any, dt: float
+) -> tuple[Tensor, Any]:
+    """One step of a neuron whose last spikes return through ``recurrent_weights``.
+
+    ::
+
+        x       = current + recurrent_weights z(t-1)
+        z, s(t) = step(x, s(t-1))
+
+    Parameters:
+        step: the neuron's step; it reads its fields of ``state`` by name and leaves ``z`` alone.
+        current: the input after its own weights, ``[B, N]``.
+        state: a NamedTuple with ``z`` first and the step's own fields after it.
+        recurrent_weights: ``[N, N]``, to row from column.
+    """
+    z, new = step(current + linear(state.z, recurrent_weights), state, p, dt)
+    return z, type(state)(z, *new)
+
+
+def check_parameters(p: Any, dt: float) -> None:
+    """Refuse a time step or an inverse time constant that no neuron can have.
+
+    Raises:
+        ValueError: ``dt`` or a field ``tau_*_inv`` is negative or not finite; names it and shows its value.
+    """
+    if not (math.isfinite(dt) and dt > 0):
+        raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
+    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
+        if not (name.startswith("tau_") and name.endswith("_inv")):
+            continue
+        if isinstance(value, Tensor):
+            wrong = is_concrete(value) and not bool((value.isfinite() & (value >= 0)).all())
+        else:
+            wrong = not (math.isfinite(value) and value >= 0)
+        if wrong:
+            raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {name}={value}")
+
+
+def is_concrete(tensor: Tensor) -> bool:
+    """Whether its values can be looked at for free: on the CPU, outside compilers and torch.func."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def _name(step: Step) -> str:
+    return getattr(step, "__name__", repr(step))

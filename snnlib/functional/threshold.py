@@ -1,0 +1,186 @@
+"""The spike: a Heaviside step whose derivative is replaced by a surrogate."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from snnlib.engine.step import Scalar
+
+__all__ = ["SURROGATES", "Method", "Surrogate", "check_method", "reset", "spike", "threshold"]
+
+Method = str | Callable[[Tensor, Any], Tensor]
+"""A name in :data:`SURROGATES`, or a function ``(x, alpha) -> spikes`` that brings its own gradient."""
+
+
+class Surrogate(NamedTuple):
+    """What stands in for the derivative of the spike."""
+
+    derivative: Callable[[Tensor, Scalar], Tensor]
+    """``(x, alpha) -> dz/dx``, with x the distance to the threshold."""
+    alpha: float
+    """The ``alpha`` that is taken when a neuron names none."""
+    probability: Callable[[Tensor, Scalar], Tensor] | None = None
+    """``(x, alpha) -> P(z = 1)`` where the spike is drawn; None where it is H(x)."""
+
+
+def _super(x: Tensor, alpha: Scalar) -> Tensor:
+    return 1.0 / (alpha * x.abs() + 1.0) ** 2
+
+
+def _triangle(x: Tensor, alpha: Scalar) -> Tensor:
+    return alpha * (1.0 - x.abs()).relu()
+
+
+def _tanh(x: Tensor, alpha: Scalar) -> Tensor:
+    return 1.0 - torch.tanh(alpha * x) ** 2
+
+
+def _circ(x: Tensor, alpha: Scalar) -> Tensor:
+    return alpha**3 / (alpha**2 + x**2) ** 1.5
+
+
+def _circ_dist(x: Tensor, alpha: Scalar) -> Tensor:
+    return 0.5 * alpha**2 / (alpha**2 + x**2) ** 1.5
+
+
+def _logistic(x: Tensor, alpha: Scalar) -> Tensor:
+    return 0.5 * alpha * (1.0 - torch.tanh(alpha * x) ** 2)
+
+
+def _logistic_probability(x: Tensor, alpha: Scalar) -> Tensor:
+    return 0.5 + 0.5 * torch.tanh(alpha * x)
+
+
+def _heavi_erfc(x: Tensor, alpha: Scalar) -> Tensor:
+    return 2.0 / math.sqrt(math.pi) * torch.exp(-((alpha * x) ** 2))
+
+
+def _sigmoid(x: Tensor, alpha: Scalar) -> Tensor:
+    s = torch.sigmoid(alpha * x)
+    return alpha * s * (1.0 - s)
+
+
+def _arctan(x: Tensor, alpha: Scalar) -> Tensor:
+    return 0.5 * alpha / (1.0 + (0.5 * math.pi * alpha * x) ** 2)
+
+
+def _piecewise(x: Tensor, alpha: Scalar) -> Tensor:
+    return alpha * (x.abs() < 0.5 / alpha).to(x.dtype)
+
+
+SURROGATES: dict[str, Surrogate] = {
+    "super": Surrogate(_super, 100.0),
+    "triangle": Surrogate(_triangle, 0.3),
+    "tanh": Surrogate(_tanh, 2.0),
+    "circ": Surrogate(_circ, 0.5),
+    "circ_dist": Surrogate(_circ_dist, 0.5),
+    "logistic": Surrogate(_logistic, 2.0, _logistic_probability),
+    "heavi_erfc": Surrogate(_heavi_erfc, 2.0),
+    "sigmoid": Surrogate(_sigmoid, 4.0),
+    "arctan": Surrogate(_arctan, 2.0),
+    "piecewise": Surrogate(_piecewise, 1.0),
+}
+
+
+class _Spike(torch.autograd.Function):
+    """``fired`` as numbers forward, the surrogate at x backward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, fired: Tensor, method: str, alpha: Scalar) -> Tensor:
+        return fired.to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, _, ctx.method, ctx.alpha = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return grad[0] * SURROGATES[ctx.method].derivative(x, ctx.alpha), None, None, None
+
+
+def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> Tensor:
+    r"""Spikes of neurons that are ``x`` above their threshold.
+
+    Forward ``z = H(x)``: 1 where x > 0, else 0 (also at x = 0). Backward ``dz/dx`` is one of
+
+    ==========  =============================================  =====  ==================================
+    method      dz/dx                                          alpha  source
+    ==========  =============================================  =====  ==================================
+    super       1 / (alpha \|x\| + 1)^2                        100    Zenke & Ganguli 2018 (SuperSpike)
+    triangle    alpha max(0, 1 - \|x\|)                        0.3    Bellec et al. 2018
+    tanh        1 - tanh(alpha x)^2                            2      Neftci et al. 2019
+    circ        alpha^3 / (alpha^2 + x^2)^1.5                  0.5    Norse, Pehle & Pedersen 2021
+    circ_dist   alpha^2 / (2 (alpha^2 + x^2)^1.5)              0.5    Norse, Pehle & Pedersen 2021
+    logistic    alpha/2 (1 - tanh(alpha x)^2)                  2      Neftci et al. 2019 (stochastic)
+    heavi_erfc  2/sqrt(pi) exp(-(alpha x)^2)                   2      Yin et al. 2021
+    sigmoid     alpha s (1 - s), s = 1 / (1 + exp(-alpha x))   4      Neftci et al. 2019
+    arctan      alpha/2 / (1 + (pi/2 alpha x)^2)               2      Fang et al. 2021
+    piecewise   alpha where \|x\| < 1 / (2 alpha), else 0      1      Wu et al. 2018
+    ==========  =============================================  =====  ==================================
+
+    ``logistic`` draws its spikes: z = 1 with probability 1/2 + tanh(alpha x)/2, from torch's global
+    generator. In super, tanh, logistic, heavi_erfc, sigmoid, arctan and piecewise a larger ``alpha`` is a
+    narrower window; in circ and circ_dist alpha is its width, in triangle its height (the dampening factor).
+
+    Parameters:
+        x: distance to the threshold, any shape.
+        method: a name of the table, or a function ``(x, alpha) -> spikes`` of one's own.
+        alpha: a positive number or tensor; None takes the table's value. It gets no gradient.
+
+    Returns:
+        0.0 and 1.0 in the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: ``method`` is unknown or ``alpha`` is not positive.
+    """
+    if callable(method):
+        return method(x, alpha)
+    surrogate = check_method(method, alpha)
+    alpha = surrogate.alpha if alpha is None else alpha
+    if surrogate.probability is None:
+        fired = x.detach() > 0
+    else:
+        fired = torch.rand_like(x) < surrogate.probability(x.detach(), alpha)
+    return _Spike.apply(x, fired, method, alpha)  # type: ignore[no-any-return]
+
+
+threshold = spike
+"""The name that Norse gives to :func:`spike`."""
+
+
+def check_method(method: Method, alpha: Scalar | None = None) -> Surrogate:
+    """The surrogate of that name.
+
+    Raises:
+        ValueError: there is none, or ``alpha`` is not positive.
+    """
+    if not isinstance(method, str) or method not in SURROGATES:
+        raise ValueError(f"method must be one of {sorted(SURROGATES)} or a function, got method={method!r}")
+    if alpha is not None and not isinstance(alpha, Tensor) and not alpha > 0:
+        raise ValueError(f"alpha must be positive, got alpha={alpha}")
+    return SURROGATES[method]
+
+
+def reset(v: Tensor, z: Tensor, v_reset: Scalar, detach: bool = True) -> Tensor:
+    """The membrane after a spike.
+
+    ::
+
+        v <- v + z (v_reset - v)
+
+    Parameters:
+        v: membrane before the reset.
+        z: spikes.
+        v_reset: where a neuron that spiked starts again.
+        detach: keep the gradient from passing through ``z`` here, so that it reaches the spike only by what
+            the spike does to others. Zenke & Vogels 2021 found learning to be more robust that way.
+    """
+    z = z.detach() if detach else z
+    return v + z * (v_reset - v)

@@ -1,0 +1,75 @@
+"""Neurons as ``torch.nn`` modules: cells, layers, recurrent layers, containers, encoders."""
+
+from snnlib.module.convnet import ConvNet
+from snnlib.module.encode import (
+    ConstantCurrentLIFEncoder,
+    PoissonEncoder,
+    PopulationEncoder,
+    SignedPoissonEncoder,
+    SpikeLatencyEncoder,
+    SpikeLatencyLIFEncoder,
+)
+from snnlib.module.iaf import IAF, IAFCell
+from snnlib.module.izhikevich import (
+    Izhikevich,
+    IzhikevichCell,
+    IzhikevichRecurrent,
+    IzhikevichRecurrentCell,
+)
+from snnlib.module.li import LI, LICell, LILinearCell
+from snnlib.module.lif import LIF, LIFCell, LIFRecurrent, LIFRecurrentCell
+from snnlib.module.lif_adex import LIFAdEx, LIFAdExCell, LIFAdExRecurrent, LIFAdExRecurrentCell
+from snnlib.module.lif_box import LIFBox, LIFBoxCell
+from snnlib.module.lif_ex import LIFEx, LIFExCell, LIFExRecurrent, LIFExRecurrentCell
+from snnlib.module.lif_refrac import LIFRefrac, LIFRefracCell, LIFRefracRecurrent, LIFRefracRecurrentCell
+from snnlib.module.lsnn import LSNN, LSNNCell, LSNNRecurrent, LSNNRecurrentCell
+from snnlib.module.neuron import Cell, Layer, Neuron, RecurrentCell, RecurrentLayer
+from snnlib.module.sequential import Lift, SequentialState
+
+__all__ = [
+    "IAF",
+    "LI",
+    "LIF",
+    "LSNN",
+    "Cell",
+    "ConstantCurrentLIFEncoder",
+    "ConvNet",
+    "IAFCell",
+    "Izhikevich",
+    "IzhikevichCell",
+    "IzhikevichRecurrent",
+    "IzhikevichRecurrentCell",
+    "LICell",
+    "LIFAdEx",
+    "LIFAdExCell",
+    "LIFAdExRecurrent",
+    "LIFAdExRecurrentCell",
+    "LIFBox",
+    "LIFBoxCell",
+    "LIFCell",
+    "LIFEx",
+    "LIFExCell",
+    "LIFExRecurrent",
+    "LIFExRecurrentCell",
+    "LIFRecurrent",
+    "LIFRecurrentCell",
+    "LIFRefrac",
+    "LIFRefracCell",
+    "LIFRefracRecurrent",
+    "LIFRefracRecurrentCell",
+    "LILinearCell",
+    "LSNNCell",
+    "LSNNRecurrent",
+    "LSNNRecurrentCell",
+    "Layer",
+    "Lift",
+    "Neuron",
+    "PoissonEncoder",
+    "PopulationEncoder",
+    "RecurrentCell",
+    "RecurrentLayer",
+    "SequentialState",
+    "SignedPoissonEncoder",
+    "SpikeLatencyEncoder",
+    "SpikeLatencyLIFEncoder",
+]

@@ -1,0 +1,83 @@
+"""The small convolutional network of the image tasks."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from snnlib.functional.li import LIParameters
+from snnlib.functional.lif import LIFParameters
+from snnlib.module.li import LI
+from snnlib.module.lif import LIF
+from snnlib.module.sequential import SequentialState
+
+__all__ = ["ConvNet"]
+
+
+class ConvNet(nn.Module):
+    """Spiking convolutions, a spiking hidden layer, a leaky readout.
+
+    ::
+
+        [convolution, batch norm, LIF, max pooling] for each of ``channels``
+        linear, batch norm, LIF
+        linear, LI, maximum over time, log-softmax
+
+    A map smaller than 8 pixels on a side is not pooled further, so any size of image serves.
+
+    Parameters:
+        shape: of one image, (C, H, W).
+        classes: number of classes.
+        channels: of the convolutions.
+        hidden: neurons of the hidden layer.
+        p: of the spiking neurons.
+        readout: of the readout.
+        dt: time step in s.
+        kernel_size: of the convolutions, odd.
+        dropout: probability with which a hidden spike is dropped in training.
+        backend: what runs the neurons, see :func:`snnlib.engine.scan`.
+
+    Shapes:
+        input ``[T, B, C, H, W]``, output log-probabilities ``[B, classes]``.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        channels: Sequence[int] = (32, 64),
+        hidden: int = 256,
+        p: LIFParameters = LIFParameters(),
+        readout: LIParameters = LIParameters(),
+        dt: float = 0.001,
+        kernel_size: int = 3,
+        dropout: float = 0.0,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        maps, height, width = shape
+        layers: list[nn.Module] = []
+        for wanted in channels:
+            layers += [
+                nn.Conv2d(maps, wanted, kernel_size, padding=kernel_size // 2, bias=False),
+                nn.BatchNorm2d(wanted),
+                LIF(p, dt, backend),
+            ]
+            maps = wanted
+            if min(height, width) >= 8:
+                layers.append(nn.MaxPool2d(2))
+                height, width = height // 2, width // 2
+        layers += [
+            nn.Flatten(),
+            nn.Linear(maps * height * width, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            LIF(p, dt, backend),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+            LI(readout, dt, backend),
+        ]
+        self.layers = SequentialState(*layers)
+
+    def forward(self, input: Tensor) -> Tensor:
+        voltage, _ = self.layers(input)
+        return log_softmax(voltage.amax(0), dim=-1)

@@ -1,0 +1,84 @@
+"""Izhikevich's neuron as modules, see :mod:`snnlib.functional.izhikevich`."""
+
+from typing import Any
+
+from snnlib.functional.izhikevich import (
+    IzhikevichParameters,
+    IzhikevichRecurrentState,
+    izhikevich_feed_forward_step,
+)
+from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+
+__all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
+
+
+class IzhikevichCell(Cell):
+    """Izhikevich's neuron, one step.
+
+    A :class:`.Cell` of :func:`.izhikevich_feed_forward_step`.
+    """
+
+    def __init__(self, p: IzhikevichParameters = IzhikevichParameters(), dt: float = 0.001) -> None:
+        super().__init__(izhikevich_feed_forward_step, p, dt)
+
+
+class Izhikevich(Layer):
+    """Izhikevich's neuron, a sequence.
+
+    A :class:`.Layer` of :func:`.izhikevich_feed_forward_step`.
+    """
+
+    def __init__(
+        self, p: IzhikevichParameters = IzhikevichParameters(), dt: float = 0.001, backend: str = "auto"
+    ) -> None:
+        super().__init__(izhikevich_feed_forward_step, p, dt, backend)
+
+
+class IzhikevichRecurrentCell(RecurrentCell):
+    """Izhikevich's neuron with recurrent weights, one step.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: IzhikevichParameters = IzhikevichParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            izhikevich_feed_forward_step,
+            input_size,
+            hidden_size,
+            p,
+            dt,
+            state=IzhikevichRecurrentState,
+            **options,
+        )
+
+
+class IzhikevichRecurrent(RecurrentLayer):
+    """Izhikevich's neuron with recurrent weights, a sequence.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: IzhikevichParameters = IzhikevichParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            izhikevich_feed_forward_step,
+            input_size,
+            hidden_size,
+            p,
+            dt,
+            state=IzhikevichRecurrentState,
+            **options,
+        )

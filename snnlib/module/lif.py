@@ -1,0 +1,62 @@
+"""Leaky integrate-and-fire as modules, see :mod:`snnlib.functional.lif`."""
+
+from typing import Any
+
+from snnlib.functional.lif import LIFParameters, LIFState, lif_feed_forward_step
+from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+
+__all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
+
+
+class LIFCell(Cell):
+    """Leaky integrate-and-fire, one step.
+
+    A :class:`.Cell` of :func:`.lif_feed_forward_step`.
+    """
+
+    def __init__(self, p: LIFParameters = LIFParameters(), dt: float = 0.001) -> None:
+        super().__init__(lif_feed_forward_step, p, dt)
+
+
+class LIF(Layer):
+    """Leaky integrate-and-fire, a sequence.
+
+    A :class:`.Layer` of :func:`.lif_feed_forward_step`.
+    """
+
+    def __init__(self, p: LIFParameters = LIFParameters(), dt: float = 0.001, backend: str = "auto") -> None:
+        super().__init__(lif_feed_forward_step, p, dt, backend)
+
+
+class LIFRecurrentCell(RecurrentCell):
+    """Leaky integrate-and-fire with recurrent weights, one step.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters = LIFParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(lif_feed_forward_step, input_size, hidden_size, p, dt, state=LIFState, **options)
+
+
+class LIFRecurrent(RecurrentLayer):
+    """Leaky integrate-and-fire with recurrent weights, a sequence.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters = LIFParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(lif_feed_forward_step, input_size, hidden_size, p, dt, state=LIFState, **options)

@@ -1,0 +1,68 @@
+"""Adaptive exponential leaky integrate-and-fire as modules, see :mod:`snnlib.functional.lif_adex`."""
+
+from typing import Any
+
+from snnlib.functional.lif_adex import LIFAdExParameters, LIFAdExState, lif_adex_feed_forward_step
+from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+
+__all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
+
+
+class LIFAdExCell(Cell):
+    """Adaptive exponential leaky integrate-and-fire, one step.
+
+    A :class:`.Cell` of :func:`.lif_adex_feed_forward_step`.
+    """
+
+    def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), dt: float = 0.001) -> None:
+        super().__init__(lif_adex_feed_forward_step, p, dt)
+
+
+class LIFAdEx(Layer):
+    """Adaptive exponential leaky integrate-and-fire, a sequence.
+
+    A :class:`.Layer` of :func:`.lif_adex_feed_forward_step`.
+    """
+
+    def __init__(
+        self, p: LIFAdExParameters = LIFAdExParameters(), dt: float = 0.001, backend: str = "auto"
+    ) -> None:
+        super().__init__(lif_adex_feed_forward_step, p, dt, backend)
+
+
+class LIFAdExRecurrentCell(RecurrentCell):
+    """Adaptive exponential leaky integrate-and-fire with recurrent weights, one step.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFAdExParameters = LIFAdExParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            lif_adex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFAdExState, **options
+        )
+
+
+class LIFAdExRecurrent(RecurrentLayer):
+    """Adaptive exponential leaky integrate-and-fire with recurrent weights, a sequence.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFAdExParameters = LIFAdExParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            lif_adex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFAdExState, **options
+        )

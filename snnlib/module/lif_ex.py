@@ -1,0 +1,64 @@
+"""Exponential leaky integrate-and-fire as modules, see :mod:`snnlib.functional.lif_ex`."""
+
+from typing import Any
+
+from snnlib.functional.lif_ex import LIFExParameters, LIFExState, lif_ex_feed_forward_step
+from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+
+__all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
+
+
+class LIFExCell(Cell):
+    """Exponential leaky integrate-and-fire, one step.
+
+    A :class:`.Cell` of :func:`.lif_ex_feed_forward_step`.
+    """
+
+    def __init__(self, p: LIFExParameters = LIFExParameters(), dt: float = 0.001) -> None:
+        super().__init__(lif_ex_feed_forward_step, p, dt)
+
+
+class LIFEx(Layer):
+    """Exponential leaky integrate-and-fire, a sequence.
+
+    A :class:`.Layer` of :func:`.lif_ex_feed_forward_step`.
+    """
+
+    def __init__(
+        self, p: LIFExParameters = LIFExParameters(), dt: float = 0.001, backend: str = "auto"
+    ) -> None:
+        super().__init__(lif_ex_feed_forward_step, p, dt, backend)
+
+
+class LIFExRecurrentCell(RecurrentCell):
+    """Exponential leaky integrate-and-fire with recurrent weights, one step.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFExParameters = LIFExParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(lif_ex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFExState, **options)
+
+
+class LIFExRecurrent(RecurrentLayer):
+    """Exponential leaky integrate-and-fire with recurrent weights, a sequence.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFExParameters = LIFExParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(lif_ex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFExState, **options)

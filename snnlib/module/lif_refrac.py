@@ -1,0 +1,68 @@
+"""Leaky integrate-and-fire with a refractory period as modules, see :mod:`snnlib.functional.lif_refrac`."""
+
+from typing import Any
+
+from snnlib.functional.lif_refrac import LIFRefracParameters, LIFRefracState, lif_refrac_feed_forward_step
+from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+
+__all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
+
+
+class LIFRefracCell(Cell):
+    """Leaky integrate-and-fire with a refractory period, one step.
+
+    A :class:`.Cell` of :func:`.lif_refrac_feed_forward_step`.
+    """
+
+    def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), dt: float = 0.001) -> None:
+        super().__init__(lif_refrac_feed_forward_step, p, dt)
+
+
+class LIFRefrac(Layer):
+    """Leaky integrate-and-fire with a refractory period, a sequence.
+
+    A :class:`.Layer` of :func:`.lif_refrac_feed_forward_step`.
+    """
+
+    def __init__(
+        self, p: LIFRefracParameters = LIFRefracParameters(), dt: float = 0.001, backend: str = "auto"
+    ) -> None:
+        super().__init__(lif_refrac_feed_forward_step, p, dt, backend)
+
+
+class LIFRefracRecurrentCell(RecurrentCell):
+    """Leaky integrate-and-fire with a refractory period with recurrent weights, one step.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFRefracParameters = LIFRefracParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            lif_refrac_feed_forward_step, input_size, hidden_size, p, dt, state=LIFRefracState, **options
+        )
+
+
+class LIFRefracRecurrent(RecurrentLayer):
+    """Leaky integrate-and-fire with a refractory period with recurrent weights, a sequence.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFRefracParameters = LIFRefracParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            lif_refrac_feed_forward_step, input_size, hidden_size, p, dt, state=LIFRefracState, **options
+        )

@@ -1,0 +1,62 @@
+"""Leaky integrate-and-fire with an adaptive threshold as modules, see :mod:`snnlib.functional.lsnn`."""
+
+from typing import Any
+
+from snnlib.functional.lsnn import LSNNParameters, LSNNState, lsnn_feed_forward_step
+from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+
+__all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
+
+
+class LSNNCell(Cell):
+    """Leaky integrate-and-fire with an adaptive threshold, one step.
+
+    A :class:`.Cell` of :func:`.lsnn_feed_forward_step`.
+    """
+
+    def __init__(self, p: LSNNParameters = LSNNParameters(), dt: float = 0.001) -> None:
+        super().__init__(lsnn_feed_forward_step, p, dt)
+
+
+class LSNN(Layer):
+    """Leaky integrate-and-fire with an adaptive threshold, a sequence.
+
+    A :class:`.Layer` of :func:`.lsnn_feed_forward_step`.
+    """
+
+    def __init__(self, p: LSNNParameters = LSNNParameters(), dt: float = 0.001, backend: str = "auto") -> None:
+        super().__init__(lsnn_feed_forward_step, p, dt, backend)
+
+
+class LSNNRecurrentCell(RecurrentCell):
+    """Leaky integrate-and-fire with an adaptive threshold with recurrent weights, one step.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LSNNParameters = LSNNParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(lsnn_feed_forward_step, input_size, hidden_size, p, dt, state=LSNNState, **options)
+
+
+class LSNNRecurrent(RecurrentLayer):
+    """Leaky integrate-and-fire with an adaptive threshold with recurrent weights, a sequence.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LSNNParameters = LSNNParameters(),
+        dt: float = 0.001,
+        **options: Any,
+    ) -> None:
+        super().__init__(lsnn_feed_forward_step, input_size, hidden_size, p, dt, state=LSNNState, **options)

@@ -1,0 +1,247 @@
+"""The modules that every neuron is made into: one step, a sequence, and both with recurrent weights."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnlib.engine.scan import check_input, scan
+from snnlib.engine.step import (
+    Step,
+    check_parameters,
+    default_parameters,
+    initial_state,
+    recurrent_state_type,
+    recurrent_step,
+    state_type,
+)
+from snnlib.functional.threshold import check_method
+
+__all__ = ["Cell", "Layer", "Neuron", "RecurrentCell", "RecurrentLayer"]
+
+
+class Neuron(nn.Module):
+    """A step and its parameters, which are registered: what is a ``torch.nn.Parameter`` learns, what is a
+    tensor moves with ``.to()``, both stand in the ``state_dict`` under the names that ``p`` gives them.
+
+    Attributes:
+        step: the neuron's step.
+        dt: time step in s.
+        over_time: whether ``forward`` takes a sequence ``[T, B, *features]`` or one step ``[B, *features]``.
+    """
+
+    over_time: bool
+
+    def __init__(self, step: Step, p: Any = None, dt: float = 0.001) -> None:
+        super().__init__()
+        p = default_parameters(step) if p is None else p
+        check_parameters(p, dt)
+        if hasattr(p, "method") and not callable(p.method):
+            check_method(p.method, p.alpha)
+        self.step = step
+        self.dt = dt
+        self.state = state_type(step)
+        tensors = {k: v for k, v in p._asdict().items() if isinstance(v, Tensor)} if p is not None else {}
+        for name, value in tensors.items():
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            else:
+                self.register_buffer(name, value)
+        self._tensors = tuple(tensors)
+        # only the numbers stay here: what is registered may be moved, copied or replaced
+        self._numbers = p._replace(**dict.fromkeys(tensors)) if tensors else p
+
+    @property
+    def p(self) -> Any:
+        """The parameters, with the tensors that the module holds now."""
+        if not self._tensors:
+            return self._numbers
+        return self._numbers._replace(**{name: getattr(self, name) for name in self._tensors})
+
+    def resting(self, like: Tensor) -> Any:
+        """The state before the first input.
+
+        Parameters:
+            like: one step's input ``[B, *features]``, behind its weights where the neuron has some.
+        """
+        return initial_state(self.state, self.p, like)
+
+    def extra_repr(self) -> str:
+        values = self.p._asdict() if self.p is not None else {}
+        shown = {k: tuple(v.shape) if isinstance(v, Tensor) else v for k, v in values.items()}
+        return ", ".join(f"{k}={v}" for k, v in {**shown, "dt": self.dt}.items())
+
+
+class Cell(Neuron):
+    """One step of a neuron.
+
+    ::
+
+        output, state = cell(input, state)
+
+    Parameters:
+        step: the neuron, see :mod:`snnlib.engine.step`.
+        p: its parameters; the step's own defaults if None.
+        dt: time step in s.
+
+    Shapes:
+        input, output and every field of the state ``[B, *features]``; ``state=None`` is the resting state.
+
+    Raises:
+        ValueError: a parameter or the first input (``state=None``) has a value that no neuron can have.
+    """
+
+    over_time = False
+
+    def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if state is None:
+            check_input(input)
+            state = self.resting(input)
+        output, state = self.step(input, state, self.p, self.dt)
+        return output.to(input.dtype), state
+
+
+class Layer(Neuron):
+    """A neuron over time.
+
+    ::
+
+        output, state = layer(input, state)
+
+    Parameters:
+        step: the neuron, see :mod:`snnlib.engine.step`.
+        p: its parameters; the step's own defaults if None.
+        dt: time step in s.
+        backend: what runs it, see :func:`snnlib.engine.scan`.
+
+    Shapes:
+        input and output ``[T, B, *features]``, every field of the state ``[B, *features]``;
+        ``state=None`` is the resting state.
+
+    Raises:
+        ValueError: see :func:`snnlib.engine.scan`.
+    """
+
+    over_time = True
+
+    def __init__(self, step: Step, p: Any = None, dt: float = 0.001, backend: str = "auto") -> None:
+        super().__init__(step, p, dt)
+        self.backend = backend
+
+    def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if state is None and input.dim() > 1:
+            state = self.resting(input.new_empty(()).expand(input.shape[1:]))
+        return scan(self.step, input, state, self.p, dt=self.dt, backend=self.backend)
+
+
+class _Recurrent(Neuron):
+    """Input and recurrent weights of a neuron, both ``[to, from]``.
+
+    Weights are drawn from a normal distribution of variance 2 / fan-in (He et al. 2015).
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        input_size: int,
+        hidden_size: int,
+        p: Any = None,
+        dt: float = 0.001,
+        *,
+        state: Any = None,
+        input_weights: Tensor | None = None,
+        recurrent_weights: Tensor | None = None,
+        autapses: bool = False,
+    ) -> None:
+        super().__init__(step, p, dt)
+        self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
+        self.recurrent_state = state or recurrent_state_type(step)
+        self.input_weights = _weights("input_weights", input_weights, hidden_size, input_size)
+        self.recurrent_weights = _weights("recurrent_weights", recurrent_weights, hidden_size, hidden_size)
+        if not autapses:
+            with torch.no_grad():
+                self.recurrent_weights.fill_diagonal_(0.0)
+        self.register_buffer("_diagonal", torch.eye(hidden_size, dtype=torch.bool), persistent=False)
+
+    def recurrence(self) -> Tensor:
+        """The recurrent weights in effect: without autapses the diagonal is zero and has no gradient."""
+        if self.autapses:
+            return self.recurrent_weights
+        return self.recurrent_weights.masked_fill(self.get_buffer("_diagonal"), 0.0)
+
+    def resting(self, like: Tensor) -> Any:
+        return initial_state(self.state, self.p, like, self.recurrent_state)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}, {super().extra_repr()}, autapses={self.autapses}"
+
+
+class RecurrentCell(_Recurrent):
+    """One step of neurons that hear each other's last spikes.
+
+    ::
+
+        x             = input_weights input + recurrent_weights z(t-1)
+        z, state      = step(x, state)
+
+    Parameters:
+        step: the neuron, see :mod:`snnlib.engine.step`.
+        input_size, hidden_size: numbers of inputs M and of neurons N.
+        p: its parameters; the step's own defaults if None.
+        dt: time step in s.
+        state: the NamedTuple of its state, ``z`` first; made from the step's own if None.
+        input_weights, recurrent_weights: ``[N, M]`` and ``[N, N]`` to start with; drawn from a normal
+            distribution of variance 2 / fan-in (He et al. 2015) if None.
+        autapses: whether a neuron may hear itself.
+
+    Shapes:
+        input ``[B, M]``, output and every field of the state ``[B, N]``; ``state=None`` is the resting state.
+
+    Raises:
+        ValueError: weights, a parameter or the first input (``state=None``) do not fit.
+    """
+
+    over_time = False
+
+    def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if state is None:
+            check_input(input)
+        current = nn.functional.linear(input, self.input_weights)
+        if state is None:
+            state = self.resting(current)
+        output, state = recurrent_step(self.step, current, state, self.recurrence(), self.p, self.dt)
+        return output.to(current.dtype), state
+
+
+class RecurrentLayer(_Recurrent):
+    """Neurons that hear each other's last spikes, over time: :class:`RecurrentCell` for a whole sequence.
+
+    Its parameters are those of :class:`RecurrentCell`, and ``backend`` as in :class:`Layer`.
+
+    Shapes:
+        input ``[T, B, M]``, output ``[T, B, N]``, every field of the state ``[B, N]``.
+    """
+
+    over_time = True
+
+    def __init__(self, *args: Any, backend: str = "auto", **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.backend = backend
+
+    def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        check_input(input[:1])
+        current = nn.functional.linear(input, self.input_weights)
+        if state is None:
+            state = self.resting(current.new_empty(()).expand(current.shape[1:]))
+        weights = self.recurrence()
+        return scan(
+            self.step, current, state, self.p, dt=self.dt, recurrent_weights=weights, backend=self.backend
+        )
+
+
+def _weights(name: str, given: Tensor | None, rows: int, columns: int) -> nn.Parameter:
+    if given is None:
+        given = torch.randn(rows, columns) * (2.0 / max(columns, 1)) ** 0.5
+    if given.shape != (rows, columns):
+        raise ValueError(f"{name} must be [{rows}, {columns}], got shape {list(given.shape)}")
+    return nn.Parameter(given.detach().clone())

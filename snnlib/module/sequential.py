@@ -1,0 +1,145 @@
+"""Containers that thread state through a network: SequentialState and Lift."""
+
+import inspect
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Lift", "SequentialState", "is_stateful"]
+
+
+def is_stateful(module: nn.Module) -> bool:
+    """Whether ``forward`` takes a state (``state``, or ``hx`` in torch's own layers)."""
+    if isinstance(module, Lift):
+        return is_stateful(module.lifted)
+    return bool({"state", "hx"} & inspect.signature(module.forward).parameters.keys())
+
+
+def _time_of(module: nn.Module) -> bool | None:
+    """Whether a module takes sequences, takes single steps, or has no opinion (it holds no state)."""
+    if isinstance(module, nn.RNNBase):
+        return True
+    return getattr(module, "over_time", None)
+
+
+class SequentialState(nn.Sequential):
+    """A chain of modules, of which those with a state are handed theirs.
+
+    ::
+
+        output, state = net(input, state)
+
+    Where the neurons take sequences (``LIF``, ``LIFRecurrent``, ``nn.LSTM``, ...) the input is a sequence
+    ``[T, B, *features]``, and a module without a state (``nn.Linear``, ``nn.Conv2d``, ...) runs once over
+    ``[T*B, *features]``. Where they take single steps (``LIFCell``, ...) the input is one step
+    ``[B, *features]`` and every module runs as it is.
+
+    A sequence that is one step repeated without a copy (``x.expand(T, ...)``) passes the modules without a
+    state once, not T times, until the first neuron. A batch norm there sees each value once instead of T
+    times: the same mean and variance, and a running variance that is larger by the factor
+    (n - 1/T) / (n - 1) with n = values per channel of one step.
+
+    Parameters:
+        modules: the chain, or one OrderedDict, as for ``nn.Sequential``.
+        return_hidden: return the output of every module, a list, in place of the last one.
+
+    Shapes:
+        The state is a list with one entry a module, None for those that have none; ``state=None`` starts
+        at rest.
+
+    Raises:
+        ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in
+            :class:`Lift`), a stateful module hides in an ``nn.Sequential``, or the state has another length.
+    """
+
+    def __init__(self, *modules: Any, return_hidden: bool = False) -> None:
+        super().__init__(*modules)
+        self.return_hidden = return_hidden
+        self._look()
+
+    def _look(self) -> None:
+        self.over_time = _common_time(self)
+        self._stateful = tuple(is_stateful(module) for module in self)
+
+    def __setitem__(self, index: Any, module: nn.Module) -> None:
+        super().__setitem__(index, module)
+        self._look()
+
+    def forward(self, input: Tensor, state: Any = None) -> tuple[Any, list[Any]]:
+        if len(self) != len(self._stateful):  # appended, inserted, deleted
+            self._look()
+        state = [None] * len(self) if state is None else list(state)
+        if len(state) != len(self):
+            raise ValueError(f"state must have one entry for each of {len(self)} modules, got {len(state)}")
+        hidden = []
+        for index, module in enumerate(self):
+            if self._stateful[index]:
+                input, state[index] = module(input, state[index])
+            else:
+                input = _batched(module, input) if self.over_time else module(input)
+            hidden.append(input)
+        return (hidden if self.return_hidden else input), state
+
+
+def _common_time(net: SequentialState) -> bool | None:
+    times = {}
+    for name, module in net.named_children():
+        inner = [m for m in module.modules() if m is not module and is_stateful(m)]
+        if inner and not is_stateful(module):
+            raise ValueError(
+                f"module {name} ({type(module).__name__}) would drop the state of the "
+                f"{type(inner[0]).__name__} inside it; use SequentialState in its place"
+            )
+        if _time_of(module) is not None:
+            times[name] = _time_of(module)
+    if len(set(times.values())) > 1:
+        steps = [name for name, over in times.items() if not over]
+        raise ValueError(f"modules {steps} take single steps, the others sequences; wrap them in Lift")
+    return next(iter(times.values()), None)
+
+
+def _batched(module: nn.Module, x: Tensor) -> Tensor:
+    """Run a module without time over ``[T, B, ...]`` in one call."""
+    steps, batch = x.shape[:2]
+    random = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
+    if steps > 1 and x.stride(0) == 0 and not (random and module.training):
+        y: Tensor = module(x[0])
+        return y.expand(steps, *y.shape)
+    return cast(Tensor, module(x.flatten(0, 1)).unflatten(0, (steps, batch)))
+
+
+class Lift(nn.Module):
+    """Run a module that takes single steps over a sequence.
+
+    ::
+
+        output, state = Lift(cell)(input, state)        a module with a state, step after step
+        output = Lift(conv)(input)                      one without, once over [T*B, ...]
+
+    Parameters:
+        module: a cell, a SequentialState of cells, or a module without a state.
+
+    Shapes:
+        input ``[T, B, *features]``, output ``[T, B, *features]``.
+
+    Raises:
+        ValueError: ``module`` takes sequences already.
+    """
+
+    over_time = True
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        if _time_of(module):
+            raise ValueError(f"{type(module).__name__} takes sequences already, Lift is for single steps")
+        self.lifted = module
+
+    def forward(self, input: Tensor, state: Any = None) -> Any:
+        if not is_stateful(self.lifted):
+            return _batched(self.lifted, input)
+        outputs = []
+        for x in input.unbind(0):
+            y, state = self.lifted(x, state)
+            outputs.append(y)
+        return torch.stack(outputs), state

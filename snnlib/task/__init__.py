@@ -1,0 +1,1 @@
+"""Tasks that run from the command line: ``python -m snnlib.task`` lists them."""

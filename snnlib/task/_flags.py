@@ -1,0 +1,164 @@
+"""The flags that tasks share: one name, one meaning and one bound for all of them."""
+
+import math
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import flags
+
+from snnlib.functional.threshold import SURROGATES
+
+__all__ = ["fail", "parse", "positive", "shared"]
+
+_MAY_CHANGE = {"epochs", "device", "plot", "checkpoint_every", "resume", "help"}
+"""What a resumed run may be given anew; anything else would make it another run."""
+
+_OPTIMIZERS = ("adam", "adamw", "sgd")
+
+# name -> (how absl defines it, its help, further arguments)
+_SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
+    "device": (
+        flags.DEFINE_enum,
+        "Where to compute; auto takes CUDA where there is one.",
+        {"enum_values": ["auto", "cpu", "cuda"]},
+    ),
+    "seed": (flags.DEFINE_integer, "Seed of every random number of the run.", {"lower_bound": 0}),
+    "epochs": (flags.DEFINE_integer, "Passes over the training set.", {"lower_bound": 1}),
+    "batch_size": (flags.DEFINE_integer, "Examples in one optimisation step.", {"lower_bound": 1}),
+    "learning_rate": (flags.DEFINE_float, "Largest learning rate of the schedule.", {"lower_bound": 0.0}),
+    "weight_decay": (flags.DEFINE_float, "Weight decay of the optimiser.", {"lower_bound": 0.0}),
+    "clip_grad": (
+        flags.DEFINE_float,
+        "Largest norm of the gradient of all weights; 0 leaves it alone.",
+        {"lower_bound": 0.0},
+    ),
+    "optimizer": (flags.DEFINE_enum, "Optimiser.", {"enum_values": list(_OPTIMIZERS)}),
+    "seq_length": (flags.DEFINE_integer, "Time steps that one example is shown.", {"lower_bound": 1}),
+    "dt": (flags.DEFINE_float, "Length of a time step, s.", {"lower_bound": 0.0}),
+    "tau_syn_inv": (
+        flags.DEFINE_float,
+        "Inverse synaptic time constant of the neurons, 1/s.",
+        {"lower_bound": 0.0},
+    ),
+    "tau_mem_inv": (
+        flags.DEFINE_float,
+        "Inverse membrane time constant of the neurons, 1/s.",
+        {"lower_bound": 0.0},
+    ),
+    "method": (
+        flags.DEFINE_enum,
+        "Surrogate derivative of the spike.",
+        {"enum_values": sorted(SURROGATES)},
+    ),
+    "alpha": (
+        flags.DEFINE_float,
+        "Parameter of the surrogate, see the docs; the method's own if not given.",
+        {"lower_bound": 0.0},
+    ),
+    "output_dir": (flags.DEFINE_string, "Runs are written to OUTPUT_DIR/TASK/TIME.", {}),
+    "resume": (flags.DEFINE_string, "Folder of a run to go on with; its flags are taken over.", {}),
+    "data_dir": (flags.DEFINE_string, "Where data sets are kept and downloaded to.", {}),
+    "checkpoint_every": (
+        flags.DEFINE_integer,
+        "Also save the run every so many steps within an epoch; 0: at its end alone.",
+        {"lower_bound": 0},
+    ),
+    "plot": (flags.DEFINE_boolean, "Draw figures into the run's folder.", {}),
+    "fast": (
+        flags.DEFINE_boolean,
+        "A short run on generated samples, to see that all parts work; it shows nothing about learning.",
+        {},
+    ),
+}
+
+
+def shared(**defaults: Any) -> flags.FlagValues:
+    """Flags of a task: the shared ones that it names, with its defaults, in their order.
+
+    They live in a FlagValues of the task's own, so that importing a task defines nothing globally.
+    """
+    values = flags.FlagValues()
+    for name, default in defaults.items():
+        define, text, arguments = _SHARED[name]
+        define(name, default, help=text, flag_values=values, **arguments)
+        if define is flags.DEFINE_float:
+            flags.register_validator(name, _finite, "must be finite", flag_values=values)
+    flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
+    for name in ("learning_rate", "dt", "tau_syn_inv", "tau_mem_inv", "alpha"):
+        if name in values:
+            positive(name, values)
+    return values
+
+
+def positive(name: str, values: flags.FlagValues) -> None:
+    """Refuse zero where a bound of absl's would let it pass."""
+    flags.register_validator(name, lambda v: v is None or v > 0, "must be positive", flag_values=values)
+
+
+def _finite(value: float | None) -> bool:
+    return value is None or math.isfinite(value)
+
+
+def parse(values: flags.FlagValues, usage: str) -> None:
+    """Read the command line, and with ``--resume`` the flags of that run before it.
+
+    Ends the process with a sentence where a flag is wrong, and after ``--help``.
+    """
+    program, *arguments = sys.argv
+    try:
+        _read(values, [program, *arguments])
+        if values.help:
+            print(f"{usage.strip()}\n\n{_help(values)}")
+            sys.exit(0)
+        if values["resume"].value:
+            _take_over(values, program, arguments)
+    except flags.Error as error:
+        fail(str(error).replace("\n", " "), code=2)
+
+
+def _read(values: flags.FlagValues, argv: list[str]) -> None:
+    rest = values(argv)[1:]
+    if rest:
+        raise flags.Error(f"unexpected argument {rest[0]!r}; flags are given as --name=value")
+
+
+def _help(values: flags.FlagValues) -> str:
+    """Every flag in the order of the script, with what it takes and its default."""
+    lines = ["flags (also --flagfile=FILE with one flag a line):"]
+    for name in values:
+        flag = values[name]
+        if name == flag.short_name:
+            continue
+        shown = f"--[no]{name}" if flag.boolean else f"--{name}"
+        takes = "" if flag.boolean else f" ({flag.parser.syntactic_help or 'text'})"
+        default = "" if flag.default is None else f" [{str(flag.default_as_str).strip(chr(39))}]"
+        lines += [
+            f"  {shown}{takes}{default}",
+            *textwrap.wrap(flag.help, 100, initial_indent=" " * 6, subsequent_indent=" " * 6),
+        ]
+    return "\n".join(lines)
+
+
+def _take_over(values: flags.FlagValues, program: str, arguments: list[str]) -> None:
+    folder = Path(values.resume)
+    if not (folder / "flags.txt").is_file():
+        raise flags.Error(f"--resume={folder}: there is no run in that folder (flags.txt is missing)")
+    asked = {name: values[name].value for name in values if values[name].present}
+    values.unparse_flags()
+    for name in values:
+        values[name].unparse()
+    _read(values, [program, f"--flagfile={folder / 'flags.txt'}"])
+    for name, value in asked.items():
+        before = values[name].value
+        if name not in _MAY_CHANGE and value != before:
+            raise flags.Error(f"--{name}={value}: the run in {folder} has --{name}={before} and keeps it")
+    _read(values, [program, f"--flagfile={folder / 'flags.txt'}", *arguments])
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End the process with a sentence on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

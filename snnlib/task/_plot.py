@@ -1,0 +1,90 @@
+"""Figures of a run; matplotlib is imported by whoever imports this."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnlib.module.neuron import Neuron
+
+try:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+except ImportError as error:
+    raise ImportError("figures need matplotlib: pip install 'snnlib[tasks]' (or --noplot)") from error
+
+__all__ = ["curves", "image_response"]
+
+
+def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> None:
+    """Draw the named figures of ``metrics.jsonl`` in one panel, and the training loss in a second."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    x = [line[over] for line in metrics]
+    left.plot(x, [line["train_loss"] for line in metrics], marker=".")
+    left.set(xlabel=over, ylabel="training loss", yscale="log")
+    for name in names:
+        right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
+    right.set(xlabel=over)
+    right.legend(frameon=False)
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+@torch.no_grad()
+def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, dt: float) -> None:
+    """Draw one image, the spikes of the hidden layers that it causes, and the voltages of the readout.
+
+    Parameters:
+        path: the PNG to write.
+        net: a network of snnlib's neurons; the last one is the readout.
+        sequence: the encoded image, ``[T, 1, C, H, W]``.
+        image: ``[C, H, W]``.
+        dt: time step in s.
+    """
+    traces = _outputs(net, sequence)
+    *hidden, voltage = [trace[:, 0].flatten(1).cpu() for trace in traces]
+    figure, axes = plt.subplots(1, len(hidden) + 2, figsize=(3 * (len(hidden) + 2), 3), layout="constrained")
+    picture = image.cpu().permute(1, 2, 0)
+    axes[0].imshow(
+        picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray_r", interpolation="nearest"
+    )
+    axes[0].set(title="input", xticks=[], yticks=[])
+    ms = 1000 * dt
+    for index, (axis, spikes) in enumerate(zip(axes[1:-1], hidden, strict=True)):
+        time, neuron = spikes.nonzero(as_tuple=True)
+        axis.scatter((time + 1) * ms, neuron, s=4, marker="|", color="black", linewidths=0.8)
+        share = float(spikes.mean())
+        axis.set(title=f"layer {index + 1}: {share:.1%} spikes a step", xlabel="time (ms)", ylabel="neuron")
+        axis.set(xlim=(0.5 * ms, (len(spikes) + 0.5) * ms), ylim=(-1, spikes.shape[1]))
+    winner = int(voltage.amax(0).argmax())
+    times = [(step + 1) * ms for step in range(len(voltage))]
+    for label, line in enumerate(voltage.T):
+        style: dict[str, Any] = (
+            {"linewidth": 2, "label": f"class {label}"} if label == winner else {"alpha": 0.5}
+        )
+        axes[-1].plot(times, line, **style)
+    axes[-1].legend(frameon=False)
+    axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _outputs(net: nn.Module, sequence: Tensor) -> list[Tensor]:
+    """What each neuron layer put out while the net ran once, in order."""
+    traces: list[Tensor] = []
+    neurons = [module for module in net.modules() if isinstance(module, Neuron)]
+    hooks = [n.register_forward_hook(lambda _m, _i, output: traces.append(output[0])) for n in neurons]
+    was_training = net.training
+    net.eval()
+    net(sequence)
+    net.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return traces

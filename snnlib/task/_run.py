@@ -1,0 +1,297 @@
+"""A run of a task: its folder, its checkpoints, its metrics, and how it ends."""
+
+import fcntl
+import io
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from absl import flags
+from torch import nn
+
+from snnlib.dataset.images import DataError
+from snnlib.task import _flags
+
+__all__ = ["Run", "RunError", "device", "launch", "optimizer", "schedule"]
+
+_IMPORTED = time.perf_counter()
+
+
+class RunError(Exception):
+    """The run cannot go on; the message is for the user."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Ctrl-C or SIGTERM arrived, and the run is saved."""
+
+
+def launch(
+    values: flags.FlagValues,
+    task: str,
+    train: Callable[["Run"], dict[str, Any]],
+    usage: str,
+    prepare: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a task from the command line: flags, run folder, ``train``, the ``result:`` line, the exit code.
+
+    Parameters:
+        values: the task's flags.
+        task: its name.
+        train: does the work and returns the figures of the result.
+        usage: what ``--help`` shows above the flags.
+        prepare: fills in flags whose default depends on other flags.
+    """
+    _flags.parse(values, usage)
+    prepare()
+    torch.manual_seed(values.seed)
+    random.seed(values.seed)
+    np.random.seed(values.seed % 2**32)
+    run = None
+    try:
+        run = Run(values, task)
+        figures = train(run)
+        figures = {"task": task, **figures, "seconds": round(_process_seconds(), 1), "seed": values.seed}
+        run.close()
+        print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
+    except Interrupted as stop:
+        number = int(stop.args[0])
+        print(f"interrupted; go on with --resume={run.folder if run else ''}", file=sys.stderr)
+        sys.exit(128 + number)
+    except (DataError, RunError, ImportError) as error:
+        _flags.fail(str(error))
+    except OSError as error:
+        where = f"; the last checkpoint is in {run.folder}" if run and (run.folder / "last.pt").exists() else ""
+        _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{where}")
+
+
+class Run:
+    """The folder of a run and what is written to it.
+
+    ``flags.txt`` (usable as ``--flagfile``), ``metrics.jsonl``, TensorBoard events, ``last.pt``,
+    ``best.pt`` and figures. Checkpoints are written beside their name and then renamed, so that a name
+    always holds a whole file.
+
+    Attributes:
+        flags: the task's flags.
+        folder: where everything is written.
+        resumed: the checkpoint to go on from, or None.
+    """
+
+    def __init__(self, values: flags.FlagValues, task: str) -> None:
+        self.flags = values
+        self.task = task
+        self.resumed: dict[str, Any] | None = None
+        self._signal = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self.folder = Path(values.resume) if values.resume else _new_folder(Path(values.output_dir) / task)
+        self._lock = self._claim()
+        if values.resume:
+            self.resumed = self._read("last.pt") if (self.folder / "last.pt").exists() else None
+        self._metrics = self._open_metrics()
+        self._events: Any = None
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._signal == number:  # a second Ctrl-C does not wait for the step to end
+            sys.exit(128 + number)
+        self._signal = number
+
+    def _claim(self) -> Any:
+        """Write flags.txt (a resumed run may have new ones) and hold it, so that nobody resumes what runs."""
+        path = self.folder / "flags.txt"
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"another process works on the run in {self.folder}") from error
+        left_out = {"resume", "help"}
+        lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
+        file.truncate(0)
+        file.write("".join(f"{line}\n" for line in lines if line))
+        file.flush()
+        return file
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged archive fails in many ways, a pickle with code in it in another
+            raise RunError(f"{path} is not a checkpoint that can be read: {_first_line(error)}") from error
+        if not isinstance(found, dict) or found.get("task") != self.task:
+            raise RunError(f"{path} is not a checkpoint of the task {self.task}")
+        return found
+
+    def _open_metrics(self) -> Any:
+        path = self.folder / "metrics.jsonl"
+        done = self.resumed["step"] if self.resumed else 0
+        if path.exists():  # lines that came after the checkpoint will be written again
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+            _write(path, "".join(kept).encode())
+        return path.open("a")
+
+    def log(self, step: int, **figures: float) -> None:
+        """Append a line to metrics.jsonl, give the same figures to TensorBoard, and print them."""
+        if self._events is None:
+            # a second or more to import: not before it is needed
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = self.resumed["step"] + 1 if self.resumed else None
+            self._events = SummaryWriter(str(self.folder), purge_step=purge)
+        self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
+        self._metrics.flush()
+        for name, value in figures.items():
+            self._events.add_scalar(name, value, step)
+        self._events.flush()
+        print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """What :meth:`log` wrote so far."""
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    def save(self, name: str, step: int, **state: Any) -> None:
+        """Write a checkpoint: ``state``, the step, and every random state."""
+        whole = {"task": self.task, "step": step, "random": _random_state(), **state}
+        buffer = io.BytesIO()
+        torch.save(whole, buffer)
+        _write(self.folder / name, buffer.getvalue())
+
+    def restore_random(self) -> None:
+        """Set every random state to what it was when the checkpoint was written."""
+        assert self.resumed is not None
+        state = self.resumed["random"]
+        torch.set_rng_state(state["torch"])
+        version, numbers, gauss = state["python"]
+        random.setstate((version, tuple(numbers), gauss))
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+        if torch.cuda.is_available() and state["cuda"]:
+            torch.cuda.set_rng_state_all(state["cuda"])
+
+    def load_into(self, checkpoint: dict[str, Any], **parts: Any) -> None:
+        """Hand each of ``parts`` its state, or say which does not fit."""
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(checkpoint[name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise RunError(
+                    f"the {name} in {self.folder} does not fit the flags: {_first_line(error)}"
+                ) from error
+
+    def best(self) -> dict[str, Any]:
+        """The checkpoint ``best.pt``."""
+        return self._read("best.pt")
+
+    def progress(self, steps: Iterable[int], label: str) -> Iterable[int]:
+        """A progress bar on a terminal, the bare steps elsewhere."""
+        if not sys.stderr.isatty():
+            return steps
+        from tqdm import tqdm
+
+        return tqdm(steps, label, leave=False)  # type: ignore[no-any-return]
+
+    @property
+    def stopping(self) -> bool:
+        """Whether Ctrl-C or SIGTERM arrived: save, then call :meth:`stop`."""
+        return self._signal != 0
+
+    def stop(self) -> None:
+        """Leave the run after it was saved."""
+        self.close()
+        raise Interrupted(self._signal)
+
+    def close(self) -> None:
+        self._metrics.close()
+        if self._events is not None:
+            self._events.close()
+        self._lock.close()
+
+
+def device(values: flags.FlagValues) -> torch.device:
+    """The device that ``--device`` names."""
+    if values.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("--device=cuda: torch finds no CUDA device; --device=cpu or --device=auto runs without")
+    return torch.device("cuda" if values.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def optimizer(values: flags.FlagValues, net: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that ``--optimizer``, ``--learning_rate`` and ``--weight_decay`` name."""
+    rate, decay = values.learning_rate, values.weight_decay
+    if values.optimizer == "sgd":
+        return torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=decay)
+    if values.optimizer == "adam":
+        return torch.optim.Adam(net.parameters(), rate, weight_decay=decay)
+    return torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
+
+
+def schedule(
+    optim: torch.optim.Optimizer, steps: int, warmup: float = 0.1
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up over a share of the steps, then half a cosine down to zero (Loshchilov & Hutter 2017)."""
+    first = max(1, round(warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < first:
+            return (step + 1) / first
+        return 0.5 + 0.5 * float(np.cos(np.pi * min(1.0, (step - first) / max(1, steps - first))))
+
+    return torch.optim.lr_scheduler.LambdaLR(optim, factor)
+
+
+def _new_folder(root: Path) -> Path:
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for attempt in range(1000):
+        folder = root / (stamp if attempt == 0 else f"{stamp}_{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise RunError(f"no free name for a run in {root}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file as a whole or leave it as it was."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "numpy": [kind, keys.tolist(), *rest],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def _process_seconds() -> float:
+    """Wall time of the whole process, the imports included."""
+    try:
+        started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):  # not Linux
+        return time.perf_counter() - _IMPORTED
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

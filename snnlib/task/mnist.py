@@ -1,0 +1,226 @@
+"""Images: a spiking convolutional network on MNIST, Fashion-MNIST, KMNIST, scikit-learn's digits, or your own.
+
+    python -m snnlib.task.mnist --dataset=digits
+    python -m snnlib.task.mnist --dataset=mnist --data_dir=data
+    python -m snnlib.task.mnist --dataset=my_images.npz --epochs=20
+
+The test set is looked at after every epoch but decides nothing: the epoch whose result is reported is the
+one with the best accuracy on validation images, which were set aside from the training images.
+Without --epochs and --batch_size, digits takes 60 and 64, other images 8 and 128.
+"""
+
+import time
+from typing import Any
+
+import torch
+from absl import flags
+from torch import Tensor, nn
+from torch.nn.functional import nll_loss
+
+from snnlib.dataset.augment import random_affine
+from snnlib.dataset.images import FOLDS, NAMES, DataError, Images, generated_images, load_images
+from snnlib.functional.encode import constant_current_lif_encode, poisson_encode, spike_latency_lif_encode
+from snnlib.functional.li import LIParameters
+from snnlib.functional.lif import LIFParameters
+from snnlib.module.convnet import ConvNet
+from snnlib.task import _flags, _run
+
+FLAGS = _flags.shared(
+    device="auto",
+    seed=0,
+    epochs=None,
+    batch_size=None,
+    learning_rate=2e-3,
+    weight_decay=0.01,
+    clip_grad=0.0,
+    optimizer="adamw",
+    seq_length=8,
+    dt=0.001,
+    tau_syn_inv=500.0,
+    tau_mem_inv=500.0,
+    method="arctan",
+    alpha=None,
+    data_dir="data",
+    output_dir="runs",
+    resume=None,
+    checkpoint_every=0,
+    plot=True,
+    fast=False,
+)
+flags.DEFINE_string(
+    "dataset",
+    "mnist",
+    f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "fold", 0, f"Which of {FOLDS} parts of the training images validates.", 0, FOLDS - 1, flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "encoder",
+    "direct",
+    ["direct", "constant_current", "poisson", "latency"],
+    "How an image becomes a sequence: its pixels as a current into the first convolution, spikes of neurons "
+    "that the pixels drive, Poisson spikes, or the first spike of those neurons.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "input_scale",
+    4.0,
+    "Current of a white pixel, in thresholds (constant_current, latency).",
+    lower_bound=0.0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "poisson_rate", 500.0, "Rate of a white pixel, Hz (poisson).", lower_bound=0.0, flag_values=FLAGS
+)
+flags.DEFINE_list("channels", ["32", "64"], "Channels of the convolutions.", flag_values=FLAGS)
+flags.DEFINE_integer("hidden_size", 256, "Neurons of the hidden layer.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_float("dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=FLAGS)
+flags.DEFINE_float(
+    "shift", 1.0, "Move training images by up to so many pixels.", lower_bound=0.0, flag_values=FLAGS
+)
+flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=FLAGS)
+flags.register_validator(
+    "channels",
+    lambda names: bool(names) and all(n.isdecimal() and int(n) > 0 for n in names),
+    "must be positive numbers, --channels=32,64",
+    flag_values=FLAGS,
+)
+_flags.positive("poisson_rate", FLAGS)
+_flags.positive("input_scale", FLAGS)
+
+
+def defaults() -> None:
+    """Fill in the flags whose default depends on the data set."""
+    epochs, batch_size = (2, 32) if FLAGS.fast else (60, 64) if FLAGS.dataset == "digits" else (8, 128)
+    FLAGS["epochs"].value = FLAGS.epochs or epochs
+    FLAGS["batch_size"].value = FLAGS.batch_size or batch_size
+
+
+def load() -> Images:
+    if FLAGS.fast:
+        return generated_images()
+    try:
+        return load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.fold)
+    except DataError as error:
+        if FLAGS.dataset not in NAMES:
+            raise
+        way_out = "give a folder that has it with --data_dir, or take --dataset=digits, which is embedded"
+        raise DataError(f"{error}\n{way_out}") from error
+
+
+def network(data: Images) -> ConvNet:
+    p = LIFParameters(
+        tau_syn_inv=FLAGS.tau_syn_inv, tau_mem_inv=FLAGS.tau_mem_inv, method=FLAGS.method, alpha=FLAGS.alpha
+    )
+    readout = LIParameters(tau_syn_inv=FLAGS.tau_syn_inv, tau_mem_inv=FLAGS.tau_mem_inv)
+    channels = [int(n) for n in FLAGS.channels]
+    return ConvNet(
+        data.shape, data.classes, channels, FLAGS.hidden_size, p, readout, FLAGS.dt, dropout=FLAGS.dropout
+    )
+
+
+def encode(x: Tensor) -> Tensor:
+    """Images between 0 and 1, ``[B, C, H, W]``, as a sequence ``[T, B, C, H, W]``."""
+    steps: int = FLAGS.seq_length
+    dt: float = FLAGS.dt
+    if FLAGS.encoder == "direct":
+        return x.expand(steps, *x.shape)
+    if FLAGS.encoder == "poisson":
+        return poisson_encode(x, steps, FLAGS.poisson_rate, dt)
+    current, p = FLAGS.input_scale * x, LIFParameters(tau_mem_inv=FLAGS.tau_mem_inv)
+    if FLAGS.encoder == "latency":
+        return spike_latency_lif_encode(current, steps, p, dt)
+    return constant_current_lif_encode(current, steps, p, dt)
+
+
+@torch.no_grad()
+def accuracy(net: ConvNet, data: Images, x: Tensor, y: Tensor) -> float:
+    net.eval()
+    right = 0
+    for images, labels in zip(x.split(500), y.split(500), strict=True):
+        right += int((net(encode(data.scaled(images))).argmax(1) == labels).sum())
+    net.train()
+    return right / len(y)
+
+
+def train(run: _run.Run) -> dict[str, Any]:
+    device = _run.device(FLAGS)
+    data = load().to(device)
+    net = network(data).to(device)
+    optim = _run.optimizer(FLAGS, net)
+    batches = -(-len(data.y_train) // FLAGS.batch_size)
+    rate = _run.schedule(optim, FLAGS.epochs * batches)
+    # where the run stands: saved with every checkpoint, so that a resumed run goes on in the middle of an epoch
+    at: dict[str, Any] = {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0}
+    if run.resumed:
+        run.load_into(run.resumed, net=net, optimizer=optim, schedule=rate)
+        at = run.resumed["at"]
+        run.restore_random()
+
+    def save(name: str = "last.pt") -> None:
+        step = at["epoch"] * batches + at["batch"]
+        states = {"net": net.state_dict(), "optimizer": optim.state_dict(), "schedule": rate.state_dict()}
+        run.save(name, step, at=at, **states)
+
+    while at["epoch"] < FLAGS.epochs:
+        started = time.perf_counter()
+        if at["order"] is None:
+            at["order"] = torch.randperm(len(data.y_train))
+        for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
+            index = at["order"][batch * FLAGS.batch_size : (batch + 1) * FLAGS.batch_size].to(device)
+            x = data.scaled(data.x_train[index])
+            loss = nll_loss(
+                net(encode(random_affine(x, FLAGS.shift) if FLAGS.augment else x)), data.y_train[index]
+            )
+            optim.zero_grad()
+            loss.backward()
+            if FLAGS.clip_grad:
+                nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
+            optim.step()
+            rate.step()
+            at["loss"] += float(loss.detach()) * len(index)
+            at["batch"] = batch + 1
+            if run.stopping or (FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0):
+                save()
+            if run.stopping:
+                run.stop()
+        figures = {
+            "train_loss": at["loss"] / len(data.y_train),
+            "valid_accuracy": accuracy(net, data, data.x_valid, data.y_valid),
+            "test_accuracy": accuracy(net, data, data.x_test, data.y_test),
+        }
+        at |= {"epoch": at["epoch"] + 1, "batch": 0, "loss": 0.0, "order": None}
+        seconds = time.perf_counter() - started
+        run.log(at["epoch"] * batches, epoch=at["epoch"], **figures, epoch_seconds=seconds)
+        if figures["valid_accuracy"] > at["best"]:
+            at["best"] = figures["valid_accuracy"]
+            save("best.pt")
+        save()
+    return report(run, net, data)
+
+
+def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
+    best = run.best()
+    run.load_into(best, net=net)
+    chosen = next(m for m in run.metrics() if m["epoch"] == best["at"]["epoch"])
+    if FLAGS.plot:
+        from snnlib.task import _plot
+
+        first = slice(0, 1)
+        _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy", "test_accuracy"))
+        _plot.image_response(
+            run.folder / "sample.png", net, encode(data.scaled(data.x_test[first])), data.x_test[0], FLAGS.dt
+        )
+    return {
+        "dataset": "generated" if FLAGS.fast else FLAGS.dataset,
+        "test_accuracy": chosen["test_accuracy"],
+        "valid_accuracy": chosen["valid_accuracy"],
+        "chance": round(1 / data.classes, 4),
+        "best_epoch": int(chosen["epoch"]),
+    }
+
+
+if __name__ == "__main__":
+    _run.launch(FLAGS, "mnist", train, __doc__, prepare=defaults)

@@ -1,0 +1,49 @@
+"""The neurons that docs/norse.md calls equal to Norse's give its numbers; runs where Norse is installed."""
+
+import pytest
+import torch
+
+import snnlib
+
+norse = pytest.importorskip("norse.torch", reason="Norse is not installed: no extra of snnlib's brings it")
+
+
+@pytest.mark.parametrize("name", ["LIF", "LIFEx", "IAF", "LIFBoxCell"])
+def test_same_outputs_and_gradients(name: str):
+    """With the alpha of 1 that Norse's SuperSpike computes with whatever it is told, and its attached reset."""
+    p = getattr(snnlib, name.removesuffix("Cell") + "Parameters")(alpha=1.0, detach_reset=False)
+    torch.manual_seed(0)
+    x = torch.randn(80, 3, 20) * {"IAF": 0.3, "LIFBoxCell": 3.0}.get(name, 1.0)
+    outputs, gradients = [], []
+    for library, given in ((norse, ()), (snnlib, (p,))):
+        module = getattr(library, name)(*given)
+        if name.endswith("Cell"):
+            module = library.Lift(module)
+        inputs = x.clone().requires_grad_()
+        y, _ = module(inputs)
+        y.pow(2).mean().backward()
+        outputs.append(y.detach())
+        gradients.append(inputs.grad)
+    assert float(outputs[0].abs().sum()) > 10
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-5, rtol=1e-5)
+    largest = float(gradients[0].abs().max())
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5 * largest, rtol=1e-5)
+
+
+def test_a_script_written_for_norse_runs_with_equal_spikes():
+    results = []
+    for library in (norse, snnlib):
+        torch.manual_seed(0)
+        net = library.SequentialState(
+            torch.nn.Linear(12, 30), library.LIFCell(), torch.nn.Linear(30, 5), library.LICell()
+        )
+        encoder = library.ConstantCurrentLIFEncoder(seq_length=40)
+        spikes = encoder(3 * torch.rand(4, 12))
+        state, outputs = None, []
+        for step in spikes:
+            y, state = net(step, state)
+            outputs.append(y)
+        results.append((spikes, torch.stack(outputs)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert float(results[0][1].detach().abs().max()) > 0.01
+    torch.testing.assert_close(results[1][1], results[0][1], atol=1e-6, rtol=1e-5)

@@ -1,0 +1,75 @@
+"""Start a task as a person does: a process with a command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def command(task: str, *flags: str) -> list[str]:
+    return [sys.executable, "-m", f"snnlib.task.{task}", *flags]
+
+
+def run(task: str, *flags: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run to the end; standard output and error as text."""
+    return subprocess.run(
+        command(task, *flags), cwd=cwd, capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The figures of the last line of a run that ended well."""
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("result: ")
+    return json.loads(last.removeprefix("result: "))
+
+
+def stop_when(
+    task: str, *flags: str, cwd: Path, number: signal.Signals, ready: Callable[[], bool]
+) -> tuple[int, str]:
+    """Start a task, send it a signal as soon as ``ready()`` holds; its exit code and standard error."""
+    process = subprocess.Popen(
+        command(task, *flags), cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 90
+    while not ready():
+        assert process.poll() is None, f"ended before it was stopped: {process.communicate()[1]}"
+        assert time.monotonic() < deadline, "never ready to be stopped"
+        time.sleep(0.002)
+    os.kill(process.pid, number)
+    return process.wait(60), process.communicate()[1]
+
+
+def only_run(root: Path) -> Path | None:
+    """The one run folder below ``root``, once it is there."""
+    found = [path.parent for path in root.glob("*/*/flags.txt")]
+    return found[0] if len(found) == 1 else None
+
+
+def checkpoint(folder: Path | str, name: str = "last.pt") -> dict[str, Any]:
+    return torch.load(Path(folder) / name, weights_only=True)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two checkpoints are equal bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+def metrics(folder: Path | str) -> list[dict[str, Any]]:
+    """metrics.jsonl without what the clock says."""
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith("seconds")} for line in lines]

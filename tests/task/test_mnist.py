@@ -1,0 +1,251 @@
+"""``python -m snnlib.task.mnist`` as a process: what it writes, how it stops and goes on, what it refuses."""
+
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from snnlib.task import mnist
+from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+
+FAST = ("--fast", "--noplot")
+LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=4", "--noplot")
+
+
+def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
+    figures = result(run("mnist", "--fast", cwd=tmp_path))
+    assert figures["task"] == "mnist"
+    assert figures["seed"] == 0
+    assert 0 <= figures["test_accuracy"] <= 1
+    assert 0 < figures["seconds"] < 60
+    folder = tmp_path / figures["run"]
+    assert folder.parent == tmp_path / "runs" / "mnist"
+    names = {path.name for path in folder.iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2]
+
+
+def test_the_flags_file_starts_the_same_run_again(tmp_path: Path):
+    first = result(run("mnist", *FAST, "--seed=3", "--method=triangle", cwd=tmp_path))
+    again = result(run("mnist", f"--flagfile={tmp_path / first['run'] / 'flags.txt'}", cwd=tmp_path))
+    assert again["run"] != first["run"]
+    assert "--method=triangle" in (tmp_path / again["run"] / "flags.txt").read_text()
+    assert same(checkpoint(tmp_path / first["run"])["net"], checkpoint(tmp_path / again["run"])["net"])
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of one epoch."""
+    root = tmp_path_factory.mktemp("fast")
+    return root / result(run("mnist", *FAST, "--epochs=1", cwd=root))["run"]
+
+
+@pytest.fixture
+def own_copy(fast: Path, tmp_path: Path) -> Path:
+    """That run once more, to be damaged or gone on with."""
+    return Path(shutil.copytree(fast, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on digits that nothing stopped."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    return root / result(run("mnist", *LONGER, cwd=root))["run"]
+
+
+def assert_goes_on_to_the_same(folder: Path, undisturbed: Path, cwd: Path) -> None:
+    figures = result(run("mnist", f"--resume={folder}", cwd=cwd))
+    assert Path(figures["run"]) == folder
+    for name in ("last.pt", "best.pt"):
+        assert same(checkpoint(folder, name), checkpoint(undisturbed, name))
+    assert metrics(folder) == metrics(undisturbed)
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(
+    tmp_path: Path, undisturbed: Path, attempt: int
+):
+    wait = random.SystemRandom().uniform(0.0, 2.0)
+    print(f"killed {wait:.3f} s after the run folder appeared")
+    seen: list[float] = []
+
+    def ready() -> bool:
+        if not seen and only_run(tmp_path / "runs"):
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() > seen[0] + wait
+
+    flags = (*LONGER, "--checkpoint_every=5")
+    code, _ = stop_when("mnist", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=ready)
+    assert code == -signal.SIGKILL
+    folder = only_run(tmp_path / "runs")
+    assert folder is not None
+    assert_goes_on_to_the_same(folder, undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_in_the_middle_of_an_epoch(
+    tmp_path: Path, undisturbed: Path, number: signal.Signals
+):
+    def ready() -> bool:
+        folder = only_run(tmp_path / "runs")
+        return folder is not None and bool((folder / "metrics.jsonl").exists() and metrics(folder))
+
+    code, said = stop_when("mnist", *LONGER, cwd=tmp_path, number=number, ready=ready)
+    folder = only_run(tmp_path / "runs")
+    assert folder is not None
+    assert code == 128 + number
+    assert f"--resume={folder.relative_to(tmp_path)}" in said
+    assert "Traceback" not in said
+    assert_goes_on_to_the_same(folder, undisturbed, tmp_path)
+
+
+def test_a_finished_run_goes_on_with_more_epochs(own_copy: Path, tmp_path: Path):
+    more = result(run("mnist", f"--resume={own_copy}", "--epochs=3", cwd=tmp_path))
+    assert more["run"] == str(own_copy)
+    assert [line["epoch"] for line in metrics(own_copy)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--epochs=0"], "epochs"),
+        (["--batch_size=-3"], "batch_size"),
+        (["--learning_rate=nan"], "learning_rate"),
+        (["--learning_rate=0"], "learning_rate"),
+        (["--alpha=inf"], "alpha"),
+        (["--method=nonsense"], "method"),
+        (["--channels=8,x"], "channels"),
+        (["--seq_length=2.5"], "seq_length"),
+        (["--no_such_flag=1"], "no_such_flag"),
+        (["--dropout=1"], "dropout"),
+        (["digits"], "unexpected argument 'digits'"),
+        (["--resume=nowhere"], "no run in that folder"),
+        (["--flagfile=nowhere"], "nowhere"),
+    ],
+)
+def test_a_wrong_flag_ends_in_a_sentence(tmp_path: Path, flags: list[str], says: str):
+    done = run("mnist", *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there(tmp_path: Path):
+    done = run("mnist", *FAST, "--device=cuda", cwd=tmp_path, env=no_cuda())
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --device=cuda: torch finds no CUDA device")
+
+
+def no_cuda() -> dict[str, str]:
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_resume_refuses_flags_that_make_another_run(own_copy: Path, tmp_path: Path):
+    done = run("mnist", f"--resume={own_copy}", "--batch_size=7", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--batch_size=7" in done.stderr
+    assert "--batch_size=32" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["truncate", "pickle", "other task"])
+def test_a_damaged_checkpoint_is_named_and_not_run(own_copy: Path, tmp_path: Path, damage: str):
+    path = own_copy / "last.pt"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "pickle":
+
+        class Bomb:
+            def __reduce__(self):
+                return (Path.touch, (tmp_path / "ran",))
+
+        path.write_bytes(pickle.dumps(Bomb()))
+    else:
+        torch.save({**checkpoint(own_copy), "task": "memory"}, path)
+    done = run("mnist", f"--resume={own_copy}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_data_it_says_what_is_missing_and_the_ways_out(tmp_path: Path):
+    # a proxy that refuses at once stands in for a machine with no network
+    proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = run("mnist", "--dataset=mnist", cwd=tmp_path, env={**no_cuda(), **proxies})
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2
+    assert "train-images-idx3-ubyte.gz" in lines[0]
+    assert "--data_dir" in lines[1]
+    assert "--dataset=digits" in lines[1]
+
+
+def test_own_images(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (60, 11, 6, 3), dtype=np.uint8), np.arange(60) % 3
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    figures = result(
+        run("mnist", "--dataset=own.npz", "--epochs=1", "--channels=4", "--hidden_size=8", cwd=tmp_path)
+    )
+    assert figures["dataset"] == "own.npz"
+    assert figures["chance"] == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    done = run("mnist", *FAST, "--output_dir=file/runs", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Not a directory: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(own_copy: Path, tmp_path: Path):
+    before = checkpoint(own_copy)
+    size = (own_copy / "last.pt").stat().st_size
+
+    def limit() -> None:  # a file may grow to half a checkpoint: writing fails as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    done = run("mnist", f"--resume={own_copy}", "--epochs=2", cwd=tmp_path, preexec_fn=limit)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "last checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert same(checkpoint(own_copy), before)
+    assert not list(own_copy.glob("*.new"))
+
+
+@pytest.mark.parametrize("encoder", ["constant_current", "poisson", "latency"])
+def test_encoders_change_the_run(fast: Path, tmp_path: Path, encoder: str):
+    flags = (*FAST, "--epochs=1", f"--encoder={encoder}")
+    folder = tmp_path / result(run("mnist", *flags, cwd=tmp_path))["run"]
+    assert metrics(folder)[0]["train_loss"] != metrics(fast)[0]["train_loss"]
+
+
+def test_help_lists_every_flag(tmp_path: Path):
+    done = run("mnist", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in mnist.FLAGS:
+        assert f"--{name}" in done.stdout.replace("--[no]", "--")
+        assert mnist.FLAGS[name].help.split()[0] in done.stdout
+
+
+def test_the_list_of_tasks(tmp_path: Path):
+    done = subprocess.run([sys.executable, "-m", "snnlib.task"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert any(line.split()[0] == "mnist" for line in done.stdout.splitlines() if line.strip())
