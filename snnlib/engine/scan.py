@@ -2,23 +2,26 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from snnlib.engine import reference
 from snnlib.engine.step import (
     Step,
+    UntraceableError,
     check_parameters,
     default_parameters,
     initial_state,
     integration_dtype,
     is_concrete,
+    name_of,
     recurrent_state_type,
     state_type,
 )
 
 __all__ = ["BACKENDS", "check_input", "scan"]
 
-BACKENDS = {"reference": reference.run}
+BACKENDS = ("reference", "cpu")
 
 
 def scan(
@@ -51,17 +54,19 @@ def scan(
             against ``input[0]``; gradients reach them.
         dt: time step in s.
         recurrent_weights: ``[N, N]`` for ``input`` of shape ``[T, B, N]``.
-        backend: "auto" or "reference".
+        backend: "reference", a plain loop; "cpu", the same arithmetic fused into one compiled loop, for
+            feed-forward neurons on the CPU; "auto", the fastest that can run this step here. Where a step
+            cannot be fused, "auto" says so once and takes the reference.
 
     Returns:
         The outputs ``[T, B, *features]`` and the state after the last step.
 
     Raises:
         ValueError: an argument has a wrong shape, type or value; the message names it and shows the value.
+        UntraceableError: ``backend="cpu"`` and the step cannot be fused.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
-    run = BACKENDS["reference" if backend == "auto" else backend]
     p = default_parameters(step) if p is None else p
     check_parameters(p, dt)
     if input.dim() < 2:
@@ -80,10 +85,37 @@ def scan(
         like = input.new_empty(()).expand(shape)
         state = initial_state(state_type(step), p, like, kind)
     check_state(state, shape)
-    output, state = run(step, input, state, p, dt, recurrent_weights)
+    arguments = (step, input, state, p, dt, recurrent_weights)
+    reason = "reference" if backend == "reference" else _why_not_fused(*arguments)
+    if backend == "cpu" and reason:
+        raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
+    if reason:
+        output, state = reference.run(*arguments)
+    else:
+        output, state = _cpu().run(*arguments)
     if input.dtype != integration_dtype(input.dtype):
         output = output.to(input.dtype)
     return output, state
+
+
+def _cpu() -> Any:
+    # Numba takes half a second to import: not before a sequence is run
+    from snnlib.engine import cpu
+
+    return cpu
+
+
+def _why_not_fused(
+    step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
+) -> str:
+    """Empty where the fused loop can run the step, else the reason; warns once of a step that cannot be."""
+    if input.device.type != "cpu":
+        return f"there is no fused loop for {input.device.type} yet"
+    if recurrent_weights is not None:
+        return "recurrent weights"
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(input):
+        return "torch.func"
+    return _cpu().why_not(step, p, dt, integration_dtype(input.dtype))  # type: ignore[no-any-return]
 
 
 def check_input(input: Tensor) -> None:

@@ -23,10 +23,13 @@ from torch.nn.functional import linear
 __all__ = [
     "Scalar",
     "Step",
+    "UntraceableError",
     "check_parameters",
     "default_parameters",
     "initial_state",
     "integration_dtype",
+    "is_concrete",
+    "name_of",
     "recurrent_state_type",
     "recurrent_step",
     "state_type",
@@ -39,6 +42,10 @@ Step = Callable[..., tuple[Tensor, Any]]
 """``step(input, state, p, dt) -> (output, state)``."""
 
 
+class UntraceableError(Exception):
+    """A step does something that cannot be fused; the message names it."""
+
+
 @functools.cache
 def state_type(step: Step) -> type[NamedTuple]:
     """The NamedTuple in which ``step`` keeps its state: the annotation of its argument ``state``.
@@ -49,8 +56,8 @@ def state_type(step: Step) -> type[NamedTuple]:
     found = get_type_hints(step).get("state")
     if not (isinstance(found, type) and hasattr(found, "_fields")):
         raise TypeError(
-            f"the state of {_name(step)} must be annotated with a NamedTuple "
-            f"(def {_name(step)}(input, state: MyState, p=..., dt=...)), found {found!r}"
+            f"the state of {name_of(step)} must be annotated with a NamedTuple "
+            f"(def {name_of(step)}(input, state: MyState, p=..., dt=...)), found {found!r}"
         )
     return cast(type[NamedTuple], found)
 
@@ -153,5 +160,5 @@ def is_concrete(tensor: Tensor) -> bool:
     )
 
 
-def _name(step: Step) -> str:
+def name_of(step: Step) -> str:
     return getattr(step, "__name__", repr(step))

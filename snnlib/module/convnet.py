@@ -19,7 +19,7 @@ class ConvNet(nn.Module):
 
     ::
 
-        [convolution, batch norm, LIF, max pooling] for each of ``channels``
+        [convolution, batch norm, max pooling, LIF] for each of ``channels``
         linear, batch norm, LIF
         linear, LI, maximum over time, log-softmax
 
@@ -61,12 +61,12 @@ class ConvNet(nn.Module):
             layers += [
                 nn.Conv2d(maps, wanted, kernel_size, padding=kernel_size // 2, bias=False),
                 nn.BatchNorm2d(wanted),
-                LIF(p, dt, backend),
             ]
             maps = wanted
             if min(height, width) >= 8:
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
+            layers.append(LIF(p, dt, backend))
         layers += [
             nn.Flatten(),
             nn.Linear(maps * height * width, hidden, bias=False),

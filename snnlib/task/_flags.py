@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+from snnlib.engine.scan import BACKENDS
 from snnlib.functional.threshold import SURROGATES
 
 __all__ = ["fail", "parse", "positive", "shared"]
@@ -57,6 +58,11 @@ _SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
         flags.DEFINE_float,
         "Parameter of the surrogate, see the docs; the method's own if not given.",
         {"lower_bound": 0.0},
+    ),
+    "backend": (
+        flags.DEFINE_enum,
+        "What runs the neurons over time, see snnlib.scan.",
+        {"enum_values": ["auto", *BACKENDS]},
     ),
     "output_dir": (flags.DEFINE_string, "Runs are written to OUTPUT_DIR/TASK/TIME.", {}),
     "resume": (flags.DEFINE_string, "Folder of a run to go on with; its flags are taken over.", {}),

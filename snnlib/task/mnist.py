@@ -6,7 +6,7 @@
 
 The test set is looked at after every epoch but decides nothing: the epoch whose result is reported is the
 one with the best accuracy on validation images, which were set aside from the training images.
-Without --epochs and --batch_size, digits takes 60 and 64, other images 8 and 128.
+Without --epochs and --batch_size, digits takes 40 and 64, other images 6 and 128.
 """
 
 import time
@@ -34,12 +34,13 @@ FLAGS = _flags.shared(
     weight_decay=0.01,
     clip_grad=0.0,
     optimizer="adamw",
-    seq_length=8,
+    seq_length=5,
     dt=0.001,
-    tau_syn_inv=500.0,
+    tau_syn_inv=1000.0,
     tau_mem_inv=500.0,
     method="arctan",
     alpha=None,
+    backend="auto",
     data_dir="data",
     output_dir="runs",
     resume=None,
@@ -77,9 +78,6 @@ flags.DEFINE_float(
 flags.DEFINE_list("channels", ["32", "64"], "Channels of the convolutions.", flag_values=FLAGS)
 flags.DEFINE_integer("hidden_size", 256, "Neurons of the hidden layer.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=FLAGS)
-flags.DEFINE_float(
-    "shift", 1.0, "Move training images by up to so many pixels.", lower_bound=0.0, flag_values=FLAGS
-)
 flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=FLAGS)
 flags.register_validator(
     "channels",
@@ -93,7 +91,7 @@ _flags.positive("input_scale", FLAGS)
 
 def defaults() -> None:
     """Fill in the flags whose default depends on the data set."""
-    epochs, batch_size = (2, 32) if FLAGS.fast else (60, 64) if FLAGS.dataset == "digits" else (8, 128)
+    epochs, batch_size = (2, 32) if FLAGS.fast else (40, 64) if FLAGS.dataset == "digits" else (6, 128)
     FLAGS["epochs"].value = FLAGS.epochs or epochs
     FLAGS["batch_size"].value = FLAGS.batch_size or batch_size
 
@@ -116,9 +114,8 @@ def network(data: Images) -> ConvNet:
     )
     readout = LIParameters(tau_syn_inv=FLAGS.tau_syn_inv, tau_mem_inv=FLAGS.tau_mem_inv)
     channels = [int(n) for n in FLAGS.channels]
-    return ConvNet(
-        data.shape, data.classes, channels, FLAGS.hidden_size, p, readout, FLAGS.dt, dropout=FLAGS.dropout
-    )
+    options = {"dropout": FLAGS.dropout, "backend": FLAGS.backend}
+    return ConvNet(data.shape, data.classes, channels, FLAGS.hidden_size, p, readout, FLAGS.dt, **options)
 
 
 def encode(x: Tensor) -> Tensor:
@@ -171,9 +168,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
             index = at["order"][batch * FLAGS.batch_size : (batch + 1) * FLAGS.batch_size].to(device)
             x = data.scaled(data.x_train[index])
-            loss = nll_loss(
-                net(encode(random_affine(x, FLAGS.shift) if FLAGS.augment else x)), data.y_train[index]
-            )
+            loss = nll_loss(net(encode(random_affine(x) if FLAGS.augment else x)), data.y_train[index])
             optim.zero_grad()
             loss.backward()
             if FLAGS.clip_grad:
@@ -194,7 +189,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         at |= {"epoch": at["epoch"] + 1, "batch": 0, "loss": 0.0, "order": None}
         seconds = time.perf_counter() - started
         run.log(at["epoch"] * batches, epoch=at["epoch"], **figures, epoch_seconds=seconds)
-        if figures["valid_accuracy"] > at["best"]:
+        if figures["valid_accuracy"] >= at["best"]:  # of equals the later, which has learned longer
             at["best"] = figures["valid_accuracy"]
             save("best.pt")
         save()

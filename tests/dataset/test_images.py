@@ -175,11 +175,11 @@ def test_random_affine_moves_at_most_by_its_bounds():
     x[:, :, 4, 4] = 1.0
     still = random_affine(x, shift=0.0, rotation=0.0, scale=0.0)
     torch.testing.assert_close(still, x, atol=1e-5, rtol=0)
-    moved = random_affine(x, shift=2.0, rotation=0.0, scale=0.0)
+    moved = random_affine(x, shift=2.0 / 9, rotation=0.0, scale=0.0)
     torch.testing.assert_close(moved.sum((1, 2, 3)), torch.ones(64))  # bilinear: mass is kept inside the image
     where = torch.arange(9.0)
     centre = torch.stack([(moved.sum(2)[:, 0] * where).sum(1), (moved.sum(3)[:, 0] * where).sum(1)])
-    assert float((centre - 4).abs().max()) <= 2.0
+    assert float((centre - 4).abs().max()) <= 2.0 + 1e-4
     assert float((centre - 4).abs().max()) > 1.5
     assert float(centre.std()) > 0.5
 

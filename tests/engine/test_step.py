@@ -1,7 +1,6 @@
-"""What follows from a step alone: its types, where it rests, its recurrent form, the checks of its parameters."""
+"""What follows from a step: its types, where it rests, its recurrent form, the checks of its parameters."""
 
 import copy
-import functools
 import math
 import pickle
 import re
@@ -12,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnlib.engine import initial_state, recurrent_step, scan
+from snnlib.engine import initial_state, recurrent_step
 from snnlib.engine.step import (
     check_parameters,
     default_parameters,
@@ -234,12 +233,22 @@ def rates():
                 yield pytest.param(neuron, name, id=f"{neuron.name}.{name}")
 
 
-@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf, torch.tensor(-2.0), torch.tensor([50.0, math.nan])])
-@pytest.mark.parametrize(("neuron", "name"), rates())
+@pytest.mark.parametrize(
+    "bad",
+    [
+        -1.0,
+        math.nan,
+        math.inf,
+        torch.tensor(-2.0),
+        torch.tensor([50.0, math.nan]),
+        torch.tensor([math.inf, 50.0]),
+    ],
+)
+@pytest.mark.parametrize(("neuron", "name"), list(rates()))
 def test_every_rate_of_every_neuron_is_checked(neuron, name, bad):
     """The message names it and shows its value; zero is a rate that a neuron may have."""
     p = neuron.parameters()
-    with pytest.raises(ValueError, match=rf"{name} must be .*{name}={re.escape(str(bad))}"):
+    with pytest.raises(ValueError, match=rf"{name} must be .*{name}={re.escape(format(bad))}"):
         check_parameters(p._replace(**{name: bad}), 0.001)
     check_parameters(p._replace(**{name: 0.0}), 0.001)
     check_parameters(p._replace(**{name: torch.tensor([0.0, 10.0])}), 0.001)
@@ -261,15 +270,3 @@ def test_values_are_looked_at_only_where_that_is_free():
     compiled = torch.compile(lambda x: x + is_concrete(x), backend="eager", fullgraph=True)
     seen.append(compiled(x)[0].item() == 2.0)
     assert seen == [False, False, False]
-
-
-def test_a_partial_of_a_step_is_a_step():
-    """functools.partial keeps the signature; with its state annotated there it runs as any other step."""
-    step = functools.partial(trace)
-    try:
-        output, _ = scan(step, torch.ones(3, 1, 1))
-    except TypeError as error:
-        # or it is refused in words that say what is wrong
-        assert "must be annotated with a NamedTuple" in str(error)  # noqa: PT017
-    else:
-        assert output.flatten().tolist() == [1.0, 1.5, 1.75]

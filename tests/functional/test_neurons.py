@@ -1,5 +1,6 @@
-"""Every neuron against its equations in NumPy, its gradients against finite differences, and what each is for."""
+"""Every neuron: its equations against NumPy, its gradients against finite differences, what it is for."""
 
+import functools
 import pickle
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import torch
 
 import snnlib
 import snnlib.functional as functional
-from snnlib.engine import scan
+from snnlib import engine
 from snnlib.functional import (
     IZHIKEVICH_BEHAVIORS,
     IAFParameters,
@@ -41,6 +42,9 @@ from tests.neurons import (
     name_of,
     same,
 )
+
+# these are tests of the steps: the plain loop runs them, but where a test is about the engine
+scan = functools.partial(engine.scan, backend="reference")
 
 # -- the equations of the docstrings, in NumPy ---------------------------------------------------------------
 
@@ -237,7 +241,7 @@ def test_gradients_of_scan_are_those_of_a_loop(neuron, shape, detach):
         return p, draw_state(neuron, source, (4, 3)), draw_input(neuron, source, (25, 4, 3))
 
     wanted = gradients(lambda x, s, p: loop(neuron.step, x, s, p, dt), neuron, *case())
-    found = gradients(lambda x, s, p: scan(neuron.step, x, s, p, dt=dt), neuron, *case())
+    found = gradients(lambda x, s, p: engine.scan(neuron.step, x, s, p, dt=dt), neuron, *case())
     for name, gradient in wanted.items():
         torch.testing.assert_close(
             found[name], gradient, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"
@@ -553,6 +557,30 @@ def test_lif_refrac_is_held_for_its_refractory_period(rho_reset, dt, dtype):
     assert trains == [1.0, *[0.0] * held] * 2 + [1.0]
     assert current == sorted(current)
     assert current[-1] > current[0]
+
+
+def test_lif_refrac_does_not_spike_while_it_is_held():
+    """Not even with a membrane above its threshold; once free it does."""
+    v = torch.full((1, 2), 5.0, dtype=torch.float64)
+    state = LIFRefracFeedForwardState(v, torch.zeros_like(v), torch.tensor([[0.0, 0.002]], dtype=torch.float64))
+    train = []
+    for _ in range(3):
+        z, state = lif_refrac_feed_forward_step(torch.zeros_like(v), state)
+        train.append(z[0].tolist())
+    assert train == [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_rho_of_lif_refrac_carries_no_gradient_from_the_spikes(detach):
+    """As its docstring says, whatever becomes of the membrane's reset."""
+    x = torch.full((1, 3), 30.0, dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(1, 3, dtype=torch.float64)
+    start = LIFRefracFeedForwardState(zero, zero, zero.clone().requires_grad_())
+    p = LIFRefracParameters(method="arctan", detach_reset=detach)
+    z, state = lif_refrac_feed_forward_step(x, start, p)
+    assert z.sum() == 3
+    (gradient,) = torch.autograd.grad(state.rho.sum(), x, allow_unused=True)
+    assert gradient is None or not gradient.any()
 
 
 @pytest.mark.parametrize("drive", [1.2, 2.5])

@@ -1,0 +1,307 @@
+"""A step, traced once, as two straight-line programs: one forward, one backward."""
+
+import functools
+import threading
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import networkx
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
+
+from snnlib.engine.step import Step, UntraceableError, state_type
+
+__all__ = ["Line", "Program", "Traced", "trace"]
+
+Value = str | float | bool
+"""The name of what an input or an earlier line gives, or a constant."""
+
+
+class Line(NamedTuple):
+    """``name = operator(*arguments)`` for one neuron and one time step."""
+
+    name: str
+    operator: str
+    arguments: tuple[Value, ...]
+
+
+class Program(NamedTuple):
+    """Lines of arithmetic between named inputs and outputs."""
+
+    inputs: tuple[str, ...]
+    lines: tuple[Line, ...]
+    outputs: tuple[Value, ...]
+
+
+class Traced(NamedTuple):
+    """A step as arithmetic.
+
+    Attributes:
+        forward: from ``x``, the states ``s0, s1, ...`` and the parameters ``p0, ...`` to the output, the new
+            states, and what is saved.
+        backward: from what was saved (``z`` is the output itself, which costs nothing), the parameters, and
+            the gradients ``gz, g0, g1, ...`` of the output and the new states to those of x, the states and
+            the parameters that learn.
+        saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
+        uses_output: whether the backward program reads ``z``.
+    """
+
+    forward: Program
+    backward: Program
+    saved: tuple[str, ...]
+    uses_output: bool
+
+
+_LOCK = threading.Lock()
+
+# operators that leave a value as it is
+_SAME = {"alias", "clone", "detach", "lift_fresh_copy", "view", "_unsafe_view", "expand", "contiguous"}
+_UNARY = {
+    "abs", "exp", "log", "neg", "reciprocal", "relu", "rsqrt", "sigmoid", "sign", "sqrt", "tanh", "sin", "cos",
+    "logical_not", "bitwise_not", "isnan", "expm1", "log1p", "floor",
+}  # fmt: skip
+_BINARY = {
+    "div", "eq", "ge", "gt", "le", "lt", "maximum", "minimum", "mul", "ne", "pow",
+    "logical_and", "logical_or", "bitwise_and", "bitwise_or",
+}  # fmt: skip
+_FILL = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros": 0.0, "ones": 1.0}
+
+
+@functools.lru_cache(maxsize=256)
+def trace(
+    step: Step, numbers: Any, tensors: tuple[str, ...], learned: tuple[str, ...], dt: float, dtype: torch.dtype
+) -> Traced:
+    """Trace a step.
+
+    Parameters:
+        step: the neuron's step.
+        numbers: its parameters; fields that are tensors may hold anything.
+        tensors: names of those fields, in the order of ``p0, p1, ...``.
+        learned: which of them need a gradient.
+        dt: time step in s.
+        dtype: of the state.
+
+    Raises:
+        UntraceableError: an operator is not elementwise, or random, or unknown here.
+    """
+    kind: Any = state_type(step)
+    count = len(kind._fields)
+
+    def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        p = numbers._replace(**dict(zip(tensors, rest[count:], strict=True))) if tensors else numbers
+        z, new = step(x, kind(*rest[:count]), p, dt)
+        return tuple(v if isinstance(v, Tensor) else torch.full_like(x, float(v)) for v in (z, *new))
+
+    def joint(inputs: list[Tensor], gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+        with torch.enable_grad():
+            inputs = [value.detach().requires_grad_() for value in inputs]
+            outputs = run(*inputs)
+            wanted = inputs[: 1 + count] + [inputs[1 + count + tensors.index(name)] for name in learned]
+            pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
+            given: Any = [None] * len(wanted)
+            if pairs:
+                ends, starts = zip(*pairs, strict=True)
+                given = torch.autograd.grad(ends, wanted, starts, allow_unused=True)
+        return [value.detach() for value in outputs], list(given)
+
+    names = ("x", *(f"s{k}" for k in range(count)), *(f"p{k}" for k in range(len(tensors))))
+    tangents = ("gz", *(f"g{k}" for k in range(count)))
+
+    def traced(*shape: int) -> tuple[list[Line], list[Value]]:
+        inputs = [torch.full(shape, 0.5, dtype=dtype) for _ in names]
+        gradients = [torch.full(shape, 0.5, dtype=dtype) for _ in tangents]
+        try:
+            graph = make_fx(joint)(inputs, gradients).graph
+        except Exception as error:  # a step may do anything
+            raise UntraceableError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+        return _lines(graph, (*names, *tangents), dtype)
+
+    with _LOCK:
+        lines, results = traced(3)
+        if (lines, results) != traced(2, 5):
+            raise UntraceableError("what it computes depends on the shape of its input")
+    return _split(lines, names, tangents, results[: 1 + count], results[1 + count :])
+
+
+def _lines(graph: fx.Graph, names: tuple[str, ...], dtype: torch.dtype) -> tuple[list[Line], list[Value]]:
+    """The graph as lines, with what is only renamed or computed twice left out."""
+    values: dict[fx.Node, Value] = {}
+    known: dict[tuple[str, tuple[Value, ...]], str] = {}
+    lines: list[Line] = []
+    results: list[Value] = []
+    fresh = iter(names)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node] = next(fresh)
+        elif node.op == "get_attr":
+            values[node] = _constant(getattr(graph.owning_module, node.target), node.target)
+        elif node.op == "output":
+            results = [0.0 if v is None else values[v] for v in tree_leaves(node.args[0])]
+        else:
+            operator, arguments = _translate(node, values, dtype)
+            key = (operator, arguments)
+            if operator != "same" and key not in known:
+                known[key] = f"v{len(lines)}"
+                lines.append(Line(known[key], *key))
+            values[node] = arguments[0] if operator == "same" else known[key]
+            if _in_place(node):
+                values[node.args[0]] = values[node]
+    return lines, results
+
+
+def _in_place(node: fx.Node) -> bool:
+    """Whether a node overwrites its first argument, which then must be its own and nobody's view."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return False
+    target: Any = node.args[0]
+    shared = [other for other in (target, *target.users) if _operator(other) in _SAME]
+    if target.op == "placeholder" or shared:
+        raise UntraceableError(f"{node.target} on a tensor that others see")
+    return True
+
+
+def _operator(node: fx.Node) -> str:
+    """The name of the operator of a node, without its overload and the mark of what works in place."""
+    target: Any = node.target
+    name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
+    return name.rstrip("_") if not name.startswith("_") else name
+
+
+def _translate(
+    node: fx.Node, values: dict[fx.Node, Value], dtype: torch.dtype
+) -> tuple[str, tuple[Value, ...]]:
+    """One node of the graph as an operator of ours."""
+    target: Any = node.target
+    name = _operator(node)
+    args: list[Any] = [values[a] if isinstance(a, fx.Node) else a for a in node.args]
+    if name in _SAME:
+        return "same", (args[0],)
+    if name == "_to_copy":
+        source: Any = node.args[0]
+        wanted = node.kwargs.get("dtype") or source.meta["val"].dtype
+        if source.meta["val"].dtype == torch.bool and wanted == dtype:
+            return "number", (args[0],)
+        if wanted == source.meta["val"].dtype:
+            return "same", (args[0],)
+        raise UntraceableError(f"{target} to {wanted}")
+    if name in ("add", "sub", "rsub"):
+        a, b = (args[1], args[0]) if name == "rsub" else args[:2]
+        factor = node.kwargs.get("alpha", args[2] if len(args) > 2 else 1)
+        if factor != 1:
+            raise UntraceableError(f"{target} with alpha={factor}")
+        return ("add" if name == "add" else "sub"), (a, b)
+    if name == "clamp" and len(args) == 3 and None not in args:
+        return name, tuple(args)
+    if name == "masked_fill":
+        return "where", (args[1], args[2], args[0])
+    if name == "sgn":
+        return "sign", (args[0],)
+    if name == "clamp_min":
+        return "maximum", (args[0], args[1])
+    if name == "clamp_max":
+        return "minimum", (args[0], args[1])
+    if name == "scalar_tensor" or name in ("full", "full_like"):
+        return "same", (float(args[0 if name == "scalar_tensor" else 1]),)
+    if name in _FILL:
+        return "same", (_FILL[name],)
+    if name == "threshold_backward":
+        return "select_above", (args[1], args[2], args[0])
+    if name in ("sigmoid_backward", "tanh_backward", "where") or name in _UNARY:
+        return name, tuple(args)
+    if name in _BINARY and len(args) == 2 and not node.kwargs:
+        return name, tuple(args)
+    raise UntraceableError(str(target))
+
+
+def _constant(value: Any, name: str) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    raise UntraceableError(f"a tensor made outside of the step and not in its parameters ({name})")
+
+
+def _split(
+    lines: list[Line], names: tuple[str, ...], tangents: tuple[str, ...], out: list[Value], grads: list[Value]
+) -> Traced:
+    """Cut the joint program where the fewest values cross from the forward to the backward half."""
+    by_name = {line.name: line for line in lines}
+    late: set[str] = set(tangents)
+    for line in lines:
+        if any(a in late for a in line.arguments if isinstance(a, str)):
+            late.add(line.name)
+    needed = _closure(by_name, grads, stop=set())
+    # values of the forward half that the backward half reads
+    read = {
+        a
+        for line in lines
+        if line.name in late and line.name in needed
+        for a in line.arguments
+        if isinstance(a, str) and a not in late
+    } | {g for g in grads if isinstance(g, str) and g not in late}
+    free = {name for name in names if name.startswith("p")}
+    cut = _cheapest_cut(by_name, read, names, free, out[0])
+    saved = tuple(sorted(cut - free - {out[0]}))
+    uses_output = out[0] in cut
+    stop = set(saved) | free | ({out[0]} if uses_output else set()) | set(tangents)
+    kept = tuple(line for line in lines if line.name in _closure(by_name, [*out, *saved], stop=set()))
+    backward = tuple(line for line in lines if line.name in _closure(by_name, grads, stop))
+    output_name = {out[0]: "z"} if uses_output else {}
+    return Traced(
+        Program(names, kept, (*out, *saved)),
+        _renamed(
+            Program(
+                (*saved, *(["z"] if uses_output else []), *sorted(free), *tangents), backward, tuple(grads)
+            ),
+            output_name,
+        ),
+        saved,
+        uses_output,
+    )
+
+
+def _closure(by_name: dict[str, Line], ends: Iterable[Value], stop: set[Any]) -> set[str]:
+    """Names of the lines that ``ends`` follow from, not looking past ``stop``."""
+    found: set[str] = set()
+    todo = [e for e in ends if isinstance(e, str)]
+    while todo:
+        name = todo.pop()
+        if name in found or name in stop or name not in by_name:
+            continue
+        found.add(name)
+        todo += [a for a in by_name[name].arguments if isinstance(a, str)]
+    return found
+
+
+def _cheapest_cut(
+    by_name: dict[str, Line], read: set[str], names: tuple[str, ...], free: set[str], output: Value
+) -> set[Any]:
+    """The fewest values from which all that is ``read`` can be computed again; z and parameters are free."""
+    graph = networkx.DiGraph()
+    graph.add_node("source")
+    graph.add_node("sink")
+    for name in names:
+        graph.add_edge("source", (name, "in"))
+    reach = _closure(by_name, read, stop=set()) | set(names)
+    for name in reach:
+        # a tie goes to the value nearest to the backward pass, which has the least to compute again
+        cost = 0.0 if name in free else 0.01 if name == output else 1.0
+        graph.add_edge((name, "in"), (name, "out"), capacity=cost)
+        for argument in by_name[name].arguments if name in by_name else ():
+            if isinstance(argument, str):
+                graph.add_edge((argument, "out"), (name, "in"))
+    for name in read:
+        graph.add_edge((name, "out"), "sink")
+    if not read:
+        return set()
+    _, (above, _) = networkx.minimum_cut(graph, "source", "sink")
+    return {name for name in reach if (name, "in") in above and (name, "out") not in above}
+
+
+def _renamed(program: Program, names: dict[Any, str]) -> Program:
+    def rename(values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(names.get(v, v) for v in values)
+
+    lines = tuple(line._replace(arguments=rename(line.arguments)) for line in program.lines)
+    return Program(program.inputs, lines, rename(program.outputs))
