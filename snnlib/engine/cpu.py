@@ -21,79 +21,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from snnlib.engine.emit import emit
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of
-from snnlib.engine.trace import Line, Program, Traced, Value, trace
+from snnlib.engine.trace import Traced, trace
 
 __all__ = ["run", "source"]
 
 _BLOCK = 1024
 """Neurons that one pass over time takes along: their state and one row of each array fit the first cache."""
 
-_INFIX = {
-    "add": "{0} + {1}",
-    "sub": "{0} - {1}",
-    "mul": "{0} * {1}",
-    "div": "{0} / {1}",
-    "neg": "-{0}",
-    "abs": "abs({0})",
-    "reciprocal": "F(1.0) / {0}",
-    "number": "F(1.0) if {0} else F(0.0)",
-    "where": "{1} if {0} else {2}",
-    "select_above": "{2} if {0} > {1} else F(0.0)",
-    "clamp": "{1} if {0} < {1} else {2} if {0} > {2} else {0}",
-    "relu": "F(0.0) if {0} < F(0.0) else {0}",
-    # a comparison with NaN is false: both ways around keep NaN, as torch does
-    "maximum": "{1} if {0} < {1} or {1} != {1} else {0}",
-    "minimum": "{1} if {0} > {1} or {1} != {1} else {0}",
-    "eq": "{0} == {1}",
-    "ne": "{0} != {1}",
-    "gt": "{0} > {1}",
-    "ge": "{0} >= {1}",
-    "lt": "{0} < {1}",
-    "le": "{0} <= {1}",
-    "isnan": "{0} != {0}",
-    "logical_not": "not {0}",
-    "bitwise_not": "not {0}",
-    "logical_and": "{0} and {1}",
-    "bitwise_and": "{0} and {1}",
-    "logical_or": "{0} or {1}",
-    "bitwise_or": "{0} or {1}",
-    "sign": "(F(1.0) if {0} > F(0.0) else F(0.0)) - (F(1.0) if {0} < F(0.0) else F(0.0))",
-    "sigmoid": "F(1.0) / (F(1.0) + exp(-{0}))",
-    "sigmoid_backward": "{0} * (F(1.0) - {1}) * {1}",
-    "tanh_backward": "{0} * (F(1.0) - {1} * {1})",
-    "rsqrt": "F(1.0) / sqrt({0})",
-}
-_CALLED = {"cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh"}
-_POWERS = {
-    2.0: "{0} * {0}",
-    3.0: "{0} * {0} * {0}",
-    0.5: "sqrt({0})",
-    -0.5: "F(1.0) / sqrt({0})",
-    -1.0: "F(1.0) / {0}",
-    -2.0: "F(1.0) / ({0} * {0})",
-}
-
-_HEAD = '''"""Made by snnlib.engine.cpu from the step {name}."""
-
-from math import {called}
-
-import numpy as np
-from numba import njit
-
-F = np.{dtype}
-'''
-
 
 class _Kernel(NamedTuple):
-    """A compiled step."""
+    """A compiled step; the numbers that its two functions take last."""
 
     traced: Traced
     forward: Callable[..., None]
     backward: Callable[..., None]
+    forward_numbers: tuple[Any, ...]
+    backward_numbers: tuple[Any, ...]
 
 
 _KERNELS: dict[str, _Kernel] = {}
@@ -108,9 +57,8 @@ def run(
     dtype = integration_dtype(input.dtype)
     tensors, learned, numbers = _sorted(p)
     name = _prepare(step, type(p), numbers, tensors, learned, dt, dtype)[0]
-    shape = input.shape[1:]
-    states = [torch.as_tensor(value, dtype=dtype).expand(shape) for value in state]
-    parameters = [getattr(p, field).to(dtype) for field in tensors]
+    states = [torch.as_tensor(value, dtype=dtype).expand(input.shape[1:]) for value in state]
+    parameters = [getattr(p, field) for field in tensors]
     output, *rest = torch.ops.snnlib.cpu_forward(input.to(dtype), states, parameters, name)
     return output, type(state)(*rest[: len(states)])
 
@@ -160,95 +108,25 @@ def _compiled(
     except UntraceableError as error:
         warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=7)
         return "", str(error)
-    text = source(traced, name_of(step), dtype)
-    name = hashlib.sha256(text.encode()).hexdigest()[:24]
+    made = emit(traced, name_of(step), dtype)
+    number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
+    numbers = [tuple(map(number, values)) for values in made[1:]]
+    name = _digest(repr(made))
     with _LOCK:
         if name not in _KERNELS:
-            module = _load(name, text)
-            _KERNELS[name] = _Kernel(traced, module.forward, module.backward)
+            module = _load(_digest(made.text), made.text)
+            _KERNELS[name] = _Kernel(traced, module.forward, module.backward, *numbers)
     return name, ""
 
 
-def source(traced: Traced, name: str, dtype: torch.dtype) -> str:
-    """The Python source that Numba compiles."""
-    called = ", ".join(sorted(_CALLED))
-    head = _HEAD.format(name=name, called=called, dtype=str(dtype).removeprefix("torch."))
-    return head + _forward_source(traced) + _backward_source(traced)
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _forward_source(traced: Traced) -> str:
-    program = traced.forward
-    states = [n for n in program.inputs if n.startswith("s")]
-    parameters = [n for n in program.inputs if n.startswith("p")]
-    kept = [f"k{k}" for k in range(len(traced.saved))]
-    written = ["z", *states, *kept]
-    body = _body(program, written, dict.fromkeys(program.inputs, ""))
-    rows = ["x", *states, *parameters, "z", *kept]
-    cut = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
-    cut += [f"{n}[t, a:b]" for n in kept]
-    return _loop("forward", rows, body, ["moves"], "range(z.shape[0])", cut)
-
-
-def _backward_source(traced: Traced) -> str:
-    program = traced.backward
-    states = [n for n in program.inputs if n.startswith("g") and n != "gz"]
-    parameters = [n for n in program.inputs if n.startswith("p")]
-    kept = {name: f"k{k}" for k, name in enumerate(traced.saved)}
-    sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(states))]
-    read = {name: kept.get(name, name) for name in program.inputs}
-    body = _body(program, ["gx", *states], read, sums)
-    output = ["z"] if traced.uses_output else []
-    timed = ["gz", *output, *kept.values(), "gx"]
-    rows = [*timed, *states, *parameters, *sums]
-    cut = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
-    return _loop("backward", rows, body, [], "range(gz.shape[0] - 1, -1, -1)", cut)
-
-
-def _body(program: Program, written: list[str], read: dict[str, str], sums: Sequence[str] = ()) -> list[str]:
-    """The program for one neuron; it loads all that it reads first, because states are written in place."""
-    used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
-    lines = [f"{name} = {read[name] or name}_[j]" for name in program.inputs if name in used]
-    lines += [f"{line.name} = {_expression(line)}" for line in program.lines]
-    for target, value in zip(written, program.outputs, strict=False):
-        lines.append(f"{target}_[j] = {_literal(value)}")
-    for target, value in zip(sums, program.outputs[len(written) :], strict=True):
-        lines.append(f"{target}_[j] += {_literal(value)}")
-    return lines
-
-
-def _loop(name: str, rows: list[str], body: list[str], extra: list[str], over: str, cut: list[str]) -> str:
-    inner = "\n".join(f"        {line}" for line in body)
-    arguments = ", ".join(f"{n}_" for n in rows)
-    return f"""
-
-@njit(error_model="numpy")
-def _{name}({arguments}):
-    for j in range({rows[0]}_.shape[0]):
-{inner}
-
-
-@njit(error_model="numpy", nogil=True, cache=True)
-def {name}({", ".join(rows + extra)}, start, stop, block):
-    for a in range(start, stop, block):
-        b = min(a + block, stop)
-        for t in {over}:
-            _{name}({", ".join(cut)})
-"""
-
-
-def _literal(value: Value) -> str:
-    return value if isinstance(value, str) else f"F({float(value)!r})".replace("F(inf)", "F(np.inf)")
-
-
-def _expression(line: Line) -> str:
-    arguments = [_literal(a) for a in line.arguments]
-    if line.operator == "pow":
-        exponent = line.arguments[1]
-        shape = _POWERS.get(exponent) if isinstance(exponent, int | float) else None
-        return (shape or "{0} ** {1}").format(*arguments)
-    if line.operator in _CALLED:
-        return f"{line.operator}({arguments[0]})"
-    return _INFIX[line.operator].format(*arguments)
+def source(step: Step, p: Any, dt: float, dtype: torch.dtype) -> str:
+    """The Python source that Numba compiles for a step; its numbers are arguments c0, c1, ..."""
+    tensors, learned, _ = _sorted(p)
+    return emit(trace(step, p, tensors, learned, dt, dtype), name_of(step), dtype).text
 
 
 def _load(name: str, text: str) -> ModuleType:
@@ -259,12 +137,12 @@ def _load(name: str, text: str) -> ModuleType:
     path = folder / f"snn_{name}.py"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             fresh = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
             fresh.write_text(text, encoding="utf-8")
             fresh.replace(path)
     except OSError:  # a home that cannot be written: this process compiles for itself
-        path = Path(tempfile.mkdtemp(prefix="snnlib-")) / path.name
+        path = Path(_own_folder().name) / path.name
         path.write_text(text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -273,6 +151,12 @@ def _load(name: str, text: str) -> ModuleType:
     sys.modules[path.stem] = module  # Numba finds cached functions by the name of their module
     spec.loader.exec_module(module)
     return module
+
+
+@functools.cache
+def _own_folder() -> "tempfile.TemporaryDirectory[str]":
+    """A folder that lasts as long as the process."""
+    return tempfile.TemporaryDirectory(prefix="snnlib-")
 
 
 def _cache_folder() -> Path:
@@ -314,7 +198,7 @@ def _forward(input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tenso
     neurons = shape.numel()
     if neurons and steps:
         timed = [_rows(x), *map(_row, finals), *map(_row, wide), _rows(output), *map(_rows, saved)]
-        _in_threads(lambda a, b: kernel.forward(*timed, moves, a, b, _BLOCK), neurons)
+        _in_threads(lambda a, b: kernel.forward(*timed, moves, a, b, _BLOCK, *kernel.forward_numbers), neurons)
     return [output, *finals, *saved]
 
 
@@ -342,7 +226,7 @@ def _backward(
     sums = [torch.zeros(shape, dtype=gradient.dtype) for _ in range(learned)]
     if gradient.numel():
         timed = [*map(_rows, (gradient, *kept, given)), *map(_row, (*states, *wide, *sums))]
-        _in_threads(lambda a, b: kernel.backward(*timed, a, b, _BLOCK), shape.numel())
+        _in_threads(lambda a, b: kernel.backward(*timed, a, b, _BLOCK, *kernel.backward_numbers), shape.numel())
     return [given, *states, *sums]
 
 

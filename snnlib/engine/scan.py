@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import reference
+from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
 from snnlib.engine.step import (
     Step,
     UntraceableError,
-    check_parameters,
     default_parameters,
+    fitted,
     initial_state,
     integration_dtype,
-    is_concrete,
     name_of,
     recurrent_state_type,
     state_type,
 )
 
-__all__ = ["BACKENDS", "check_input", "scan"]
+__all__ = ["BACKENDS", "scan", "source"]
 
 BACKENDS = ("reference", "cpu")
 
@@ -71,31 +71,49 @@ def scan(
     check_parameters(p, dt)
     if input.dim() < 2:
         raise ValueError(f"input must be [T, B, *features], got shape {list(input.shape)}")
-    shape = input.shape[1:]
+    shape, dtype = input.shape[1:], integration_dtype(input.dtype)
     if recurrent_weights is not None:
-        neurons = shape[-1]
-        if len(shape) != 2 or recurrent_weights.shape != (neurons, neurons):
-            raise ValueError(
-                "recurrent_weights must be [N, N] for an input [T, B, N], got "
-                f"{list(recurrent_weights.shape)} for {list(input.shape)}"
-            )
+        _check_recurrent(recurrent_weights, input)
     check_input(input[:1])
+    check_fits("p", p, shape)
     if state is None:
-        kind = None if recurrent_weights is None else recurrent_state_type(step)
-        like = input.new_empty(()).expand(shape)
-        state = initial_state(state_type(step), p, like, kind)
-    check_state(state, shape)
+        recurrent = None if recurrent_weights is None else recurrent_state_type(step)
+        state = initial_state(state_type(step), p, input.new_empty(()).expand(shape), recurrent)
+    elif not torch.compiler.is_compiling():
+        inner = state_type(step)._fields
+        check_kind(state, inner if recurrent_weights is None else ("z", *inner))
+        check_fits("state", state, shape)
+    p, state = fitted(p, dtype), fitted(state, dtype, shape)
     arguments = (step, input, state, p, dt, recurrent_weights)
     reason = "reference" if backend == "reference" else _why_not_fused(*arguments)
     if backend == "cpu" and reason:
         raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
-    if reason:
-        output, state = reference.run(*arguments)
-    else:
-        output, state = _cpu().run(*arguments)
-    if input.dtype != integration_dtype(input.dtype):
-        output = output.to(input.dtype)
-    return output, state
+    output, state = (reference if reason else _cpu()).run(*arguments)
+    return output.to(input.dtype), state
+
+
+def _check_recurrent(weights: Tensor, input: Tensor) -> None:
+    if input.dim() != 3 or weights.shape != (input.shape[2], input.shape[2]):
+        raise ValueError(
+            "recurrent_weights must be [N, N] for an input [T, B, N], got "
+            f"{list(weights.shape)} for {list(input.shape)}"
+        )
+
+
+def source(step: Step, p: Any = None, dt: float = 0.001, dtype: torch.dtype = torch.float32) -> str:
+    """The source of the fused loop that a step is made into, to be read.
+
+    Parameters:
+        step: the neuron's step.
+        p: its parameters; the step's own defaults if None.
+        dt: time step in s.
+        dtype: of its state.
+
+    Raises:
+        UntraceableError: the step cannot be fused.
+    """
+    text: str = _cpu().source(step, default_parameters(step) if p is None else p, dt, dtype)
+    return text
 
 
 def _cpu() -> Any:
@@ -113,33 +131,9 @@ def _why_not_fused(
         return f"there is no fused loop for {input.device.type} yet"
     if recurrent_weights is not None:
         return "recurrent weights"
-    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(input):
-        return "torch.func"
+    if not torch.compiler.is_compiling() and any(
+        isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
+        for value in (input, *state, *(p or ()))
+    ):
+        return "torch.func transforms its inputs"
     return _cpu().why_not(step, p, dt, integration_dtype(input.dtype))  # type: ignore[no-any-return]
-
-
-def check_input(input: Tensor) -> None:
-    """Refuse an input that no neuron can integrate.
-
-    Raises:
-        ValueError: integers, or NaN where the values can be looked at for free.
-    """
-    if not input.is_floating_point():
-        raise ValueError(f"input must be floating point, got dtype {input.dtype}; use input.float()")
-    if is_concrete(input) and bool(input.isnan().any()):
-        first = input.isnan().nonzero()[0].tolist()
-        raise ValueError(f"input must not contain NaN, got nan at index {first}")
-
-
-def check_state(state: Any, shape: Any) -> None:
-    """Refuse a state that does not fit one step's input.
-
-    Raises:
-        ValueError: a field does not broadcast against ``shape``.
-    """
-    for name, value in zip(state._fields, state, strict=True):
-        if not isinstance(value, Tensor):
-            continue
-        pairs = zip(reversed(value.shape), reversed(shape), strict=False)
-        if value.dim() > len(shape) or any(have not in (1, want) for have, want in pairs):
-            raise ValueError(f"state.{name} must broadcast to {list(shape)}, got shape {list(value.shape)}")

@@ -12,8 +12,7 @@ signature.
 import collections
 import functools
 import inspect
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast, get_type_hints
 
 import torch
@@ -24,11 +23,10 @@ __all__ = [
     "Scalar",
     "Step",
     "UntraceableError",
-    "check_parameters",
     "default_parameters",
+    "fitted",
     "initial_state",
     "integration_dtype",
-    "is_concrete",
     "name_of",
     "recurrent_state_type",
     "recurrent_step",
@@ -128,36 +126,23 @@ def recurrent_step(
         state: a NamedTuple with ``z`` first and the step's own fields after it.
         recurrent_weights: ``[N, N]``, to row from column.
     """
-    z, new = step(current + linear(state.z, recurrent_weights), state, p, dt)
+    back = linear(state.z.to(recurrent_weights.dtype), recurrent_weights)
+    z, new = step(current + back, state, p, dt)
     return z, type(state)(z, *new)
 
 
-def check_parameters(p: Any, dt: float) -> None:
-    """Refuse a time step or an inverse time constant that no neuron can have.
+def fitted(values: Any, dtype: torch.dtype, shape: Sequence[int] | None = None) -> Any:
+    """A NamedTuple whose tensors have this dtype, and where a shape is given are expanded to it."""
+    if not any(isinstance(value, Tensor) for value in values or ()):
+        return values
 
-    Raises:
-        ValueError: ``dt`` or a field ``tau_*_inv`` is negative or not finite; names it and shows its value.
-    """
-    if not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
-    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
-        if not (name.startswith("tau_") and name.endswith("_inv")):
-            continue
-        if isinstance(value, Tensor):
-            wrong = is_concrete(value) and not bool((value.isfinite() & (value >= 0)).all())
-        else:
-            wrong = not (math.isfinite(value) and value >= 0)
-        if wrong:
-            raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {name}={value}")
+    def fit(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.to(dtype)
+        return value if shape is None else value.expand(shape)
 
-
-def is_concrete(tensor: Tensor) -> bool:
-    """Whether its values can be looked at for free: on the CPU, outside compilers and torch.func."""
-    return (
-        tensor.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
+    return type(values)(*(fit(value) for value in values))
 
 
 def name_of(step: Step) -> str:

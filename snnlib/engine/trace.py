@@ -113,6 +113,12 @@ def trace(
         inputs = [torch.full(shape, 0.5, dtype=dtype) for _ in names]
         gradients = [torch.full(shape, 0.5, dtype=dtype) for _ in tangents]
         try:
+            run(*inputs)
+        except ValueError:  # what the step itself refuses, an unknown surrogate say
+            raise
+        except Exception as error:
+            raise UntraceableError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+        try:
             graph = make_fx(joint)(inputs, gradients).graph
         except Exception as error:  # a step may do anything
             raise UntraceableError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import Scalar, check_parameters
+from snnlib.engine.check import check_parameters
+from snnlib.engine.step import Scalar
 
 __all__ = [
     "CorrelationSensorParameters",

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import check_parameters, integration_dtype
+from snnlib.engine.check import check_parameters
+from snnlib.engine.step import integration_dtype
 
 __all__ = ["last_decode", "max_decode", "mean_decode", "spike_count_decode", "spike_time_decode", "sum_decode"]
 

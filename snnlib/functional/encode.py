@@ -6,8 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from snnlib.engine.check import check_parameters, is_concrete
 from snnlib.engine.scan import scan
-from snnlib.engine.step import Scalar, check_parameters, integration_dtype, is_concrete
+from snnlib.engine.step import Scalar, integration_dtype
 from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_box import LIFBoxParameters, lif_box_feed_forward_step
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from snnlib.engine.step import Scalar
@@ -61,7 +62,11 @@ class IzhikevichState(NamedTuple):
 
     @classmethod
     def initial(cls, p: IzhikevichParameters) -> "IzhikevichState":
-        return cls(v=p.c, u=p.b * p.c)  # type: ignore[arg-type]
+        """The lower fixed point without input; the vertex of the parabola where there is none."""
+        slope = p.mn - p.b
+        discriminant = torch.as_tensor(slope**2 - 4 * p.sq * p.bias, dtype=torch.float64).clamp(min=0.0)
+        v = -(slope + discriminant.sqrt()) / (2 * p.sq)
+        return cls(v=v, u=p.b * v)
 
 
 class IzhikevichRecurrentState(NamedTuple):

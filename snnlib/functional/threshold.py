@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from snnlib.engine.check import is_concrete
 from snnlib.engine.step import Scalar
 
 __all__ = ["SURROGATES", "Method", "Surrogate", "check_method", "reset", "spike", "threshold"]
@@ -163,7 +164,11 @@ def check_method(method: Method, alpha: Scalar | None = None) -> Surrogate:
     """
     if not isinstance(method, str) or method not in SURROGATES:
         raise ValueError(f"method must be one of {sorted(SURROGATES)} or a function, got method={method!r}")
-    if alpha is not None and not isinstance(alpha, Tensor) and not alpha > 0:
+    if isinstance(alpha, Tensor):
+        positive = not is_concrete(alpha) or bool((alpha > 0).all())
+    else:
+        positive = alpha is None or alpha > 0
+    if not positive:
         raise ValueError(f"alpha must be positive, got alpha={alpha}")
     return SURROGATES[method]
 

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnlib.engine.scan import check_input, scan
+from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
+from snnlib.engine.scan import scan
 from snnlib.engine.step import (
     Step,
-    check_parameters,
     default_parameters,
+    fitted,
     initial_state,
+    integration_dtype,
     recurrent_state_type,
     recurrent_step,
     state_type,
@@ -37,7 +39,7 @@ class Neuron(nn.Module):
         p = default_parameters(step) if p is None else p
         check_parameters(p, dt)
         if hasattr(p, "method") and not callable(p.method):
-            check_method(p.method, p.alpha)
+            check_method(p.method, getattr(p, "alpha", None))
         self.step = step
         self.dt = dt
         self.state = state_type(step)
@@ -94,10 +96,13 @@ class Cell(Neuron):
     over_time = False
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        p = fitted(self.p, integration_dtype(input.dtype))
         if state is None:
             check_input(input)
+            check_fits("p", p, input.shape)
             state = self.resting(input)
-        output, state = self.step(input, state, self.p, self.dt)
+        check_kind(state, self.state._fields)
+        output, state = self.step(input, state, p, self.dt)
         return output.to(input.dtype), state
 
 
@@ -163,6 +168,15 @@ class _Recurrent(Neuron):
                 self.recurrent_weights.fill_diagonal_(0.0)
         self.register_buffer("_diagonal", torch.eye(hidden_size, dtype=torch.bool), persistent=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # the class of the state may be made from the step, and then has no name to be pickled by
+        made = self.recurrent_state is recurrent_state_type(self.step)
+        return {**self.__dict__, "recurrent_state": None if made else self.recurrent_state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.recurrent_state = self.recurrent_state or recurrent_state_type(self.step)
+
     def recurrence(self) -> Tensor:
         """The recurrent weights in effect: without autapses the diagonal is zero and has no gradient."""
         if self.autapses:
@@ -207,9 +221,12 @@ class RecurrentCell(_Recurrent):
         if state is None:
             check_input(input)
         current = nn.functional.linear(input, self.input_weights)
+        p = fitted(self.p, integration_dtype(current.dtype))
         if state is None:
+            check_fits("p", p, current.shape)
             state = self.resting(current)
-        output, state = recurrent_step(self.step, current, state, self.recurrence(), self.p, self.dt)
+        check_kind(state, self.recurrent_state._fields)
+        output, state = recurrent_step(self.step, current, state, self.recurrence(), p, self.dt)
         return output.to(current.dtype), state
 
 

@@ -1,6 +1,8 @@
 """Containers that thread state through a network: SequentialState and Lift."""
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -10,17 +12,34 @@ __all__ = ["Lift", "SequentialState", "is_stateful"]
 
 
 def is_stateful(module: nn.Module) -> bool:
-    """Whether ``forward`` takes a state (``state``, or ``hx`` in torch's own layers)."""
+    """Whether ``forward`` takes a state and returns it; torch's own recurrent layers do."""
     if isinstance(module, Lift):
         return is_stateful(module.lifted)
-    return bool({"state", "hx"} & inspect.signature(module.forward).parameters.keys())
+    return isinstance(module, nn.RNNBase) or _takes_state(type(module).forward)
+
+
+@functools.cache
+def _takes_state(forward: Callable[..., Any]) -> bool:
+    return "state" in inspect.signature(forward).parameters
 
 
 def _time_of(module: nn.Module) -> bool | None:
     """Whether a module takes sequences, takes single steps, or has no opinion (it holds no state)."""
     if isinstance(module, nn.RNNBase):
+        if module.batch_first:
+            raise ValueError(f"{type(module).__name__} must not be batch_first: time comes first here")
         return True
     return getattr(module, "over_time", None)
+
+
+def _refuse_lost_state(name: str, module: nn.Module) -> None:
+    """A container of torch's own hands no state on."""
+    inner = [m for m in module.modules() if m is not module and is_stateful(m)]
+    if inner and not is_stateful(module):
+        raise ValueError(
+            f"module {name} ({type(module).__name__}) would drop the state of the "
+            f"{type(inner[0]).__name__} inside it; use SequentialState in its place"
+        )
 
 
 class SequentialState(nn.Sequential):
@@ -56,18 +75,39 @@ class SequentialState(nn.Sequential):
     def __init__(self, *modules: Any, return_hidden: bool = False) -> None:
         super().__init__(*modules)
         self.return_hidden = return_hidden
+        self._outer_time: bool | None = None  # what a chain without neurons takes from the chain around it
         self._look()
 
     def _look(self) -> None:
-        self.over_time = _common_time(self)
+        """Learn what the modules are; again before each run, because a chain can be edited."""
+        time = _common_time(self)
+        self.over_time = self._outer_time if time is None else time
         self._stateful = tuple(is_stateful(module) for module in self)
+        for module in self:
+            if isinstance(module, SequentialState):
+                module._outer_time = self.over_time
+                module._look()
 
     def __setitem__(self, index: Any, module: nn.Module) -> None:
         super().__setitem__(index, module)
         self._look()
 
+    def __getitem__(self, index: Any) -> Any:
+        chosen = super().__getitem__(index)
+        if isinstance(chosen, SequentialState) and isinstance(index, slice):
+            chosen.return_hidden = self.return_hidden
+        return chosen
+
+    def __add__(self, other: Any) -> "SequentialState":
+        return SequentialState(*self, *other, return_hidden=self.return_hidden)
+
+    def __mul__(self, times: int) -> "SequentialState":
+        return SequentialState(*list(self) * times, return_hidden=self.return_hidden)
+
+    __rmul__ = __mul__
+
     def forward(self, input: Tensor, state: Any = None) -> tuple[Any, list[Any]]:
-        if len(self) != len(self._stateful):  # appended, inserted, deleted
+        if not torch.compiler.is_compiling():
             self._look()
         state = [None] * len(self) if state is None else list(state)
         if len(state) != len(self):
@@ -76,8 +116,10 @@ class SequentialState(nn.Sequential):
         for index, module in enumerate(self):
             if self._stateful[index]:
                 input, state[index] = module(input, state[index])
+            elif self.over_time and not _time_of(module):
+                input = _batched(module, input)
             else:
-                input = _batched(module, input) if self.over_time else module(input)
+                input = module(input)
             hidden.append(input)
         return (hidden if self.return_hidden else input), state
 
@@ -85,14 +127,10 @@ class SequentialState(nn.Sequential):
 def _common_time(net: SequentialState) -> bool | None:
     times = {}
     for name, module in net.named_children():
-        inner = [m for m in module.modules() if m is not module and is_stateful(m)]
-        if inner and not is_stateful(module):
-            raise ValueError(
-                f"module {name} ({type(module).__name__}) would drop the state of the "
-                f"{type(inner[0]).__name__} inside it; use SequentialState in its place"
-            )
-        if _time_of(module) is not None:
-            times[name] = _time_of(module)
+        _refuse_lost_state(name, module)
+        time = _common_time(module) if isinstance(module, SequentialState) else _time_of(module)
+        if time is not None:
+            times[name] = time
     if len(set(times.values())) > 1:
         steps = [name for name, over in times.items() if not over]
         raise ValueError(f"modules {steps} take single steps, the others sequences; wrap them in Lift")
@@ -133,6 +171,7 @@ class Lift(nn.Module):
         super().__init__()
         if _time_of(module):
             raise ValueError(f"{type(module).__name__} takes sequences already, Lift is for single steps")
+        _refuse_lost_state("lifted", module)
         self.lifted = module
 
     def forward(self, input: Tensor, state: Any = None) -> Any:
@@ -142,4 +181,7 @@ class Lift(nn.Module):
         for x in input.unbind(0):
             y, state = self.lifted(x, state)
             outputs.append(y)
+        if not outputs:  # no step to run: one of zeros tells the shape
+            y, _ = self.lifted(input.new_zeros(input.shape[1:]), state)
+            return y.new_zeros((0, *y.shape)), state
         return torch.stack(outputs), state

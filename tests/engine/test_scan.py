@@ -296,13 +296,16 @@ def test_half_precision_is_integrated_in_float32(neuron, dtype, recurrent):
     same(scan(neuron.step, x[:0], None, p, dt=DT)[0], torch.zeros(0, 4, 3, dtype=dtype))
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_state_in_half_precision_is_integrated_in_float32_too(dtype):
+def test_a_state_in_half_precision_is_integrated_in_float32_too(dtype, backend):
     """ "State is integrated in float32 at least", also where the caller's state is not."""
     p, state, x = case(LIF, 12, dtype=torch.float32)
     x, small = x.to(dtype), type(state)(*(value.to(dtype) for value in state))
-    output, final = scan(LIF.step, x, small, p, dt=DT)
-    wanted = scan(LIF.step, x.float(), type(state)(*(value.float() for value in small)), p, dt=DT)
+    output, final = scan(LIF.step, x, small, p, dt=DT, backend=backend)
+    wanted = scan(
+        LIF.step, x.float(), type(state)(*(value.float() for value in small)), p, dt=DT, backend=backend
+    )
     same(final, wanted[1])
     same(output, wanted[0].to(dtype))
 

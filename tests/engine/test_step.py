@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import initial_state, recurrent_step
+from snnlib.engine.check import check_parameters, is_concrete
 from snnlib.engine.step import (
-    check_parameters,
     default_parameters,
     integration_dtype,
-    is_concrete,
     recurrent_state_type,
     state_type,
 )

@@ -427,15 +427,18 @@ def test_all_names_exist():
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
 def test_initial_is_the_rest_of_the_parameters(neuron):
-    """v at the leak (izhikevich: at c, with the recovery u at its own rest b v), everything else at zero."""
+    """v at the leak, all else at zero; izhikevich at its lower fixed point, or where it comes closest."""
     source = generator(2)
     p = draw_parameters(neuron, source)
     state = neuron.state.initial(p)
     assert type(state) is neuron.state
     if neuron.name == "izhikevich":
-        wanted = {"v": p.c, "u": p.b * p.c}
-    else:
-        wanted = dict.fromkeys(state._fields, 0.0) | ({} if neuron.name == "iaf" else {"v": p.v_leak})
+        roots = np.roots([float(p.sq), float(p.mn - p.b), float(p.bias)])
+        v = min(roots.real)
+        wanted = {"v": v, "u": float(p.b) * v}
+        assert state._asdict() == pytest.approx(wanted, rel=1e-9)
+        return
+    wanted = dict.fromkeys(state._fields, 0.0) | ({} if neuron.name == "iaf" else {"v": p.v_leak})
     assert {name: float(value) for name, value in state._asdict().items()} == {
         name: float(value) for name, value in wanted.items()
     }

@@ -485,7 +485,8 @@ def test_functional_call(neuron, kind):
     seen = False
     for name, parameter in module.named_parameters():
         wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        torch.testing.assert_close(found[name], wanted)
+        # torch.func takes the plain loop, backward the fused one: they sum over neurons in another order
+        torch.testing.assert_close(found[name], wanted, rtol=1e-5, atol=1e-5)
         seen = seen or bool(wanted.any())
     assert seen
 

@@ -1,0 +1,83 @@
+"""What is refused at the door: values and shapes that no neuron can have, each named and shown."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+__all__ = ["check_fits", "check_input", "check_kind", "check_parameters", "is_concrete"]
+
+
+def is_concrete(tensor: Tensor) -> bool:
+    """Whether its values can be looked at for free: on the CPU, outside compilers, tracers and torch.func."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and _get_current_dispatch_mode() is None
+    )
+
+
+def check_input(input: Tensor) -> None:
+    """Refuse an input that no neuron can integrate.
+
+    Raises:
+        ValueError: integers, or NaN where the values can be looked at for free.
+    """
+    if not input.is_floating_point():
+        raise ValueError(f"input must be floating point, got dtype {input.dtype}; use input.float()")
+    if is_concrete(input) and bool(input.isnan().any()):
+        first = input.isnan().nonzero()[0].tolist()
+        raise ValueError(f"input must not contain NaN, got nan at index {first}")
+
+
+def check_parameters(p: Any, dt: float) -> None:
+    """Refuse a time step or an inverse time constant that no neuron can have.
+
+    Raises:
+        ValueError: ``dt`` or a field ``tau_*_inv`` is negative or not finite; names it and shows its value.
+    """
+    if not (math.isfinite(dt) and dt > 0):
+        raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
+    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
+        if not (name.startswith("tau_") and name.endswith("_inv")):
+            continue
+        if isinstance(value, Tensor):
+            wrong = is_concrete(value) and not bool((value.isfinite() & (value >= 0)).all())
+        else:
+            wrong = not (math.isfinite(value) and value >= 0)
+        if wrong:
+            raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {name}={value}")
+
+
+def check_kind(state: Any, fields: tuple[str, ...]) -> None:
+    """Refuse a state of another neuron.
+
+    Raises:
+        ValueError: it is no NamedTuple with these fields.
+    """
+    if getattr(state, "_fields", None) != fields:
+        found = getattr(state, "_fields", type(state).__name__)
+        raise ValueError(f"state must be a NamedTuple with the fields {fields}, got {found}")
+
+
+def check_fits(what: str, values: Any, shape: Sequence[int]) -> None:
+    """Refuse tensors that do not belong to one step's input.
+
+    Parameters:
+        what: the argument, "state" or "p".
+        values: a NamedTuple, of which the tensors are looked at, or None.
+        shape: of one step's input.
+
+    Raises:
+        ValueError: a field does not broadcast to ``shape``.
+    """
+    for name, value in zip(values._fields, values, strict=True) if hasattr(values, "_fields") else ():
+        if not isinstance(value, Tensor):
+            continue
+        pairs = zip(reversed(value.shape), reversed(shape), strict=False)
+        if value.dim() > len(shape) or any(have not in (1, want) for have, want in pairs):
+            raise ValueError(f"{what}.{name} must broadcast to {list(shape)}, got shape {list(value.shape)}")
