@@ -28,8 +28,10 @@ def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequen
     left.set(xlabel=over, ylabel="training loss", yscale="log")
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
-    right.set(xlabel=over)
-    right.legend(frameon=False)
+    # the first epochs would flatten all that follows
+    settled = [line[name] for name in names for line in metrics[len(metrics) // 4 :]]
+    right.set(xlabel=over, ylim=(min(settled) - 0.01, 1.001))
+    right.legend(frameon=False, loc="lower right")
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
@@ -58,11 +60,13 @@ def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, 
     axes[0].set(title="input", xticks=[], yticks=[])
     ms = 1000 * dt
     for index, (axis, spikes) in enumerate(zip(axes[1:-1], hidden, strict=True)):
-        time, neuron = spikes.nonzero(as_tuple=True)
-        axis.scatter((time + 1) * ms, neuron, s=4, marker="|", color="black", linewidths=0.8)
+        steps, neurons = spikes.shape
+        every = max(1, neurons // 150)  # more rows than that run into one another
+        time, row = spikes[:, ::every].nonzero(as_tuple=True)
+        axis.hlines(row * every, (time + 0.6) * ms, (time + 1.4) * ms, color="black", linewidth=1.0)
         share = float(spikes.mean())
-        axis.set(title=f"layer {index + 1}: {share:.1%} spikes a step", xlabel="time (ms)", ylabel="neuron")
-        axis.set(xlim=(0.5 * ms, (len(spikes) + 0.5) * ms), ylim=(-1, spikes.shape[1]))
+        axis.set(title=f"layer {index + 1}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
+        axis.set(xlim=(0.5 * ms, (steps + 0.5) * ms), ylim=(-1, neurons))
     winner = int(voltage.amax(0).argmax())
     times = [(step + 1) * ms for step in range(len(voltage))]
     for label, line in enumerate(voltage.T):

@@ -65,7 +65,7 @@ def launch(
         number = int(stop.args[0])
         print(f"interrupted; go on with --resume={run.folder if run else ''}", file=sys.stderr)
         sys.exit(128 + number)
-    except (DataError, RunError, ImportError) as error:
+    except (DataError, RunError, ImportError, ValueError) as error:  # all worded for whoever started the task
         _flags.fail(str(error))
     except OSError as error:
         where = f"; the last checkpoint is in {run.folder}" if run and (run.folder / "last.pt").exists() else ""
@@ -104,20 +104,17 @@ class Run:
             sys.exit(128 + number)
         self._signal = number
 
-    def _claim(self) -> Any:
-        """Write flags.txt (a resumed run may have new ones) and hold it, so that nobody resumes what runs."""
-        path = self.folder / "flags.txt"
-        file = path.open("a+")
+    def _claim(self) -> int:
+        """Lock the folder, so that nobody resumes what runs, and write its flags, some of which may be new."""
+        lock = os.open(self.folder, os.O_RDONLY)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"another process works on the run in {self.folder}") from error
-        left_out = {"resume", "help"}
+        left_out = {"resume", "help", "h"}
         lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
-        file.truncate(0)
-        file.write("".join(f"{line}\n" for line in lines if line))
-        file.flush()
-        return file
+        _write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
+        return lock
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -144,7 +141,8 @@ class Run:
             # a second or more to import: not before it is needed
             from torch.utils.tensorboard import SummaryWriter
 
-            purge = self.resumed["step"] + 1 if self.resumed else None
+            # what an earlier process wrote after the checkpoint will be written again
+            purge = (self.resumed["step"] if self.resumed else 0) + 1
             self._events = SummaryWriter(str(self.folder), purge_step=purge)
         self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
         self._metrics.flush()
@@ -212,7 +210,7 @@ class Run:
         self._metrics.close()
         if self._events is not None:
             self._events.close()
-        self._lock.close()
+        os.close(self._lock)
 
 
 def device(values: flags.FlagValues) -> torch.device:

@@ -9,6 +9,7 @@ one with the best accuracy on validation images, which were set aside from the t
 Without --epochs and --batch_size, digits takes 40 and 64, other images 6 and 128.
 """
 
+import math
 import time
 from typing import Any
 
@@ -175,7 +176,10 @@ def train(run: _run.Run) -> dict[str, Any]:
                 nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
             optim.step()
             rate.step()
-            at["loss"] += float(loss.detach()) * len(index)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise _run.RunError(f"the loss is {value} in epoch {at['epoch'] + 1}, batch {batch + 1}")
+            at["loss"] += value * len(index)
             at["batch"] = batch + 1
             if run.stopping or (FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0):
                 save()

@@ -1,6 +1,7 @@
 """The image sets: real digits and MNIST, generated ones, a person's own, and what is refused."""
 
 import gzip
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -82,6 +83,27 @@ def test_a_damaged_file_is_found_by_its_checksum_and_named(mnist_dir: Path, tmp_
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz is damaged"):
         load_images("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST")])
+def test_its_kin_are_read_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str):
+    """Files made here in the place of the originals, whose checksums torchvision's list would hold."""
+    datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
+    raw = tmp_path / kind / "raw"
+    raw.mkdir(parents=True)
+    rng, resources = np.random.default_rng(0), []
+    for file, _ in getattr(datasets, kind).resources:
+        count = 120 if file.startswith("train") else 20
+        shape = (count, 28, 28) if "images" in file else (count,)
+        values = rng.integers(0, 10, shape, dtype=np.uint8)
+        header = b"\0\0\x08" + bytes([len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+        packed = gzip.compress(header + values.tobytes())
+        (raw / file).write_bytes(packed)
+        resources.append((file, hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr(getattr(datasets, kind), "resources", resources)
+    data = load_images(name, tmp_path)
+    check_splits(data)
+    assert (len(data.y_train) + len(data.y_valid), len(data.y_test)) == (120, 20)
 
 
 def test_reading_mnist_writes_nothing(mnist_dir: Path):

@@ -1,5 +1,6 @@
 """``python -m snnlib.task.mnist`` as a process: what it writes, how it stops and goes on, what it refuses."""
 
+import fcntl
 import os
 import pickle
 import random
@@ -160,6 +161,37 @@ def test_resume_refuses_flags_that_make_another_run(own_copy: Path, tmp_path: Pa
     assert done.returncode == 2
     assert "--batch_size=7" in done.stderr
     assert "--batch_size=32" in done.stderr
+
+
+def test_a_run_is_resumed_by_one_process_at_a_time(own_copy: Path, tmp_path: Path):
+    lock = os.open(own_copy, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    done = run("mnist", f"--resume={own_copy}", "--epochs=2", cwd=tmp_path)
+    os.close(lock)
+    assert done.returncode == 1
+    assert "another process works on the run" in done.stderr
+
+
+def test_numbers_that_are_not_finite_end_the_run_and_keep_the_checkpoint(own_copy: Path, tmp_path: Path):
+    state = checkpoint(own_copy)
+    state["net"]["layers.0.weight"].fill_(float("nan"))
+    torch.save(state, own_copy / "last.pt")
+    before = (own_copy / "last.pt").read_bytes()
+    done = run("mnist", f"--resume={own_copy}", "--epochs=2", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: input must not contain NaN")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (own_copy / "last.pt").read_bytes() == before
+
+
+def test_tensorboard_has_each_step_once_after_a_resume(own_copy: Path, tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result(run("mnist", f"--resume={own_copy}", "--epochs=3", cwd=tmp_path))
+    events = EventAccumulator(str(own_copy))
+    events.Reload()
+    written = [(event.step, pytest.approx(event.value)) for event in events.Scalars("train_loss")]
+    assert written == [(line["step"], line["train_loss"]) for line in metrics(own_copy)]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "pickle", "other task"])
