@@ -133,17 +133,20 @@ def _load(name: str, text: str) -> ModuleType:
     """Import generated source from the cache on disk, where Numba keeps the machine code beside it."""
     import numba
 
-    folder = _cache_folder() / f"numba-{numba.__version__}"
-    path = folder / f"snn_{name}.py"
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            fresh = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-            fresh.write_text(text, encoding="utf-8")
-            fresh.replace(path)
-    except OSError:  # a home that cannot be written: this process compiles for itself
-        path = Path(_own_folder().name) / path.name
-        path.write_text(text, encoding="utf-8")
+        return _import_from(Path(root) / "snnlib" / f"numba-{numba.__version__}", name, text)
+    except (OSError, RuntimeError):  # neither we nor Numba can write there: this process compiles for itself
+        return _import_from(Path(_own_folder().name), name, text)
+
+
+def _import_from(folder: Path, name: str, text: str) -> ModuleType:
+    path = folder / f"snn_{name}.py"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        fresh = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -159,17 +162,16 @@ def _own_folder() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(prefix="snnlib-")
 
 
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "snnlib"
-
-
 # -- torch's side ----------------------------------------------------------------------------------------
 
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="snnlib")
+
+
+# the threads of a pool do not live on in a forked process
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _in_threads(work: Callable[[int, int], None], neurons: int) -> None:

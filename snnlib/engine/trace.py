@@ -92,7 +92,11 @@ def trace(
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         p = numbers._replace(**dict(zip(tensors, rest[count:], strict=True))) if tensors else numbers
         z, new = step(x, kind(*rest[:count]), p, dt)
-        return tuple(v if isinstance(v, Tensor) else torch.full_like(x, float(v)) for v in (z, *new))
+        outputs = [v if isinstance(v, Tensor) else torch.full_like(x, float(v)) for v in (z, *new)]
+        for value in outputs:
+            if value.dtype != dtype:
+                raise UntraceableError(f"it returns {value.dtype}, not {dtype}")
+        return tuple(outputs)
 
     def joint(inputs: list[Tensor], gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         with torch.enable_grad():
@@ -117,11 +121,11 @@ def trace(
         except ValueError:  # what the step itself refuses, an unknown surrogate say
             raise
         except Exception as error:
-            raise UntraceableError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+            raise UntraceableError(_brief(error)) from error
         try:
             graph = make_fx(joint)(inputs, gradients).graph
         except Exception as error:  # a step may do anything
-            raise UntraceableError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+            raise UntraceableError(_brief(error)) from error
         return _lines(graph, (*names, *tangents), dtype)
 
     with _LOCK:
@@ -129,6 +133,11 @@ def trace(
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")
     return _split(lines, names, tangents, results[: 1 + count], results[1 + count :])
+
+
+def _brief(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0][:200]
+    return first if isinstance(error, UntraceableError) else f"{type(error).__name__}: {first}"
 
 
 def _lines(graph: fx.Graph, names: tuple[str, ...], dtype: torch.dtype) -> tuple[list[Line], list[Value]]:

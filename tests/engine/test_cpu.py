@@ -1,9 +1,11 @@
 """The fused loop equals the reference: outputs, states, every gradient; on odd shapes, in threads, compiled."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -290,6 +292,44 @@ def test_several_python_threads_at_once():
         thread.join()
     torch.set_num_threads(1)
     assert wrong == []
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    """Torch's own threads do not survive a fork, so the child does no arithmetic with torch here."""
+    from snnlib.engine.cpu import _in_threads
+
+    torch.set_num_threads(2)
+    done: list[tuple[int, int]] = []
+    _in_threads(lambda start, stop: done.append((start, stop)), 3000)
+    assert len(done) == 2
+    child = os.fork()
+    if child == 0:
+        _in_threads(lambda start, stop: done.append((start, stop)), 3000)
+        os._exit(0 if len(done) == 4 else 1)
+    torch.set_num_threads(1)
+    deadline = time.monotonic() + 30
+    ended, status = os.waitpid(child, os.WNOHANG)
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended, "the child hangs"
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_gradients_of_gradients_are_refused_and_the_reference_has_them():
+    x = torch.randn(5, 2, 3, generator=generator(0)).requires_grad_()
+    p = LIFParameters(method="arctan")
+    for backend in ("reference", "cpu"):
+        output, _ = scan(lif_feed_forward_step, x, None, p, backend=backend)
+        (gradient,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+        if backend == "reference":
+            assert float(torch.autograd.grad(gradient.square().sum(), x)[0].abs().sum()) > 0
+        else:
+            with pytest.raises(RuntimeError, match="cpu_backward"):
+                torch.autograd.grad(gradient.square().sum(), x)
 
 
 @pytest.mark.parametrize("home", ["missing", "a file"])

@@ -61,6 +61,11 @@ def shape_step(input, state: State, p=None, dt=0.001):
     return spike(v - 1), State(v)
 
 
+def boolean_step(input, state: State, p=None, dt=0.001):
+    v = state.v + input
+    return v > 1, State(v)
+
+
 def mixing_step(input, state: State, p=None, dt=0.001):
     v = state.v + input - input.mean()
     return spike(v - 1), State(v)
@@ -71,6 +76,7 @@ def mixing_step(input, state: State, p=None, dt=0.001):
     [
         (shape_step, "depends on the shape"),
         (mixing_step, "mean"),
+        (boolean_step, "it returns torch.bool"),
         (sorting_step, "sort"),
         (random_step, "rand_like"),
         (branching_step, "tracing"),
