@@ -27,9 +27,9 @@ from torch import Tensor
 
 from snnlib.engine.emit import emit
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of
-from snnlib.engine.trace import Traced, trace
+from snnlib.engine.trace import Traced, trace, without_backward
 
-__all__ = ["run", "source"]
+__all__ = ["prepare", "run", "source"]
 
 _BLOCK = 1024
 """Neurons that one pass over time takes along: their state and one row of each array fit the first cache."""
@@ -50,24 +50,28 @@ _KERNELS: dict[str, _Kernel] = {}
 _LOCK = threading.Lock()
 
 
-def run(
-    step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
-) -> tuple[Tensor, Any]:
-    """Run the fused loop where :func:`why_not` has no objection; arguments as in :func:`snnlib.engine.scan`."""
-    dtype = integration_dtype(input.dtype)
+def prepare(step: Step, input: Tensor, state: Any, p: Any, dt: float) -> tuple[str, str]:
+    """Trace and compile a step, once for its kind of arguments; arguments as in :func:`snnlib.engine.scan`.
+
+    Returns:
+        The name of its kernel, or an empty one and the reason why there is none, of which it warns once.
+    """
     tensors, learned, numbers = _sorted(p)
-    name = _prepare(step, type(p), numbers, tensors, learned, dt, dtype)[0]
+    wanted = [input, *(v for v in state if isinstance(v, Tensor)), *(getattr(p, name) for name in tensors)]
+    # nothing is kept for a backward pass that cannot come
+    backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
+    dtype = integration_dtype(input.dtype)
+    found: tuple[str, str] = _prepare(step, type(p), numbers, tensors, learned, dt, dtype, backward)
+    return found
+
+
+def run(name: str, input: Tensor, state: Any, p: Any) -> tuple[Tensor, Any]:
+    """Run a kernel of :func:`prepare`; arguments and result as in :func:`snnlib.engine.scan`."""
+    dtype = integration_dtype(input.dtype)
     states = [torch.as_tensor(value, dtype=dtype).expand(input.shape[1:]) for value in state]
-    parameters = [getattr(p, field) for field in tensors]
+    parameters = [getattr(p, field) for field in _sorted(p)[0]]
     output, *rest = torch.ops.snnlib.cpu_forward(input.to(dtype), states, parameters, name)
     return output, type(state)(*rest[: len(states)])
-
-
-def why_not(step: Step, p: Any, dt: float, dtype: torch.dtype) -> str:
-    """Empty where the step can be fused, else the reason, of which it warns once."""
-    tensors, learned, numbers = _sorted(p)
-    reason: str = _prepare(step, type(p), numbers, tensors, learned, dt, dtype)[1]
-    return reason
 
 
 def _sorted(p: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Any, ...]]:
@@ -79,43 +83,37 @@ def _sorted(p: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Any, ...]]:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _prepare(
-    step: Step,
-    kind: Any,
-    numbers: tuple[Any, ...],
-    tensors: tuple[str, ...],
-    learned: tuple[str, ...],
-    dt: float,
-    dtype: torch.dtype,
-) -> tuple[str, str]:
-    """Trace and compile a step, once; the name of its kernel, or why there is none.
-
-    torch.compile calls this while it compiles, and can hand over a type and a tuple, but no NamedTuple.
-    """
+def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], *key: Any) -> tuple[str, str]:
+    """:func:`_compiled` for torch.compile, which can hand over a type and a tuple, but no NamedTuple."""
     try:
-        p = kind(*numbers) if hasattr(kind, "_fields") else None
-        return _compiled(step, p, tensors, learned, dt, dtype)
+        return _compiled(step, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
     except TypeError as error:  # a list among the parameters, say
         return "", f"a parameter cannot be hashed ({error})"
 
 
 @functools.lru_cache(maxsize=256)
 def _compiled(
-    step: Step, numbers: Any, tensors: tuple[str, ...], learned: tuple[str, ...], dt: float, dtype: torch.dtype
+    step: Step,
+    numbers: Any,
+    tensors: tuple[str, ...],
+    learned: tuple[str, ...],
+    dt: float,
+    dtype: torch.dtype,
+    backward: bool,
 ) -> tuple[str, str]:
     try:
         traced = trace(step, numbers, tensors, learned, dt, dtype)
     except UntraceableError as error:
         warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=7)
         return "", str(error)
-    made = emit(traced, name_of(step), dtype)
+    made = emit(traced if backward else without_backward(traced), name_of(step), dtype)
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
-    numbers = [tuple(map(number, values)) for values in made[1:]]
-    name = _digest(repr(made))
+    numbers = [tuple(map(number, values)) for values in made[2:]]
+    name = _digest(repr(made[1:]))
     with _LOCK:
         if name not in _KERNELS:
             module = _load(_digest(made.text), made.text)
-            _KERNELS[name] = _Kernel(traced, module.forward, module.backward, *numbers)
+            _KERNELS[name] = _Kernel(made.traced, module.forward, module.backward, *numbers)
     return name, ""
 
 

@@ -68,6 +68,7 @@ F = np.{dtype}
 class Source(NamedTuple):
     """A module with ``forward`` and ``backward``, and the numbers that these take as their last arguments."""
 
+    traced: Traced
     text: str
     forward_numbers: tuple[float, ...]
     backward_numbers: tuple[float, ...]
@@ -86,7 +87,9 @@ def emit(traced: Traced, name: str, dtype: torch.dtype) -> Source:
     called = ", ".join(sorted(_CALLED))
     head = _HEAD.format(name=name, called=called, dtype=str(dtype).removeprefix("torch."))
     lifted = traced._replace(forward=forward, backward=backward)
-    return Source(head + _forward_source(lifted) + _backward_source(lifted), forward_numbers, backward_numbers)
+    behind = _backward_source(lifted) if backward.outputs else "\n\nbackward = None\n"
+    text = head + _forward_source(lifted) + behind
+    return Source(traced, text, forward_numbers, backward_numbers)
 
 
 def _lifted(program: Program) -> tuple[Program, tuple[float, ...]]:

@@ -84,11 +84,15 @@ def scan(
         check_kind(state, inner if recurrent_weights is None else ("z", *inner))
         check_fits("state", state, shape)
     p, state = fitted(p, dtype), fitted(state, dtype, shape)
-    arguments = (step, input, state, p, dt, recurrent_weights)
-    reason = "reference" if backend == "reference" else _why_not_fused(*arguments)
+    kernel, reason = "", ""
+    if backend != "reference":
+        kernel, reason = _kernel(step, input, state, p, dt, recurrent_weights)
     if backend == "cpu" and reason:
         raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
-    output, state = (reference if reason else _cpu()).run(*arguments)
+    if kernel:
+        output, state = _cpu().run(kernel, input, state, p)
+    else:
+        output, state = reference.run(step, input, state, p, dt, recurrent_weights)
     return output.to(input.dtype), state
 
 
@@ -123,17 +127,17 @@ def _cpu() -> Any:
     return cpu
 
 
-def _why_not_fused(
+def _kernel(
     step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
-) -> str:
-    """Empty where the fused loop can run the step, else the reason; warns once of a step that cannot be."""
+) -> tuple[str, str]:
+    """The name of the fused loop that runs the step here, or none and the reason."""
     if input.device.type != "cpu":
-        return f"there is no fused loop for {input.device.type} yet"
+        return "", f"there is no fused loop for {input.device.type} yet"
     if recurrent_weights is not None:
-        return "recurrent weights"
+        return "", "it has recurrent weights"
     if not torch.compiler.is_compiling() and any(
         isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
         for value in (input, *state, *(p or ()))
     ):
-        return "torch.func transforms its inputs"
-    return _cpu().why_not(step, p, dt, integration_dtype(input.dtype))  # type: ignore[no-any-return]
+        return "", "torch.func transforms its inputs"
+    return _cpu().prepare(step, input, state, p, dt)  # type: ignore[no-any-return]

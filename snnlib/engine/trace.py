@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from snnlib.engine.step import Step, UntraceableError, state_type
 
-__all__ = ["Line", "Program", "Traced", "trace"]
+__all__ = ["Line", "Program", "Traced", "trace", "without_backward"]
 
 Value = str | float | bool
 """The name of what an input or an earlier line gives, or a constant."""
@@ -133,6 +133,15 @@ def trace(
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")
     return _split(lines, names, tangents, results[: 1 + count], results[1 + count :])
+
+
+def without_backward(traced: Traced) -> Traced:
+    """The forward program alone, which saves nothing."""
+    program = traced.forward
+    outputs = program.outputs[: len(program.outputs) - len(traced.saved)]
+    kept = _closure({line.name: line for line in program.lines}, outputs, stop=set())
+    lines = tuple(line for line in program.lines if line.name in kept)
+    return Traced(Program(program.inputs, lines, outputs), Program(("gz",), (), ()), (), False)
 
 
 def _brief(error: Exception) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snnlib import LIF, LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step, spike
-from snnlib.engine import scan
+from snnlib.engine import cpu, scan
 from snnlib.engine.step import UntraceableError
 from snnlib.functional import SURROGATES
 from tests.neurons import NEURONS, SPIKING, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
@@ -122,6 +122,24 @@ def test_inputs_of_any_layout():
     ):
         got, _ = scan(neuron.step, layout, state, p, backend="cpu")
         assert torch.equal(got, wanted)
+
+
+def test_without_gradients_nothing_is_kept():
+    neuron, x, state = lif_case()
+    p = draw_parameters(neuron, generator(1))
+    kept = []
+    for wanted in (False, True):
+        name, _ = cpu.prepare(neuron.step, x.detach().requires_grad_(wanted), state, p, 0.001)
+        outputs = torch.ops.snnlib.cpu_forward(x, list(state), list(p)[:5], name)
+        kept.append(len(outputs) - 3)
+        torch.testing.assert_close(outputs[0], scan(neuron.step, x, state, p, backend="reference")[0])
+    assert kept == [0, 1]
+    with torch.no_grad():
+        inputs = x.detach().requires_grad_()
+        assert (
+            cpu.prepare(neuron.step, inputs, state, p, 0.001)[0]
+            == cpu.prepare(neuron.step, x, state, p, 0.001)[0]
+        )
 
 
 def test_a_constant_input_is_read_as_one_row():
