@@ -65,7 +65,10 @@ def launch(
         number = int(stop.args[0])
         print(f"interrupted; go on with --resume={run.folder if run else ''}", file=sys.stderr)
         sys.exit(128 + number)
-    except (DataError, RunError, ImportError, ValueError) as error:  # all worded for whoever started the task
+    except ImportError as error:
+        way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"
+        _flags.fail(f"{error}{way_out}")
+    except (DataError, RunError, ValueError) as error:  # all worded for whoever started the task
         _flags.fail(str(error))
     except OSError as error:
         where = f"; the last checkpoint is in {run.folder}" if run and (run.folder / "last.pt").exists() else ""

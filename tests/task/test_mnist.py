@@ -227,6 +227,23 @@ def test_without_data_it_says_what_is_missing_and_the_ways_out(tmp_path: Path):
     assert "--dataset=digits" in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("module", "flags"),
+    [("sklearn", ["--dataset=digits"]), ("torchvision", ["--dataset=mnist"]), ("tensorboard", ["--fast"])],
+)
+def test_a_missing_package_is_named_with_the_line_that_installs_it(
+    tmp_path: Path, module: str, flags: list[str]
+):
+    shadow = tmp_path / "shadow"
+    shadow.mkdir()
+    (shadow / f"{module}.py").write_text(f"raise ImportError('No module named {module}')")
+    done = run("mnist", *flags, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(shadow)})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "pip install 'snnlib[tasks]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_own_images(tmp_path: Path):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (60, 11, 6, 3), dtype=np.uint8), np.arange(60) % 3
