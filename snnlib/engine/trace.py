@@ -264,7 +264,8 @@ def _split(
         for a in line.arguments
         if isinstance(a, str) and a not in late
     } | {g for g in grads if isinstance(g, str) and g not in late}
-    free = {name for name in names if name.startswith("p")}
+    parameters = tuple(name for name in names if name.startswith("p"))
+    free = set(parameters)
     cut = _cheapest_cut(by_name, read, names, free, out[0])
     saved = tuple(sorted(cut - free - {out[0]}))
     uses_output = out[0] in cut
@@ -275,9 +276,7 @@ def _split(
     return Traced(
         Program(names, kept, (*out, *saved)),
         _renamed(
-            Program(
-                (*saved, *(["z"] if uses_output else []), *sorted(free), *tangents), backward, tuple(grads)
-            ),
+            Program((*saved, *(["z"] if uses_output else []), *parameters, *tangents), backward, tuple(grads)),
             output_name,
         ),
         saved,

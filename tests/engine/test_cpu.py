@@ -226,6 +226,27 @@ def test_a_step_of_ones_own_runs_fused():
         torch.testing.assert_close(ours, theirs)
 
 
+WEIGHTS = [f"w{k}" for k in range(12)]
+ManyParameters: Any = NamedTuple("ManyParameters", [(name, Tensor) for name in WEIGHTS])  # type: ignore[misc]
+
+
+def many_step(input, state: OwnState, p=None, dt=0.001):
+    v = state.v
+    for k, weight in enumerate(p):
+        v = v * weight + input / (k + 2)
+    return spike(v - 1.0, "arctan"), OwnState(v, state.w)
+
+
+def test_more_than_ten_parameters_keep_their_order():
+    source = generator(4)
+    p = ManyParameters(*(0.9 + 0.2 * torch.rand(12, 5, generator=source, dtype=torch.float64)))
+    x = torch.randn(6, 2, 5, generator=source, dtype=torch.float64)
+    state = OwnState(*torch.rand(2, 2, 5, generator=source, dtype=torch.float64))
+    plain = everything("reference", many_step, x, state, p)
+    for ours, theirs in zip(everything("cpu", many_step, x, state, p), plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def random_step(input, state: OwnState, p=OwnParameters(), dt=0.001):
     v = state.v + input * torch.rand_like(input)
     return spike(v - 1.0), OwnState(v, state.w)
