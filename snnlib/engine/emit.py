@@ -1,6 +1,8 @@
 """Traced programs as Python source that Numba turns into SIMD loops."""
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -60,9 +62,14 @@ from math import {called}
 
 import numpy as np
 from numba import njit
-
+{used}
 F = np.{dtype}
 '''
+
+# Numba does not see that a function changed which its cached machine code has taken in: the source names it
+_PRODUCTS = """
+from snnlib.engine.product import add, hear, tell  # {digest}
+"""
 
 
 class Source(NamedTuple):
@@ -74,22 +81,28 @@ class Source(NamedTuple):
     backward_numbers: tuple[float, ...]
 
 
-def emit(traced: Traced, name: str, dtype: torch.dtype) -> Source:
+def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False) -> Source:
     """Write the two loops of a traced step.
 
     Parameters:
         traced: the step.
         name: of the step, for who reads the source.
         dtype: float32 or float64.
+        recurrent: whether the output of each step returns through weights.
     """
     forward, forward_numbers = _lifted(traced.forward)
     backward, backward_numbers = _lifted(traced.backward)
     called = ", ".join(sorted(_CALLED))
-    head = _HEAD.format(name=name, called=called, dtype=str(dtype).removeprefix("torch."))
+    used = _PRODUCTS.format(digest=_digest("product.py")) if recurrent else ""
+    head = _HEAD.format(name=name, called=called, used=used, dtype=str(dtype).removeprefix("torch."))
     lifted = traced._replace(forward=forward, backward=backward)
-    behind = _backward_source(lifted) if backward.outputs else "\n\nbackward = None\n"
-    text = head + _forward_source(lifted) + behind
+    behind = _backward_source(lifted, recurrent) if backward.outputs else "\n\nbackward = None\n"
+    text = head + _forward_source(lifted, recurrent) + behind
     return Source(traced, text, forward_numbers, backward_numbers)
+
+
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(__file__).with_name(file).read_bytes()).hexdigest()[:24]
 
 
 def _lifted(program: Program) -> tuple[Program, tuple[float, ...]]:
@@ -116,39 +129,73 @@ def _numbers(program: Program) -> list[str]:
     return [name for name in program.inputs if name.startswith("c")]
 
 
-def _forward_source(traced: Traced) -> str:
+def _forward_source(traced: Traced, recurrent: bool) -> str:
     program = traced.forward
     states = [n for n in program.inputs if n.startswith("s")]
     parameters = [n for n in program.inputs if n.startswith("p")]
     kept = [f"k{k}" for k in range(len(traced.saved))]
     written = ["z", *states, *kept]
-    body = _body(program, written, dict.fromkeys(program.inputs, ""))
-    rows = ["x", *states, *parameters, "z", *kept]
-    cut = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
-    cut += [f"{n}[t, a:b]" for n in kept]
-    return _loop("forward", rows, body, _numbers(program), "moves, ", "range(z.shape[0])", cut)
+    inner = _inner("forward", ["x", *states, *parameters, "z", *kept], program, written)
+    given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
+    given += [f"{n}[t, a:b]" for n in kept]
+    before = []
+    if recurrent:
+        before = [
+            "hear(first[a:b] if t == 0 else z[t - 1, a:b], columns, x[t * moves, a:b], row[: b - a], active)"
+        ]
+        given[0] = "row[: b - a]"
+    rows = [
+        "x",
+        *states,
+        *parameters,
+        "z",
+        *kept,
+        *(["first", "columns", "row", "active"] if recurrent else []),
+    ]
+    return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", before, given)
 
 
-def _backward_source(traced: Traced) -> str:
+def _backward_source(traced: Traced, recurrent: bool) -> str:
     program = traced.backward
     states = [n for n in program.inputs if n.startswith("g") and n != "gz"]
     parameters = [n for n in program.inputs if n.startswith("p")]
-    kept = {name: f"k{k}" for k, name in enumerate(traced.saved)}
+    kept = [f"k{k}" for k in range(len(traced.saved))]
     sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(states))]
-    read = {name: kept.get(name, name) for name in program.inputs}
-    body = _body(program, ["gx", *states], read, sums)
-    output = ["z"] if traced.uses_output else []
-    timed = ["gz", *output, *kept.values(), "gx"]
+    timed = ["gz", *(["z"] if traced.uses_output else []), *kept, "gx"]
     rows = [*timed, *states, *parameters, *sums]
-    cut = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
-    return _loop("backward", rows, body, _numbers(program), "", "range(gz.shape[0] - 1, -1, -1)", cut)
+    inner = _inner("backward", rows, program, ["gx", *states], sums)
+    given = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
+    before = []
+    if recurrent:
+        before = [
+            "if t == gz.shape[0] - 1:",
+            "    add(gz[t, a:b], last[a:b], row[: b - a])",
+            "else:",
+            "    tell(gx[t + 1, a:b], weights, gz[t, a:b], row[: b - a])",
+        ]
+        given[0] = "row[: b - a]"
+        rows += ["last", "weights", "row"]
+    return inner + _loop("backward", rows, program, "range(gz.shape[0] - 1, -1, -1)", before, given)
 
 
-def _body(program: Program, written: list[str], read: dict[str, str], sums: Sequence[str] = ()) -> list[str]:
+def _inner(name: str, rows: list[str], program: Program, written: list[str], sums: Sequence[str] = ()) -> str:
+    """One time step of a block of neurons."""
+    arguments = ", ".join([*(f"{n}_" for n in rows), *_numbers(program)])
+    lines = "\n".join(f"        {line}" for line in _body(program, written, sums))
+    return f"""
+
+@njit(error_model="numpy", _nrt=False)
+def _{name}({arguments}):
+    for j in range({rows[0]}_.shape[0]):
+{lines}
+"""
+
+
+def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str]:
     """The program for one neuron; it loads all that it reads first, because states are written in place."""
     used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
     rows = [name for name in program.inputs if name in used and not name.startswith("c")]
-    lines = [f"{name} = {read[name] or name}_[j]" for name in rows]
+    lines = [f"{name} = {name}_[j]" for name in rows]
     lines += [f"{line.name} = {_expression(line)}" for line in program.lines]
     for target, value in zip(written, program.outputs, strict=False):
         lines.append(f"{target}_[j] = {_literal(value)}")
@@ -158,24 +205,20 @@ def _body(program: Program, written: list[str], read: dict[str, str], sums: Sequ
 
 
 def _loop(
-    name: str, rows: list[str], body: list[str], numbers: list[str], extra: str, over: str, cut: list[str]
+    name: str, arguments: list[str], program: Program, over: str, before: list[str], given: list[str]
 ) -> str:
-    inner = "\n".join(f"        {line}" for line in body)
-    arguments = ", ".join([*(f"{n}_" for n in rows), *numbers])
+    """All blocks, and within each all time steps: ``before``, then the step on what is ``given``."""
+    numbers = _numbers(program)
+    signature = ", ".join([*arguments, "start", "stop", "block", *numbers])
+    lines = "".join(f"            {line}\n" for line in before)
     return f"""
 
-@njit(error_model="numpy")
-def _{name}({arguments}):
-    for j in range({rows[0]}_.shape[0]):
-{inner}
-
-
-@njit(error_model="numpy", nogil=True, cache=True)
-def {name}({", ".join(rows)}, {extra}start, stop, block{"".join(f", {n}" for n in numbers)}):
+@njit(error_model="numpy", nogil=True, cache=True, _nrt=False)
+def {name}({signature}):
     for a in range(start, stop, block):
         b = min(a + block, stop)
         for t in {over}:
-            _{name}({", ".join(cut + numbers)})
+{lines}            _{name}({", ".join(given + numbers)})
 """
 
 

@@ -84,15 +84,12 @@ def scan(
         check_kind(state, inner if recurrent_weights is None else ("z", *inner))
         check_fits("state", state, shape)
     p, state = fitted(p, dtype), fitted(state, dtype, shape)
-    kernel, reason = "", ""
+    done, reason = None, ""
     if backend != "reference":
-        kernel, reason = _kernel(step, input, state, p, dt, recurrent_weights)
-    if backend == "cpu" and reason:
+        done, reason = _fused(backend, step, input, state, p, dt, recurrent_weights)
+    if done is None and backend not in ("auto", "reference"):
         raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
-    if kernel:
-        output, state = _cpu().run(kernel, input, state, p)
-    else:
-        output, state = reference.run(step, input, state, p, dt, recurrent_weights)
+    output, state = done or reference.run(step, input, state, p, dt, recurrent_weights)
     return output.to(input.dtype), state
 
 
@@ -104,40 +101,41 @@ def _check_recurrent(weights: Tensor, input: Tensor) -> None:
         )
 
 
-def source(step: Step, p: Any = None, dt: float = 0.001, dtype: torch.dtype = torch.float32) -> str:
-    """The source of the fused loop that a step is made into, to be read.
+def source(
+    step: Step, p: Any = None, dt: float = 0.001, dtype: torch.dtype = torch.float32, recurrent: bool = False
+) -> str:
+    """The source of the fused loop that a step is made into on the CPU, to be read.
 
     Parameters:
         step: the neuron's step.
         p: its parameters; the step's own defaults if None.
         dt: time step in s.
         dtype: of its state.
+        recurrent: whether its output returns through recurrent weights.
 
     Raises:
         UntraceableError: the step cannot be fused.
     """
-    text: str = _cpu().source(step, default_parameters(step) if p is None else p, dt, dtype)
-    return text
+    from snnlib.engine import emit, fused, trace
+
+    p = default_parameters(step) if p is None else p
+    tensors, learned, _ = fused.sort_parameters(p)
+    traced = trace.trace(step, p, tensors, learned, dt, dtype)
+    return emit.emit(traced, name_of(step), dtype, recurrent).text
 
 
-def _cpu() -> Any:
-    # Numba takes half a second to import: not before a sequence is run
-    from snnlib.engine import cpu
+def _fused(
+    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
+) -> tuple[tuple[Tensor, Any] | None, str]:
+    """Output and state by a fused loop, or None and the reason why there is none here."""
+    from snnlib.engine import fused  # half a second: not before a sequence is run
 
-    return cpu
-
-
-def _kernel(
-    step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
-) -> tuple[str, str]:
-    """The name of the fused loop that runs the step here, or none and the reason."""
-    if input.device.type != "cpu":
-        return "", f"there is no fused loop for {input.device.type} yet"
-    if recurrent_weights is not None:
-        return "", "it has recurrent weights"
+    device = input.device.type
+    if device != "cpu":
+        return None, f"there is no fused loop for {device} yet"
     if not torch.compiler.is_compiling() and any(
         isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
-        for value in (input, *state, *(p or ()))
+        for value in (input, *state, *(p or ()), recurrent_weights)
     ):
-        return "", "torch.func transforms its inputs"
-    return _cpu().prepare(step, input, state, p, dt)  # type: ignore[no-any-return]
+        return None, "torch.func transforms its inputs"
+    return fused.attempt("cpu", step, input, state, p, dt, recurrent_weights)

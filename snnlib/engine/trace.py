@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import networkx
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -41,9 +40,9 @@ class Traced(NamedTuple):
     Attributes:
         forward: from ``x``, the states ``s0, s1, ...`` and the parameters ``p0, ...`` to the output, the new
             states, and what is saved.
-        backward: from what was saved (``z`` is the output itself, which costs nothing), the parameters, and
-            the gradients ``gz, g0, g1, ...`` of the output and the new states to those of x, the states and
-            the parameters that learn.
+        backward: from what was saved (``k0, k1, ...``, and ``z``, the output itself, which costs nothing), the
+            parameters, and the gradients ``gz, g0, g1, ...`` of the output and the new states to those of x,
+            the states and the parameters that learn.
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
         uses_output: whether the backward program reads ``z``.
     """
@@ -272,16 +271,10 @@ def _split(
     stop = set(saved) | free | ({out[0]} if uses_output else set()) | set(tangents)
     kept = tuple(line for line in lines if line.name in _closure(by_name, [*out, *saved], stop=set()))
     backward = tuple(line for line in lines if line.name in _closure(by_name, grads, stop))
-    output_name = {out[0]: "z"} if uses_output else {}
-    return Traced(
-        Program(names, kept, (*out, *saved)),
-        _renamed(
-            Program((*saved, *(["z"] if uses_output else []), *parameters, *tangents), backward, tuple(grads)),
-            output_name,
-        ),
-        saved,
-        uses_output,
-    )
+    read_again = {name: f"k{k}" for k, name in enumerate(saved)} | ({out[0]: "z"} if uses_output else {})
+    inputs = (*read_again.values(), *parameters, *tangents)
+    behind = _renamed(Program(inputs, backward, tuple(grads)), read_again)
+    return Traced(Program(names, kept, (*out, *saved)), behind, saved, uses_output)
 
 
 def _closure(by_name: dict[str, Line], ends: Iterable[Value], stop: set[Any]) -> set[str]:
@@ -301,6 +294,8 @@ def _cheapest_cut(
     by_name: dict[str, Line], read: set[str], names: tuple[str, ...], free: set[str], output: Value
 ) -> set[Any]:
     """The fewest values from which all that is ``read`` can be computed again; z and parameters are free."""
+    import networkx  # slow to import: not before a step is traced
+
     graph = networkx.DiGraph()
     graph.add_node("source")
     graph.add_node("sink")

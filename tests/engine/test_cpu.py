@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from snnlib import LIF, LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step, spike
-from snnlib.engine import cpu, scan
-from snnlib.engine.step import UntraceableError
+from snnlib.engine import scan
+from snnlib.engine.step import UntraceableError, recurrent_state_type
 from snnlib.functional import SURROGATES
 from tests.neurons import NEURONS, SPIKING, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
 
@@ -34,13 +34,17 @@ def poisoned_memory():
 
 def everything(backend: str, step, x: Tensor, state, p, dt: float = 0.001, **options: Any) -> list[Tensor]:
     """Output, last state, and the gradients of all that can have one, of a random projection of all outputs."""
-    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    state = type(state)(*(value.detach().clone().requires_grad_() for value in state))
-    fields = {k: v.detach().clone().requires_grad_() for k, v in p._asdict().items() if isinstance(v, Tensor)}
+
+    def own(value: Tensor) -> Tensor:
+        return value.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+
+    x, state = own(x), type(state)(*map(own, state))
+    fields = {k: own(v) for k, v in p._asdict().items() if isinstance(v, Tensor)}
+    options = {k: own(v) if isinstance(v, Tensor) else v for k, v in options.items()}
     output, last = scan(step, x, state, p._replace(**fields), dt=dt, backend=backend, **options)
     source = generator(99)
     loss = sum((v * torch.randn(v.shape, generator=source, dtype=v.dtype)).sum() for v in (output, *last))
-    inputs = [x, *state, *fields.values()]
+    inputs = [x, *state, *fields.values(), *(v for v in options.values() if isinstance(v, Tensor))]
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
     return [
         output,
@@ -70,6 +74,33 @@ def test_every_neuron_with_every_parameter_learned(neuron: Neuron, shape: tuple[
     output = assert_equal(neuron, draw_input(neuron, source, shape), state, p)[0]
     if neuron.spikes and shape[0] > 5:
         assert 0 < float(output.detach().mean()) < 1
+
+
+@pytest.mark.parametrize("shape", [(40, 5, 7), (1, 2, 3), (13, 1, 1), (6, 9, 130), (25, 6, 8)], ids=str)
+@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+def test_every_neuron_with_recurrent_weights(neuron: Neuron, shape: tuple[int, ...]):
+    """In float64: a spike at the very threshold, which the order of a sum could flip, does not occur."""
+    source = generator(sum(shape))
+    size = shape[-1]
+    weights = torch.randn(size, size, generator=source, dtype=torch.float64) * neuron.input[1] / size**0.5
+    state = recurrent_state_type(neuron.step)(
+        (torch.rand(shape[1:], generator=source) < 0.3).double(), *draw_state(neuron, source, shape[1:])
+    )
+    p = draw_parameters(neuron, source, (size,))
+    x = draw_input(neuron, source, shape)
+    output = assert_equal(neuron, x, state, p, recurrent_weights=weights)[0]
+    if neuron.spikes and shape[0] > 5:
+        assert 0 < float(output.detach().mean()) < 1
+    frozen = p._replace(**{k: float(v.mean()) for k, v in p._asdict().items() if isinstance(v, Tensor)})
+    assert_equal(neuron, x, state, frozen, recurrent_weights=weights)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0)], ids=str)
+def test_nothing_in_nothing_out_with_recurrent_weights(shape: tuple[int, ...]):
+    neuron, x, state = lif_case(shape)
+    state = recurrent_state_type(neuron.step)(torch.ones(shape[1:], dtype=torch.float64), *state)
+    weights = torch.ones(shape[-1], shape[-1], dtype=torch.float64)
+    assert_equal(neuron, x, state, LIFParameters(), recurrent_weights=weights)
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
@@ -126,20 +157,19 @@ def test_inputs_of_any_layout():
 
 def test_without_gradients_nothing_is_kept():
     neuron, x, state = lif_case()
-    p = draw_parameters(neuron, generator(1))
     kept = []
-    for wanted in (False, True):
-        name, _ = cpu.prepare(neuron.step, x.detach().requires_grad_(wanted), state, p, 0.001)
-        outputs = torch.ops.snnlib.cpu_forward(x, list(state), list(p)[:5], name)
-        kept.append(len(outputs) - 3)
-        torch.testing.assert_close(outputs[0], scan(neuron.step, x, state, p, backend="reference")[0])
-    assert kept == [0, 1]
-    with torch.no_grad():
-        inputs = x.detach().requires_grad_()
-        assert (
-            cpu.prepare(neuron.step, inputs, state, p, 0.001)[0]
-            == cpu.prepare(neuron.step, x, state, p, 0.001)[0]
-        )
+
+    def keep(value: Tensor) -> Tensor:
+        kept.append(value)
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        scan(neuron.step, x, state, backend="cpu")
+        with torch.no_grad():
+            scan(neuron.step, x.requires_grad_(), state, backend="cpu")
+        assert kept == []
+        scan(neuron.step, x, state, backend="cpu")
+    assert [value.shape for value in kept] == [x.shape]
 
 
 def test_a_constant_input_is_read_as_one_row():
@@ -291,7 +321,7 @@ def test_torch_compile_without_a_graph_break():
         return graph
 
     torch.compile(layer, fullgraph=True, backend=count)(x)
-    assert sum("snnlib.cpu_forward" in target for target in counted) == 1  # one operator, not T steps
+    assert sum("snnlib.fused_forward" in target for target in counted) == 1  # one operator, not T steps
     results = []
     for run in (layer, compiled):
         layer.zero_grad()
@@ -339,11 +369,11 @@ def test_a_forked_process_has_threads_of_its_own():
 
     torch.set_num_threads(2)
     done: list[tuple[int, int]] = []
-    _in_threads(lambda start, stop: done.append((start, stop)), 3000)
+    _in_threads(lambda start, stop: done.append((start, stop)), 100, 3000, 64)
     assert len(done) == 2
     child = os.fork()
     if child == 0:
-        _in_threads(lambda start, stop: done.append((start, stop)), 3000)
+        _in_threads(lambda start, stop: done.append((start, stop)), 100, 3000, 64)
         os._exit(0 if len(done) == 4 else 1)
     torch.set_num_threads(1)
     deadline = time.monotonic() + 30
@@ -367,7 +397,7 @@ def test_gradients_of_gradients_are_refused_and_the_reference_has_them():
         if backend == "reference":
             assert float(torch.autograd.grad(gradient.square().sum(), x)[0].abs().sum()) > 0
         else:
-            with pytest.raises(RuntimeError, match="cpu_backward"):
+            with pytest.raises(RuntimeError, match="fused_backward"):
                 torch.autograd.grad(gradient.square().sum(), x)
 
 
