@@ -182,7 +182,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _differentiate(ctx: Any, gradients: list[Tensor]) -> tuple[Any, ...]:
-    kept, others = list(ctx.saved_tensors[: ctx.kept]), list(ctx.saved_tensors[ctx.kept :])
+    tensors = list(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
+    kept, others = tensors[: ctx.kept], tensors[ctx.kept :]
     recurrent, parameters = (others[:3], others[3:]) if ctx.recurrent else ([], others)
     weights = recurrent[0] if recurrent else None
     finals = gradients[1 : 1 + ctx.states]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from snnlib.engine import reference
 from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
+from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.step import (
     Step,
     UntraceableError,
@@ -33,6 +34,7 @@ def scan(
     dt: float = 0.001,
     recurrent_weights: Tensor | None = None,
     backend: str = "auto",
+    checkpoint_every: int | None = None,
 ) -> tuple[Tensor, Any]:
     """Run a neuron's step over a whole sequence.
 
@@ -54,9 +56,12 @@ def scan(
             against ``input[0]``; gradients reach them.
         dt: time step in s.
         recurrent_weights: ``[N, N]`` for ``input`` of shape ``[T, B, N]``.
-        backend: "reference", a plain loop; "cpu", the same arithmetic fused into one compiled loop, for
-            feed-forward neurons on the CPU; "auto", the fastest that can run this step here. Where a step
-            cannot be fused, "auto" says so once and takes the reference.
+        backend: "reference", a plain loop; "cpu", the same arithmetic fused into one compiled loop;
+            "auto", the fastest that can run this step here. Where a step cannot be fused, "auto" says so
+            once and takes the reference.
+        checkpoint_every: keep only the state every so many steps for the backward pass, and compute what lies
+            between again, see :func:`snnlib.engine.checkpoint.in_chunks`. The input is kept; where a layer
+            before this one made it, give the option to that which holds both.
 
     Returns:
         The outputs ``[T, B, *features]`` and the state after the last step.
@@ -84,6 +89,16 @@ def scan(
         check_kind(state, inner if recurrent_weights is None else ("z", *inner))
         check_fits("state", state, shape)
     p, state = fitted(p, dtype), fitted(state, dtype, shape)
+
+    def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return _run(backend, step, input, state, p, dt, recurrent_weights)
+
+    return in_chunks(run, input, state, checkpoint_every)
+
+
+def _run(
+    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
+) -> tuple[Tensor, Any]:
     done, reason = None, ""
     if backend != "reference":
         done, reason = _fused(backend, step, input, state, p, dt, recurrent_weights)

@@ -66,15 +66,15 @@ class ConvNet(nn.Module):
             if min(height, width) >= 8:
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
-            layers.append(LIF(p, dt, backend))
+            layers.append(LIF(p, dt, backend=backend))
         layers += [
             nn.Flatten(),
             nn.Linear(maps * height * width, hidden, bias=False),
             nn.BatchNorm1d(hidden),
-            LIF(p, dt, backend),
+            LIF(p, dt, backend=backend),
             nn.Dropout(dropout),
             nn.Linear(hidden, classes),
-            LI(readout, dt, backend),
+            LI(readout, dt, backend=backend),
         ]
         self.layers = SequentialState(*layers)
 

@@ -1,5 +1,7 @@
 """Integrate-and-fire as modules, see :mod:`snnlib.functional.iaf`."""
 
+from typing import Any
+
 from snnlib.functional.iaf import IAFParameters, iaf_feed_forward_step
 from snnlib.module.neuron import Cell, Layer
 
@@ -22,5 +24,5 @@ class IAF(Layer):
     A :class:`.Layer` of :func:`.iaf_feed_forward_step`.
     """
 
-    def __init__(self, p: IAFParameters = IAFParameters(), dt: float = 0.001, backend: str = "auto") -> None:
-        super().__init__(iaf_feed_forward_step, p, dt, backend)
+    def __init__(self, p: IAFParameters = IAFParameters(), dt: float = 0.001, **options: Any) -> None:
+        super().__init__(iaf_feed_forward_step, p, dt, **options)

@@ -29,9 +29,9 @@ class Izhikevich(Layer):
     """
 
     def __init__(
-        self, p: IzhikevichParameters = IzhikevichParameters(), dt: float = 0.001, backend: str = "auto"
+        self, p: IzhikevichParameters = IzhikevichParameters(), dt: float = 0.001, **options: Any
     ) -> None:
-        super().__init__(izhikevich_feed_forward_step, p, dt, backend)
+        super().__init__(izhikevich_feed_forward_step, p, dt, **options)
 
 
 class IzhikevichRecurrentCell(RecurrentCell):

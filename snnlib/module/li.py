@@ -20,8 +20,8 @@ class LICell(Cell):
 class LI(Layer):
     """Leaky integrator, a sequence: :class:`~snnlib.module.neuron.Layer` of ``li_feed_forward_step``."""
 
-    def __init__(self, p: LIParameters = LIParameters(), dt: float = 0.001, backend: str = "auto") -> None:
-        super().__init__(li_feed_forward_step, p, dt, backend)
+    def __init__(self, p: LIParameters = LIParameters(), dt: float = 0.001, **options: Any) -> None:
+        super().__init__(li_feed_forward_step, p, dt, **options)
 
 
 class LILinearCell(LICell):

@@ -24,8 +24,8 @@ class LIF(Layer):
     A :class:`.Layer` of :func:`.lif_feed_forward_step`.
     """
 
-    def __init__(self, p: LIFParameters = LIFParameters(), dt: float = 0.001, backend: str = "auto") -> None:
-        super().__init__(lif_feed_forward_step, p, dt, backend)
+    def __init__(self, p: LIFParameters = LIFParameters(), dt: float = 0.001, **options: Any) -> None:
+        super().__init__(lif_feed_forward_step, p, dt, **options)
 
 
 class LIFRecurrentCell(RecurrentCell):

@@ -24,10 +24,8 @@ class LIFAdEx(Layer):
     A :class:`.Layer` of :func:`.lif_adex_feed_forward_step`.
     """
 
-    def __init__(
-        self, p: LIFAdExParameters = LIFAdExParameters(), dt: float = 0.001, backend: str = "auto"
-    ) -> None:
-        super().__init__(lif_adex_feed_forward_step, p, dt, backend)
+    def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), dt: float = 0.001, **options: Any) -> None:
+        super().__init__(lif_adex_feed_forward_step, p, dt, **options)
 
 
 class LIFAdExRecurrentCell(RecurrentCell):

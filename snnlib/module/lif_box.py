@@ -1,5 +1,7 @@
 """Leaky integrate-and-fire without a synapse as modules, see :mod:`snnlib.functional.lif_box`."""
 
+from typing import Any
+
 from snnlib.functional.lif_box import LIFBoxParameters, lif_box_feed_forward_step
 from snnlib.module.neuron import Cell, Layer
 
@@ -22,7 +24,5 @@ class LIFBox(Layer):
     A :class:`.Layer` of :func:`.lif_box_feed_forward_step`.
     """
 
-    def __init__(
-        self, p: LIFBoxParameters = LIFBoxParameters(), dt: float = 0.001, backend: str = "auto"
-    ) -> None:
-        super().__init__(lif_box_feed_forward_step, p, dt, backend)
+    def __init__(self, p: LIFBoxParameters = LIFBoxParameters(), dt: float = 0.001, **options: Any) -> None:
+        super().__init__(lif_box_feed_forward_step, p, dt, **options)

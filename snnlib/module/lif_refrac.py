@@ -25,9 +25,9 @@ class LIFRefrac(Layer):
     """
 
     def __init__(
-        self, p: LIFRefracParameters = LIFRefracParameters(), dt: float = 0.001, backend: str = "auto"
+        self, p: LIFRefracParameters = LIFRefracParameters(), dt: float = 0.001, **options: Any
     ) -> None:
-        super().__init__(lif_refrac_feed_forward_step, p, dt, backend)
+        super().__init__(lif_refrac_feed_forward_step, p, dt, **options)
 
 
 class LIFRefracRecurrentCell(RecurrentCell):

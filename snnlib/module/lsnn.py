@@ -24,8 +24,8 @@ class LSNN(Layer):
     A :class:`.Layer` of :func:`.lsnn_feed_forward_step`.
     """
 
-    def __init__(self, p: LSNNParameters = LSNNParameters(), dt: float = 0.001, backend: str = "auto") -> None:
-        super().__init__(lsnn_feed_forward_step, p, dt, backend)
+    def __init__(self, p: LSNNParameters = LSNNParameters(), dt: float = 0.001, **options: Any) -> None:
+        super().__init__(lsnn_feed_forward_step, p, dt, **options)
 
 
 class LSNNRecurrentCell(RecurrentCell):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
+from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import scan
 from snnlib.engine.step import (
     Step,
@@ -117,7 +118,7 @@ class Layer(Neuron):
         step: the neuron, see :mod:`snnlib.engine.step`.
         p: its parameters; the step's own defaults if None.
         dt: time step in s.
-        backend: what runs it, see :func:`snnlib.engine.scan`.
+        backend, checkpoint_every: what runs it and what it keeps, see :func:`snnlib.engine.scan`.
 
     Shapes:
         input and output ``[T, B, *features]``, every field of the state ``[B, *features]``;
@@ -129,14 +130,22 @@ class Layer(Neuron):
 
     over_time = True
 
-    def __init__(self, step: Step, p: Any = None, dt: float = 0.001, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        step: Step,
+        p: Any = None,
+        dt: float = 0.001,
+        backend: str = "auto",
+        checkpoint_every: int | None = None,
+    ) -> None:
         super().__init__(step, p, dt)
-        self.backend = backend
+        self.backend, self.checkpoint_every = backend, checkpoint_every
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if state is None and input.dim() > 1:
             state = self.resting(input.new_empty(()).expand(input.shape[1:]))
-        return scan(self.step, input, state, self.p, dt=self.dt, backend=self.backend)
+        every = self.checkpoint_every
+        return scan(self.step, input, state, self.p, dt=self.dt, backend=self.backend, checkpoint_every=every)
 
 
 class _Recurrent(Neuron):
@@ -233,7 +242,8 @@ class RecurrentCell(_Recurrent):
 class RecurrentLayer(_Recurrent):
     """Neurons that hear each other's last spikes, over time: :class:`RecurrentCell` for a whole sequence.
 
-    Its parameters are those of :class:`RecurrentCell`, and ``backend`` as in :class:`Layer`.
+    Its parameters are those of :class:`RecurrentCell`, and ``backend`` as in :class:`Layer`. With
+    ``checkpoint_every`` the weighted input too is kept for one chunk at a time only.
 
     Shapes:
         input ``[T, B, M]``, output ``[T, B, N]``, every field of the state ``[B, N]``.
@@ -241,12 +251,17 @@ class RecurrentLayer(_Recurrent):
 
     over_time = True
 
-    def __init__(self, *args: Any, backend: str = "auto", **options: Any) -> None:
+    def __init__(
+        self, *args: Any, backend: str = "auto", checkpoint_every: int | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
-        self.backend = backend
+        self.backend, self.checkpoint_every = backend, checkpoint_every
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         check_input(input[:1])
+        return in_chunks(self._run, input, state, self.checkpoint_every)
+
+    def _run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         current = nn.functional.linear(input, self.input_weights)
         if state is None:
             state = self.resting(current.new_empty(()).expand(current.shape[1:]))

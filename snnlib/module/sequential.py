@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from snnlib.engine.checkpoint import in_chunks
+
 __all__ = ["Lift", "SequentialState", "is_stateful"]
 
 
@@ -62,6 +64,8 @@ class SequentialState(nn.Sequential):
     Parameters:
         modules: the chain, or one OrderedDict, as for ``nn.Sequential``.
         return_hidden: return the output of every module, a list, in place of the last one.
+        checkpoint_every: for the backward pass keep the states every so many steps only, and compute all
+            between again, see :func:`snnlib.engine.checkpoint.in_chunks`.
 
     Shapes:
         The state is a list with one entry a module, None for those that have none; ``state=None`` starts
@@ -69,12 +73,13 @@ class SequentialState(nn.Sequential):
 
     Raises:
         ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in
-            :class:`Lift`), a stateful module hides in an ``nn.Sequential``, or the state has another length.
+            :class:`Lift`), a stateful module hides in an ``nn.Sequential``, the state has another length, or
+            ``checkpoint_every`` meets a batch norm in training, which would see each chunk alone, and twice.
     """
 
-    def __init__(self, *modules: Any, return_hidden: bool = False) -> None:
+    def __init__(self, *modules: Any, return_hidden: bool = False, checkpoint_every: int | None = None) -> None:
         super().__init__(*modules)
-        self.return_hidden = return_hidden
+        self.return_hidden, self.checkpoint_every = return_hidden, checkpoint_every
         self._outer_time: bool | None = None  # what a chain without neurons takes from the chain around it
         self._look()
 
@@ -95,16 +100,19 @@ class SequentialState(nn.Sequential):
     def __getitem__(self, index: Any) -> Any:
         chosen = super().__getitem__(index)
         if isinstance(chosen, SequentialState) and isinstance(index, slice):
-            chosen.return_hidden = self.return_hidden
+            chosen.return_hidden, chosen.checkpoint_every = self.return_hidden, self.checkpoint_every
         return chosen
 
     def __add__(self, other: Any) -> "SequentialState":
-        return SequentialState(*self, *other, return_hidden=self.return_hidden)
+        return SequentialState(*self, *other, **self._options())
 
     def __mul__(self, times: int) -> "SequentialState":
-        return SequentialState(*list(self) * times, return_hidden=self.return_hidden)
+        return SequentialState(*list(self) * times, **self._options())
 
     __rmul__ = __mul__
+
+    def _options(self) -> dict[str, Any]:
+        return {"return_hidden": self.return_hidden, "checkpoint_every": self.checkpoint_every}
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Any, list[Any]]:
         if not torch.compiler.is_compiling():
@@ -112,7 +120,13 @@ class SequentialState(nn.Sequential):
         state = [None] * len(self) if state is None else list(state)
         if len(state) != len(self):
             raise ValueError(f"state must have one entry for each of {len(self)} modules, got {len(state)}")
-        hidden = []
+        if not self.over_time or self.checkpoint_every is None:
+            return self._run(input, state)
+        _refuse_batch_norm(self)
+        return cast(tuple[Any, list[Any]], in_chunks(self._run, input, state, self.checkpoint_every))
+
+    def _run(self, input: Tensor, state: list[Any]) -> tuple[Any, list[Any]]:
+        state, hidden = list(state), []
         for index, module in enumerate(self):
             if self._stateful[index]:
                 input, state[index] = module(input, state[index])
@@ -122,6 +136,15 @@ class SequentialState(nn.Sequential):
                 input = module(input)
             hidden.append(input)
         return (hidden if self.return_hidden else input), state
+
+
+def _refuse_batch_norm(net: nn.Module) -> None:
+    for name, module in net.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise ValueError(
+                f"checkpoint_every does not go with the batch norm {name} in training: it would see each "
+                "chunk of the sequence alone, and twice"
+            )
 
 
 def _common_time(net: SequentialState) -> bool | None:

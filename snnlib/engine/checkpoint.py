@@ -1,0 +1,43 @@
+"""Long sequences in little memory: keep the state every so many steps, and compute the steps between again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["in_chunks"]
+
+
+def in_chunks(
+    run: Callable[[Tensor, Any], tuple[Any, Any]], input: Tensor, state: Any, every: int | None
+) -> tuple[Any, Any]:
+    """``run(input, state)``, of which only the states between chunks of ``every`` steps are kept.
+
+    The backward pass runs each chunk forward again, the last one first. Gradients are those of the whole
+    sequence. For T steps a neuron keeps its state T / every times, and for one chunk at a time what ``run``
+    saves in ``every`` steps: least memory at about the square root of T. Input and output stay as they are,
+    and forward is computed twice.
+
+    Parameters:
+        run: ``(input, state) -> (output, state)`` over time; output may be a list of tensors.
+        input: ``[T, B, *features]``.
+        state: before the first step; None if ``run`` knows where to start.
+        every: steps in a chunk; None runs the whole at once.
+
+    Raises:
+        ValueError: ``every`` is no positive integer.
+
+    Source: Chen et al. 2016, arXiv:1604.06174; by :func:`torch.utils.checkpoint.checkpoint`.
+    """
+    if every is not None and (not isinstance(every, int) or every < 1):
+        raise ValueError(f"checkpoint_every must be a positive number of steps or None, got {every!r}")
+    if every is None or len(input) <= every or not torch.is_grad_enabled():
+        return run(input, state)
+    outputs = []
+    for part in input.split(every):
+        output, state = checkpoint(run, part, state, use_reentrant=False)
+        outputs.append(output)
+    return tree_map(lambda *parts: torch.cat(parts), *outputs), state

@@ -1,0 +1,115 @@
+"""Sequences of which only some states are kept: the same numbers, in the memory that was promised."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
+
+from snnlib import (
+    LIF,
+    LSNN,
+    LIFParameters,
+    LIFRecurrent,
+    LSNNParameters,
+    SequentialState,
+    lsnn_feed_forward_step,
+)
+from snnlib.engine import scan
+from tests.neurons import generator
+
+T, B, N = 23, 2, 5
+
+
+def gradients(layer: nn.Module, x: Tensor) -> list[Tensor]:
+    """Output, last states, and the gradients of input and parameters."""
+    torch.manual_seed(0)
+    x = x.clone().requires_grad_()
+    layer.zero_grad()
+    output, state = layer(x)
+    states = [value for value in tree_leaves(state) if isinstance(value, Tensor)]
+    weights = [torch.randn(v.shape, generator=generator(3)) for v in (output, *states)]
+    sum((v * w).sum() for v, w in zip((output, *states), weights, strict=True)).backward()
+    assert float(output.detach().sum()) > 0
+    return [output, *states, x.grad, *(p.grad for p in layer.parameters())]
+
+
+@pytest.mark.parametrize("every", [1, 4, T - 1, T, T + 9])
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("kind", ["layer", "recurrent", "chain"])
+def test_equal_to_the_whole(kind: str, backend: str, every: int):
+    def make(**options: Any) -> nn.Module:
+        torch.manual_seed(1)
+        p = LSNNParameters(method="arctan", tau_mem_inv=nn.Parameter(torch.full((N,), 120.0)))
+        if kind == "layer":
+            return LSNN(p, backend=backend, **options)
+        if kind == "recurrent":
+            return LIFRecurrent(N, N, LIFParameters(method="arctan"), backend=backend, **options)
+        layers = [
+            nn.Linear(N, 9),
+            LIF(backend=backend),
+            nn.Dropout(0.0),
+            nn.Linear(9, N),
+            LSNN(p, backend=backend),
+        ]
+        return SequentialState(*layers, **options)
+
+    x = 3 * torch.rand(T, B, N, generator=generator(0))
+    whole, parts = gradients(make(), x), gradients(make(checkpoint_every=every), x)
+    for ours, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=1e-6)
+
+
+def test_hidden_outputs():
+    x = 3 * torch.rand(T, B, N, generator=generator(0))
+    layers = [nn.Linear(N, N), LIF(LIFParameters(method="arctan"))]
+    plain, parts = (
+        SequentialState(*layers, return_hidden=True, checkpoint_every=every)(x)[0] for every in (None, 5)
+    )
+    torch.testing.assert_close(plain, parts)
+
+
+def test_what_was_dropped_is_dropped_again():
+    """The current is linear in the input: gradient times input gives it back if the mask is the same."""
+    x = torch.rand(T, B, N, generator=generator(0)).requires_grad_()
+    state = SequentialState(nn.Dropout(0.5), LIF(), checkpoint_every=6)(x)[1][-1]
+    gradient = torch.autograd.grad(state.i.sum(), x)[0]
+    assert 0.3 < float((gradient != 0).float().mean()) < 0.7
+    torch.testing.assert_close((gradient * x).sum(0), state.i)
+
+
+def held(steps: int, every: int | None, backend: str) -> float:
+    """Floats a neuron that forward leaves in torch's memory for backward, beside its output."""
+    x = torch.ones(1, 1, 2000).requires_grad_()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        output, _ = scan(
+            lsnn_feed_forward_step, x.expand(steps, 1, 2000), backend=backend, checkpoint_every=every
+        )
+    events = profiler.profiler.kineto_results.events()
+    left = sum(event.nbytes() for event in events if event.name() == "[memory]") / 8000
+    output.sum().backward()
+    return left - steps
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_between_forward_and_backward_only_a_state_in_every_so_many_steps_is_kept(backend: str):
+    """LSNN has a state of three numbers; torch keeps the state of its random numbers too, 5 kB a chunk."""
+    assert held(400, None, backend) >= 400
+    for steps, every in ((400, 20), (1600, 40)):
+        assert held(steps, every, backend) <= 6 * steps / every
+
+
+@pytest.mark.parametrize("every", [0, -3, 2.5, "many"])
+def test_what_is_no_number_of_steps_is_refused(every: Any):
+    with pytest.raises(ValueError, match="checkpoint_every must be a positive number of steps"):
+        LIF(checkpoint_every=every)(torch.zeros(3, 1, 2))
+
+
+def test_batch_norm_in_training_is_refused():
+    net = SequentialState(nn.BatchNorm1d(N), LIF(), checkpoint_every=4)
+    with pytest.raises(ValueError, match="batch norm 0 in training"):
+        net(torch.zeros(T, B, N))
+    net.eval()
+    net(torch.zeros(T, B, N))
