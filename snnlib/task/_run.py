@@ -20,7 +20,7 @@ from torch import nn
 from snnlib.dataset.images import DataError
 from snnlib.task import _flags
 
-__all__ = ["Run", "RunError", "device", "launch", "optimizer", "schedule"]
+__all__ = ["Run", "RunError", "device", "launch", "new_folder", "optimizer", "schedule", "write"]
 
 _IMPORTED = time.perf_counter()
 
@@ -95,7 +95,7 @@ class Run:
         self._signal = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        self.folder = Path(values.resume) if values.resume else _new_folder(Path(values.output_dir) / task)
+        self.folder = Path(values.resume) if values.resume else new_folder(Path(values.output_dir) / task)
         self._lock = self._claim()
         if values.resume:
             self.resumed = self._read("last.pt") if (self.folder / "last.pt").exists() else None
@@ -116,7 +116,7 @@ class Run:
             raise RunError(f"another process works on the run in {self.folder}") from error
         left_out = {"resume", "help", "h"}
         lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
-        _write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
+        write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
         return lock
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Run:
         if path.exists():  # lines that came after the checkpoint will be written again
             lines = path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
-            _write(path, "".join(kept).encode())
+            write(path, "".join(kept).encode())
         return path.open("a")
 
     def log(self, step: int, **figures: float) -> None:
@@ -163,7 +163,7 @@ class Run:
         whole = {"task": self.task, "step": step, "random": _random_state(), **state}
         buffer = io.BytesIO()
         torch.save(whole, buffer)
-        _write(self.folder / name, buffer.getvalue())
+        write(self.folder / name, buffer.getvalue())
 
     def restore_random(self) -> None:
         """Set every random state to what it was when the checkpoint was written."""
@@ -247,7 +247,7 @@ def schedule(
     return torch.optim.lr_scheduler.LambdaLR(optim, factor)
 
 
-def _new_folder(root: Path) -> Path:
+def new_folder(root: Path) -> Path:
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for attempt in range(1000):
         folder = root / (stamp if attempt == 0 else f"{stamp}_{attempt}")
@@ -259,7 +259,7 @@ def _new_folder(root: Path) -> Path:
     raise RunError(f"no free name for a run in {root}")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Replace a file as a whole or leave it as it was."""
     fresh = path.with_name(path.name + ".new")
     try:
