@@ -1,8 +1,8 @@
 """snnlib and its peers side by side, each row in a process of its own.
 
-A peer that is missing or fails has a row that says so. Before a backend of snnlib's is measured, its outputs and
-gradients are compared with the reference's; where they differ its row shows no speed, and the exit code is 1.
-Times are right on a machine that does nothing else; a row that was disturbed says so.
+A peer that is missing or fails has a row that says so. Before a backend of snnlib's is measured, its outputs
+and gradients are compared with the reference's; where they differ its row shows no speed, and the exit code is
+1. Times are right on a machine that does nothing else; a row that was disturbed says so.
 
     python -m snnlib.benchmark --workloads=lif,linear_lif
     python -m snnlib.benchmark --workloads=recurrent --batch_size=8 --features=64
@@ -27,9 +27,7 @@ from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, WORKLOADS, Spec, Table, tables
 from snnlib.task import _flags, _run
 
-FLAGS = _flags.shared(
-    device="auto", seed=0, seq_length=None, batch_size=None, output_dir="runs", plot=True
-)
+FLAGS = _flags.shared(device="auto", seed=0, seq_length=None, batch_size=None, output_dir="runs", plot=True)
 _CHOICES = {"workloads": tuple(WORKLOADS), "peers": ("snnlib", *PEERS)}
 for _name, _choices in _CHOICES.items():
     flags.DEFINE_list(
@@ -51,6 +49,9 @@ for _name, _default, _bound, _help in (
     flags.DEFINE_integer(_name, _default, _help, lower_bound=_bound, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 5.0, "Seconds of a row's passes at least.", lower_bound=0.0, flag_values=FLAGS)
 
+Result = tuple[Table, list[dict[str, Any]]]
+"""A table and the figures of its rows."""
+
 _DISTURBED = 0.15
 """Cores that others may keep busy while a row runs before the row says so."""
 
@@ -62,7 +63,6 @@ def main() -> int:
         _need_matplotlib()
     # a row that is running ends with this process
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    began = time.perf_counter()
     try:
         device = _run.device(FLAGS).type
         folder = _run.new_folder(Path(FLAGS.output_dir) / "benchmark")
@@ -76,20 +76,24 @@ def main() -> int:
         _flags.fail(str(error))
     except OSError as error:
         _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}")
-    rows = [row for _, found in results for row in found]
-    refused = [f"{table.title}: {row['row']}" for table, found in results for row in found if row.get("refused")]
-    figures = {
+    figures = _summary(results)
+    print("result: " + json.dumps({**figures, "run": str(folder)}), flush=True)
+    return 1 if figures["refused"] else 0
+
+
+def _summary(results: list[Result]) -> dict[str, Any]:
+    """The figures of the result line."""
+    rows = [(table.title, row) for table, found in results for row in found]
+    return {
         "task": "benchmark",
         "tables": len(results),
         "rows": len(rows),
-        "without_figures": sum(bool(row.get("reason")) for row in rows),
-        "refused": refused,
-        "disturbed": sum(bool(row.get("disturbed")) for row in rows),
-        "seconds": round(time.perf_counter() - began, 1),
+        "without_figures": sum("reason" in row for _, row in rows),
+        "refused": [f"{title}: {row['row']}" for title, row in rows if row.get("refused")],
+        "disturbed": sum(row.get("disturbed", False) for _, row in rows),
+        "seconds": round(_run.process_seconds(), 1),
         "seed": FLAGS.seed,
     }
-    print("result: " + json.dumps({**figures, "run": str(folder)}), flush=True)
-    return 1 if refused else 0
 
 
 def _need_matplotlib() -> None:
@@ -100,14 +104,14 @@ def _need_matplotlib() -> None:
     matplotlib.use("Agg")
 
 
-def _measure_all(folder: Path, device: str) -> list[tuple[Table, list[dict[str, Any]]]]:
+def _measure_all(folder: Path, device: str) -> list[Result]:
     """Run every table, and write what there is after each."""
     names = ("threads", "seed", "repeats", "warmup", "seconds")
     common = {"device": device, **{name: FLAGS[name].value for name in names}}
     size = (FLAGS.seq_length, FLAGS.batch_size, FLAGS.features)
     machine = report.machine(device, FLAGS.threads)
     gates: dict[Spec, dict[str, Any]] = {}
-    results: list[tuple[Table, list[dict[str, Any]]]] = []
+    results: list[Result] = []
     for table in tables(FLAGS.workloads, FLAGS.peers, size, common):
         rows = []
         for spec in table.rows:
@@ -120,7 +124,7 @@ def _measure_all(folder: Path, device: str) -> list[tuple[Table, list[dict[str, 
     return results
 
 
-def _write(folder: Path, machine: dict[str, Any], results: list[tuple[Table, list[dict[str, Any]]]]) -> None:
+def _write(folder: Path, machine: dict[str, Any], results: list[Result]) -> None:
     found = [
         {
             "workload": table.workload,
@@ -181,6 +185,8 @@ def _child(spec: Spec, environment: dict[str, str] | None = None) -> dict[str, A
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"reason": f"its process ended with code {done.returncode}: {said}"}
     found: dict[str, Any] = json.loads(lines[-1].removeprefix(PREFIX))
+    if spec.measure not in ("time", "start"):
+        return found
     others = _others(before, _busy())
     return {**found, "others": others, "disturbed": others > _DISTURBED}
 

@@ -1,7 +1,7 @@
 """A row made ready to run: its net, its input, and what one pass is."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,8 @@ def build(spec: Spec) -> Case:
     x = input_of(spec)
     if spec.backend:
         net = snnlib_net(spec, spec.backend).to(spec.device)
-        return Case(lambda x: net(x)[0], x.to(spec.device).requires_grad_(), net)  # type: ignore[no-any-return]
+        note = "plain loop over x.unbind(0)" if spec.backend == "reference" else ""
+        return Case(lambda x: net(x)[0], x.to(spec.device).requires_grad_(), net, note)
     layer = peer_layer(spec)
     if spec.net == "layer":
         x = x * layer.gain
@@ -79,42 +80,37 @@ def _conv(spec: Spec) -> Case:
         note = "ConvNet4, a step at a time"
     else:
         raise NotOfferedError("the net of this workload is Norse's; nobody else has it")
-    net = net.to(spec.device)
+    net.to(spec.device)
     optimizer = torch.optim.Adam(net.parameters(), 1e-4)
     labels = torch.randint(CLASSES, (spec.batch_size,), generator=random(spec, 2)).to(spec.device)
 
     def loss(x: Tensor) -> Tensor:
         output: Any = net(x)
-        voltage = output[0] if isinstance(output, tuple) else output
+        voltage: Tensor = output[0] if isinstance(output, tuple) else output
         return nn.functional.cross_entropy(voltage.amax(0), labels)
 
-    return Case(loss, input_of(spec).to(spec.device), net, note, lambda: _step(optimizer), spiking)
+    def finish() -> None:
+        optimizer.step()
+
+    return Case(loss, input_of(spec).to(spec.device), net, note, finish, spiking)
 
 
 class _AllSteps(nn.Sequential):
     """Layers without time, run once over ``[T*B, ...]``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        output: Tensor = super().forward(input.flatten(0, 1))
-        return output.unflatten(0, input.shape[:2])
-
-
-def _step(optimizer: torch.optim.Optimizer) -> None:
-    optimizer.step()
+        steps, batch = input.shape[:2]
+        return cast(Tensor, super().forward(input.flatten(0, 1)).unflatten(0, (steps, batch)))
 
 
 def _norse_net(spec: Spec) -> tuple[nn.Module, list[nn.Module]]:
+    import norse.torch as norse
     from norse.torch.models.conv import ConvNet4
 
     net = ConvNet4()
-    first, _, second, _, _, hidden, out = conv_layers(spec)
-    net.fc1 = hidden
-    net.conv1 = first
+    net.conv1, _, second, _, _, net.fc1, _ = conv_layers(spec)
     with torch.no_grad():
         for own, ours in zip(net.conv2.parameters(), second.parameters(), strict=True):
             own.copy_(ours / 10.0)  # it multiplies by ten itself
-    # the readout comes with as many inputs as its hidden layer has by default
-    import norse.torch as norse
-
     net.out = norse.LILinearCell(spec.features, CLASSES)
     return net, [net.lif0, net.lif1, net.lif2]

@@ -1,20 +1,16 @@
 """The process of one row: reads what to measure from its argument, prints one line of JSON."""
 
-import time
+import json
+import sys
+import warnings
+from typing import Any
 
-_BEGAN = time.perf_counter()
+import torch
 
-import json  # noqa: E402
-import sys  # noqa: E402
-import warnings  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-
-from snnlib.benchmark import gate, measure  # noqa: E402
-from snnlib.benchmark.peers import NotOfferedError  # noqa: E402
-from snnlib.benchmark.workloads import Spec  # noqa: E402
-from snnlib.engine.step import UntraceableError  # noqa: E402
+from snnlib.benchmark import gate, measure
+from snnlib.benchmark.peers import NotOfferedError
+from snnlib.benchmark.workloads import Spec
+from snnlib.engine.step import UntraceableError
 
 __all__ = ["PREFIX", "main"]
 
@@ -30,7 +26,7 @@ def main(spec: Spec) -> dict[str, Any]:
         if spec.measure == "gate":
             return gate.check(spec)
         if spec.measure == "start":
-            return measure.start(spec, _BEGAN)
+            return measure.start(spec)
         return measure.memory(spec) if spec.measure == "memory" else measure.timing(spec)
     except ImportError as error:
         return {"reason": f"not installed: {_line(error)}"}

@@ -116,5 +116,3 @@ def _differing(actual: dict[str, Tensor], expected: dict[str, Tensor], dtype: to
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snnlib.benchmark.cases import Case, build
 from snnlib.benchmark.workloads import Spec
+from snnlib.task._run import process_seconds
 
 __all__ = ["memory", "start", "timing"]
 
@@ -44,7 +45,8 @@ def timing(spec: Spec) -> dict[str, Any]:
 def _repeat(
     one: Callable[[], tuple[float, float]], times: int, seconds: float, least: int
 ) -> list[tuple[float, float]]:
-    begin, done = time.perf_counter(), []
+    begin = time.perf_counter()
+    done: list[tuple[float, float]] = []
     while True:
         elapsed = time.perf_counter() - begin
         enough = len(done) >= times and elapsed >= seconds
@@ -97,19 +99,14 @@ def rate(spec: Spec, case: Case) -> float | None:
     return sum(spikes for spikes, _ in counted) / sum(number for _, number in counted)
 
 
-def start(spec: Spec, began: float) -> dict[str, Any]:
-    """Seconds of this process's first and second pass, and of the imports before them.
-
-    Parameters:
-        spec: the row.
-        began: ``time.perf_counter()`` at the start of the process.
-    """
+def start(spec: Spec) -> dict[str, Any]:
+    """Seconds of this process's first and second pass, and of its life before: imports, the net, its input."""
     case = build(spec)
-    imported = time.perf_counter() - began
+    before = process_seconds()
     _synchronize(case.input)
     gradient = case.gradient(case.input, spec.seed)
     first = sum(_timed(case, gradient))
-    return {"import_s": imported, "first_s": first, "second_s": sum(_timed(case, gradient)), "note": case.note}
+    return {"import_s": before, "first_s": first, "second_s": sum(_timed(case, gradient)), "note": case.note}
 
 
 def memory(spec: Spec) -> dict[str, Any]:

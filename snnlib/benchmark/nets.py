@@ -16,13 +16,13 @@ CLASSES = 10
 _SPIKES = 0.05
 """Probability of an input spike in one step: 50 Hz."""
 
-# mean and standard deviation of the current of one step that makes a neuron spike in a few per cent of the steps
+# mean and standard deviation of the current of one step: a neuron spikes in a few per cent of the steps
 _CURRENT = {
-    "LIF": (0.2, 0.5),
+    "LIF": (0.25, 0.5),
     "LSNN": (1.0, 1.0),
     "LIFAdEx": (0.4, 0.5),
     "Izhikevich": (30.0, 20.0),
-    "own step": (0.5, 0.5),
+    "own step": (0.1, 0.5),
 }
 
 

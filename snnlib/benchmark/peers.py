@@ -1,7 +1,7 @@
 """The other libraries' layers, each set up as its documentation does and as near to snnlib's LIF as it goes.
 
-snnlib's LIF: synapse 5 ms, membrane 10 ms, threshold 1, reset to 0, steps of 1 ms, SuperSpike's surrogate with the
-reset out of the gradient. A peer is imported where it is built.
+snnlib's LIF: synapse 5 ms, membrane 10 ms, threshold 1, reset to 0, steps of 1 ms, SuperSpike's surrogate with
+the reset out of the gradient. A peer is imported where it is built.
 """
 
 import math
@@ -95,6 +95,7 @@ def _snntorch(spec: Spec) -> Layer:
         "beta": math.exp(-1 / _MEMBRANE),
         "spike_grad": snntorch.surrogate.fast_sigmoid(slope=_SLOPE),
     }
+    note = "over x.unbind(0); resets by subtraction, its default: to zero computes each step twice"
     # its membrane takes the current whole, snnlib's a tenth of it
     gain = 1 / _MEMBRANE
     if spec.net != "recurrent":
@@ -103,7 +104,7 @@ def _snntorch(spec: Spec) -> Layer:
             lambda x: _snntorch_loop(neuron, x, x.new_zeros(x.shape[1:]), 2),
             neuron,
             gain,
-            note="Synaptic over x.unbind(0); resets by subtraction, its default: to zero computes each step twice",
+            note=f"Synaptic {note}",
         )
     _refuse(spec, "snnTorch")
     first, neuron = _first(spec, gain), snntorch.RSynaptic(**arguments, linear_features=spec.features)
@@ -113,7 +114,7 @@ def _snntorch(spec: Spec) -> Layer:
     return Layer(
         lambda x: _snntorch_loop(neuron, first(x), x.new_zeros(x.shape[1:]), 3),
         nn.ModuleList([first, neuron]),
-        note="RSynaptic over x.unbind(0); resets by subtraction, its default: to zero computes each step twice",
+        note=f"RSynaptic {note}",
     )
 
 
@@ -140,7 +141,7 @@ def _spikingjelly(spec: Spec) -> Layer:
         detach_reset=True,
         step_mode="s" if recurrent else "m",
     )
-    net: nn.Module = lif
+    net: Any = lif
     if recurrent:
         _refuse(spec, "SpikingJelly")
         net = layer.LinearRecurrentContainer(lif, spec.features, spec.features, bias=False, step_mode="m")

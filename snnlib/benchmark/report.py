@@ -41,7 +41,7 @@ _COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
         "x snnlib": lambda row: _ratio(row, "x_snnlib"),
     },
     "start": {
-        "import s": lambda row: f"{row['import_s']:.2f}",
+        "before s": lambda row: f"{row['import_s']:.2f}",
         "first call, no cache, s": lambda row: f"{row['first_s']:.2f}",
         "first call, cache, s": lambda row: f"{row['first_cached_s']:.2f}",
         "second call s": lambda row: f"{row['second_s']:.3f}",
@@ -56,8 +56,9 @@ _FIGURE = {
 """The figure of a row that ratios are formed of."""
 
 _LEGEND = {
-    "memory": "floats a neuron and step: saved by autograd beside input, output and weights; held between forward "
-    "and backward, the output among them; at the peak, the input's gradient among them",
+    "memory": "Floats a neuron and step: saved by autograd beside input, output and weights; held between "
+    "forward and backward, with the output; at the peak, with the output and the input's gradient.",
+    "start": "Before the first call: imports, the net and its input. Calls are forward and backward.",
 }
 
 
@@ -142,7 +143,7 @@ def _remarks(row: Row) -> str:
 def _notes(table: Table) -> list[str]:
     notes = [f"x base: {table.base}.", *table.notes]
     if table.measure in _LEGEND:
-        notes.insert(0, f"{_LEGEND[table.measure]}.")
+        notes.insert(0, _LEGEND[table.measure])
     return notes
 
 

@@ -22,9 +22,9 @@ _NORSE_ENTRY = (
     "[T, B, N] tensor: it does not simulate time and has no row. Every peer with a row simulates it."
 )
 _CONV_NET = (
-    "The net of every row is Norse's ConvNet4: convolutions of 5x5 to 32 and 64 channels, each with LIF and then "
-    "pooling; linear to N, LIF; linear to 10, leaky readout, maximum over time, cross entropy. Backward includes "
-    "Adam's step."
+    "The net of every row is Norse's ConvNet4: convolutions of 5x5 to 32 and 64 channels, each with LIF and "
+    "then pooling; linear to N, LIF; linear to 10, leaky readout, maximum over time, cross entropy. Backward "
+    "includes Adam's step."
 )
 
 
@@ -121,7 +121,10 @@ WORKLOADS = {
 
 
 def tables(
-    names: list[str], peers: list[str], size: tuple[int | None, int | None, int | None], common: dict[str, object]
+    names: list[str],
+    peers: list[str],
+    size: tuple[int | None, int | None, int | None],
+    common: dict[str, object],
 ) -> list[Table]:
     """The tables of a run.
 

@@ -20,7 +20,17 @@ from torch import nn
 from snnlib.dataset.images import DataError
 from snnlib.task import _flags
 
-__all__ = ["Run", "RunError", "device", "launch", "new_folder", "optimizer", "schedule", "write"]
+__all__ = [
+    "Run",
+    "RunError",
+    "device",
+    "launch",
+    "new_folder",
+    "optimizer",
+    "process_seconds",
+    "schedule",
+    "write",
+]
 
 _IMPORTED = time.perf_counter()
 
@@ -58,7 +68,7 @@ def launch(
     try:
         run = Run(values, task)
         figures = train(run)
-        figures = {"task": task, **figures, "seconds": round(_process_seconds(), 1), "seed": values.seed}
+        figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
         run.close()
         print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
@@ -248,6 +258,7 @@ def schedule(
 
 
 def new_folder(root: Path) -> Path:
+    """Make a folder with the time in its name, which no other run has."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for attempt in range(1000):
         folder = root / (stamp if attempt == 0 else f"{stamp}_{attempt}")
@@ -285,7 +296,7 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-def _process_seconds() -> float:
+def process_seconds() -> float:
     """Wall time of the whole process, the imports included."""
     try:
         started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
