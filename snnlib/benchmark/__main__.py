@@ -9,6 +9,7 @@ and gradients are compared with the reference's; where they differ its row shows
 """
 
 import json
+import math
 import os
 import resource
 import signal
@@ -48,6 +49,7 @@ for _name, _default, _bound, _help in (
 ):
     flags.DEFINE_integer(_name, _default, _help, lower_bound=_bound, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 5.0, "Seconds of a row's passes at least.", lower_bound=0.0, flag_values=FLAGS)
+flags.register_validator("seconds", math.isfinite, "must be finite", flag_values=FLAGS)
 
 Result = tuple[Table, list[dict[str, Any]]]
 """A table and the figures of its rows."""

@@ -29,7 +29,7 @@ def main(spec: Spec) -> dict[str, Any]:
             return measure.start(spec)
         return measure.memory(spec) if spec.measure == "memory" else measure.timing(spec)
     except ImportError as error:
-        return {"reason": f"not installed: {_line(error)}"}
+        return {"reason": f"{_line(error)}: pip install 'snnlib[benchmark]'"}
     except (NotOfferedError, UntraceableError) as error:
         return {"reason": _line(error)}
     except Exception as error:  # a peer's failure is its row, not the end of the run
