@@ -25,29 +25,32 @@ from absl import flags
 from snnlib.benchmark import report
 from snnlib.benchmark.child import PREFIX
 from snnlib.benchmark.gate import smaller
-from snnlib.benchmark.workloads import PEERS, WORKLOADS, Spec, Table, tables
+from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
 from snnlib.task import _flags, _run
 
-FLAGS = _flags.shared(device="auto", seed=0, seq_length=None, batch_size=None, output_dir="runs", plot=True)
-_CHOICES = {"workloads": tuple(WORKLOADS), "peers": ("snnlib", *PEERS)}
-for _name, _choices in _CHOICES.items():
-    flags.DEFINE_list(
-        _name, list(_choices), f"Which, with commas between: {', '.join(_choices)}.", flag_values=FLAGS
-    )
+FLAGS = _flags.shared(device="auto", seed=0, output_dir="runs", plot=True)
+for _name, _choices, _default in (
+    ("workloads", tuple(WORKLOADS), list(WORKLOADS)),
+    ("peers", ("snnlib", *PEERS), ["snnlib", *(peer for peer in PEERS if peer not in SNNLIB)]),
+):
+    flags.DEFINE_list(_name, _default, f"Which, with commas between: {', '.join(_choices)}.", flag_values=FLAGS)
     flags.register_validator(
         _name,
         lambda given, choices=_choices: bool(given) and set(given) <= set(choices),
         f"must be some of {', '.join(_choices)}",
         flag_values=FLAGS,
     )
-for _name, _default, _bound, _help in (
-    ("features", None, 1, "Neurons of a layer; in conv those of its linear layer."),
-    ("repeats", 10, 1, "Passes of a row at least; three where they take more than a minute."),
-    ("warmup", 2, 1, "Passes before those that are timed."),
-    ("threads", None, 1, "Threads of torch and of snnlib; as many as torch takes if not given."),
-    ("timeout", 900, 1, "Seconds after which a row is given up."),
-):
-    flags.DEFINE_integer(_name, _default, _help, lower_bound=_bound, flag_values=FLAGS)
+_INTEGERS: dict[str, tuple[Any, str]] = {
+    "seq_length": (None, "Time steps; each workload's own if not given."),
+    "batch_size": (None, "Sequences side by side; each workload's own if not given."),
+    "features": (None, "Neurons of a layer, in conv of the linear one; each workload's own if not given."),
+    "repeats": (10, "Passes of a row at least; three where they take more than a minute."),
+    "warmup": (2, "Passes before those that are timed."),
+    "threads": (None, "Threads of torch and of snnlib; as many as torch takes if not given."),
+    "timeout": (900, "Seconds after which a row is given up."),
+}
+for _name, (_number, _help) in _INTEGERS.items():
+    flags.DEFINE_integer(_name, _number, _help, lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("seconds", 5.0, "Seconds of a row's passes at least.", lower_bound=0.0, flag_values=FLAGS)
 flags.register_validator("seconds", math.isfinite, "must be finite", flag_values=FLAGS)
 

@@ -101,12 +101,11 @@ def test_rows_without_figures_say_why(tmp_path: Path):
         "    return 1 - output, state\n"
         "cpu.run = run\n"
     )
-    flags = (*TINY, "--workloads=lif", "--peers=snntorch,norse,floor,snnlib-cpu", "--noplot")
+    flags = (*TINY, "--workloads=lif", "--peers=snntorch,norse,snnlib-cpu", "--noplot")
     done = run(*flags, cwd=tmp_path, first=first)
     assert done.returncode == 1
     found = rows(done, tmp_path)
-    assert list(found) == ["copy of the tensor", "snnlib-cpu", "norse", "snntorch"]
-    assert found["copy of the tensor"]["passes"] == 2
+    assert list(found) == ["snnlib-cpu", "norse", "snntorch"]
     assert found["norse"]["reason"] == "No module named 'norse': pip install 'snnlib[benchmark]'"
     assert "code 7" in found["snntorch"]["reason"]
     assert "differs from the reference, no speed" in found["snnlib-cpu"]["reason"]
