@@ -152,7 +152,9 @@ def _spikingjelly(spec: Spec) -> Layer:
         functional.reset_net(net)
         return net(x)  # type: ignore[no-any-return]
 
-    name = "LinearRecurrentContainer(LIFNode)" if recurrent else "LIFNode, many steps at once"
+    name = "LIFNode, many steps at once"
+    if recurrent:
+        name = "LinearRecurrentContainer(LIFNode), whose x[t] makes backward quadratic in T"
     return Layer(run, net, gain, note=f"{name}; one state: no synapse")
 
 
