@@ -119,7 +119,7 @@ def parse(values: flags.FlagValues, usage: str) -> None:
         if values.help:
             print(f"{usage.strip()}\n\n{_help(values)}")
             sys.exit(0)
-        if values["resume"].value:
+        if "resume" in values and values["resume"].value:
             _take_over(values, program, arguments)
     except flags.Error as error:
         fail(str(error).replace("\n", " "), code=2)

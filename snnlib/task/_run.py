@@ -20,7 +20,17 @@ from torch import nn
 from snnlib.dataset.images import DataError
 from snnlib.task import _flags
 
-__all__ = ["Run", "RunError", "device", "launch", "optimizer", "schedule"]
+__all__ = [
+    "Run",
+    "RunError",
+    "device",
+    "launch",
+    "new_folder",
+    "optimizer",
+    "process_seconds",
+    "schedule",
+    "write",
+]
 
 _IMPORTED = time.perf_counter()
 
@@ -58,7 +68,7 @@ def launch(
     try:
         run = Run(values, task)
         figures = train(run)
-        figures = {"task": task, **figures, "seconds": round(_process_seconds(), 1), "seed": values.seed}
+        figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
         run.close()
         print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
@@ -95,7 +105,7 @@ class Run:
         self._signal = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        self.folder = Path(values.resume) if values.resume else _new_folder(Path(values.output_dir) / task)
+        self.folder = Path(values.resume) if values.resume else new_folder(Path(values.output_dir) / task)
         self._lock = self._claim()
         if values.resume:
             self.resumed = self._read("last.pt") if (self.folder / "last.pt").exists() else None
@@ -116,7 +126,7 @@ class Run:
             raise RunError(f"another process works on the run in {self.folder}") from error
         left_out = {"resume", "help", "h"}
         lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
-        _write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
+        write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
         return lock
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -135,7 +145,7 @@ class Run:
         if path.exists():  # lines that came after the checkpoint will be written again
             lines = path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
-            _write(path, "".join(kept).encode())
+            write(path, "".join(kept).encode())
         return path.open("a")
 
     def log(self, step: int, **figures: float) -> None:
@@ -163,7 +173,7 @@ class Run:
         whole = {"task": self.task, "step": step, "random": _random_state(), **state}
         buffer = io.BytesIO()
         torch.save(whole, buffer)
-        _write(self.folder / name, buffer.getvalue())
+        write(self.folder / name, buffer.getvalue())
 
     def restore_random(self) -> None:
         """Set every random state to what it was when the checkpoint was written."""
@@ -247,7 +257,8 @@ def schedule(
     return torch.optim.lr_scheduler.LambdaLR(optim, factor)
 
 
-def _new_folder(root: Path) -> Path:
+def new_folder(root: Path) -> Path:
+    """Make a folder with the time in its name, which no other run has."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for attempt in range(1000):
         folder = root / (stamp if attempt == 0 else f"{stamp}_{attempt}")
@@ -259,7 +270,7 @@ def _new_folder(root: Path) -> Path:
     raise RunError(f"no free name for a run in {root}")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Replace a file as a whole or leave it as it was."""
     fresh = path.with_name(path.name + ".new")
     try:
@@ -285,7 +296,7 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-def _process_seconds() -> float:
+def process_seconds() -> float:
     """Wall time of the whole process, the imports included."""
     try:
         started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])

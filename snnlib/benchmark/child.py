@@ -1,0 +1,45 @@
+"""The process of one row: reads what to measure from its argument, prints one line of JSON."""
+
+import json
+import sys
+import warnings
+from typing import Any
+
+import torch
+
+from snnlib.benchmark import gate, measure
+from snnlib.benchmark.peers import NotOfferedError
+from snnlib.benchmark.workloads import Spec
+from snnlib.engine.step import UntraceableError
+
+__all__ = ["PREFIX", "main"]
+
+PREFIX = "row: "
+"""What the line of JSON begins with; a peer may print lines of its own."""
+
+
+def main(spec: Spec) -> dict[str, Any]:
+    """The figures of a row, or the ``reason`` why there are none."""
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    try:
+        if spec.measure == "gate":
+            return gate.check(spec)
+        if spec.measure == "start":
+            return measure.start(spec)
+        return measure.memory(spec) if spec.measure == "memory" else measure.timing(spec)
+    except ImportError as error:
+        return {"reason": f"{_line(error)}: pip install 'snnlib[benchmark]'"}
+    except (NotOfferedError, UntraceableError) as error:
+        return {"reason": _line(error)}
+    except Exception as error:  # a peer's failure is its row, not the end of the run
+        return {"reason": f"{type(error).__name__}: {_line(error)}"}
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    print(PREFIX + json.dumps(main(Spec(**json.loads(sys.argv[1])))), flush=True)
