@@ -5,12 +5,14 @@ SIMD instructions. A block stays in the first cache while time runs over it, so 
 touched once. The additions and multiplications are those of the reference loop in the same order and
 precision, so that outputs are equal bit for bit where the step has no exp, tanh and the like.
 
-A recurrent layer is cut into blocks of whole samples. Forward, each neuron's input is gathered from the neurons
-that spiked one step before; backward, the transposed weights are dense and serve four samples at a time.
+A recurrent layer is cut into blocks of whole samples, and all products with its weights are in the loop, where
+their operands are still in the cache: forward, each neuron's input is gathered from the neurons that spiked one
+step before; backward, the gradients of both weights grow step by step.
 """
 
 import functools
 import itertools
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,10 +46,12 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
     made = emit(traced, name, dtype, recurrent)
     module = load(made.text, f"numba-{numba.__version__}")
     numbers = [tuple(map(_NUMBER[dtype], values)) for values in (made.forward_numbers, made.backward_numbers)]
+    forward, backward = (_forward_recurrent, _backward_recurrent) if recurrent else (_forward, _backward)
+    learned = len(traced.backward.outputs) - len(traced.forward.outputs) + len(traced.saved)
     return Kernel(
         traced,
-        functools.partial(_forward, module.forward, numbers[0], len(traced.saved)),
-        functools.partial(_backward, module.backward, numbers[1], len(traced.backward.outputs)),
+        functools.partial(forward, module.forward, numbers[0], len(traced.saved)),
+        functools.partial(backward, module.backward, numbers[1], learned),
     )
 
 
@@ -60,23 +64,33 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _in_threads(work: Callable[[int, int], None], steps: int, neurons: int, unit: int) -> None:
+def _in_threads(
+    work: Callable[..., None], steps: int, neurons: int, unit: int, room: Callable[[], Sequence[Any]] = tuple
+) -> list[Sequence[Any]]:
     """Share the neurons between this thread and a few more: as many as torch may use and the work is worth.
 
     Parameters:
-        work: called with the first neuron and the one after the last.
+        work: called with the first neuron, the one after the last, and what ``room`` made for its thread.
         steps: how many time steps it makes.
         neurons: how many there are.
         unit: how many of them stay together.
+        room: makes what a thread needs for itself; here, because threads would wait for each other there.
+
+    Returns:
+        What ``room`` made, for each thread that worked.
     """
+    if not steps or not neurons:
+        return []
     units = -(-neurons // unit)
     threads = max(1, min(torch.get_num_threads(), units, steps * neurons // _WORTH))
     bounds = [min(neurons, units * k // threads * unit) for k in range(threads + 1)]
-    parts = list(itertools.pairwise(bounds))
+    rooms = [room() for _ in range(threads)]
+    parts = [(a, b, *own) for (a, b), own in zip(itertools.pairwise(bounds), rooms, strict=True)]
     others = [_pool(threads).submit(work, *part) for part in parts[1:]]
     work(*parts[0])
     for other in others:
         other.result()
+    return rooms
 
 
 def _forward(
@@ -86,90 +100,150 @@ def _forward(
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    weights: Tensor | None,
+    _weights: Sequence[Tensor],
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.fused.Kernel`."""
-    steps, shape = len(input), input.shape[1:]
-    moves = int(input.stride(0) != 0 or steps <= 1)  # a constant input is one row that is read again
-    x = (input if moves else input[:1]).contiguous()
-    first, inner = ([], states) if weights is None else (states[:1], states[1:])
-    finals = [value.clone(memory_format=torch.contiguous_format) for value in inner]
-    wide = [value.expand(shape).contiguous() for value in parameters]
-    output = _empty(input)
-    kept = [_empty(input) for _ in range(saved)]
-    if input.numel():
-        timed = [_rows(x), *map(_row, finals), *map(_row, wide), _rows(output), *map(_rows, kept)]
-        unit, block = _cut(weights)
-        if weights is not None:
-            timed += [_row(first[0].contiguous()), weights.detach().T.contiguous().numpy()]
+    x, moves = _still(input)
+    output, *kept = [_empty(input.shape, input.dtype) for _ in range(1 + saved)]
+    finals, constants = _own(states), _wide(parameters, input.shape[1:])
+    arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
 
-        def work(a: int, b: int) -> None:
-            room = (
-                [] if weights is None else [np.empty(block, _NUMBER[input.dtype]), np.empty(unit + 1, np.int64)]
-            )
-            loop(*timed, *room, moves, a, b, block, *numbers)
+    def work(start: int, stop: int) -> None:
+        loop(*arrays, moves, start, stop, _BLOCK, *numbers)
 
-        _in_threads(work, steps, shape.numel(), unit)
-    last = [output[-1].clone() if steps else value.clone() for value in first]
-    return [output, *last, *finals, *kept]
+    _in_threads(work, len(input), input.shape[1:].numel(), _UNIT)
+    return [output, *finals, *kept]
 
 
 def _backward(
     loop: Callable[..., None],
     numbers: tuple[Any, ...],
-    outputs: int,
+    learned: int,
     gradient: Tensor,
     finals: Sequence[Tensor],
     kept: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    weights: Tensor | None,
+    _recurrent: Sequence[Tensor],
+    _asked: Sequence[bool],
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.fused.Kernel`."""
-    shape = gradient.shape[1:]
-    given = _empty(gradient)
-    last, inner = ([], finals) if weights is None else (finals[:1], finals[1:])
-    states = [value.clone(memory_format=torch.contiguous_format) for value in inner]
-    wide = [value.expand(shape).contiguous() for value in parameters]
-    sums = [torch.zeros(shape, dtype=gradient.dtype) for _ in range(outputs - 1 - len(states))]
-    if gradient.numel():
-        timed = [*map(_rows, (gradient.contiguous(), *kept, given)), *map(_row, (*states, *wide, *sums))]
-        unit, block = _cut(weights)
-        if weights is not None:
-            timed += [_row(last[0].contiguous()), weights.detach().contiguous().numpy()]
+    shape, dtype = gradient.shape[1:], gradient.dtype
+    given, states = _empty(gradient.shape, dtype), _own(finals)
+    sums = [torch.zeros(shape, dtype=dtype) for _ in range(learned)]
+    arrays = [*map(_rows, (gradient.contiguous(), *kept, given))]
+    arrays += map(_row, (*states, *_wide(parameters, shape), *sums))
 
-        def work(a: int, b: int) -> None:
-            room = [] if weights is None else [_room(block, gradient.dtype)]
-            loop(*timed, *room, a, b, block, *numbers)
+    def work(start: int, stop: int) -> None:
+        loop(*arrays, start, stop, _BLOCK, *numbers)
 
-        _in_threads(work, len(gradient), shape.numel(), unit)
+    _in_threads(work, len(gradient), shape.numel(), _UNIT)
     return [given, *states, *sums]
 
 
-def _cut(weights: Tensor | None) -> tuple[int, int]:
-    """How many neurons stay in one thread, and how many are taken along in one pass over time."""
-    if weights is None:
-        return _UNIT, _BLOCK
-    size = len(weights)
-    # whole samples; four of them share one reading of the weights
-    return size, size * max(4, _BLOCK // max(size, 1))
+def _forward_recurrent(
+    loop: Callable[..., None],
+    numbers: tuple[Any, ...],
+    saved: int,
+    input: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    weights: Sequence[Tensor],
+) -> list[Tensor]:
+    """See :class:`snnlib.engine.fused.Kernel`."""
+    steps, shape, dtype = len(input), states[0].shape, input.dtype
+    size = shape[-1]
+    x, moves = _still(input)
+    output, *kept = [_empty((steps, *shape), dtype) for _ in range(1 + saved)]
+    finals, constants = _own(states[1:]), _wide(parameters, shape)
+    arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
+    arrays += [_row(states[0].contiguous()), *(w.T.contiguous().numpy() for w in (weights[0], weights[-1]))]
+
+    block, sizes = _samples(size) * size, (int(len(weights) > 1), size, input.shape[-1])
+
+    def room() -> list[Any]:
+        found = np.empty(max(size, input.shape[-1]), np.int64)
+        return [*(_row(torch.empty(block, dtype=dtype)) for _ in range(2)), found]
+
+    def work(start: int, stop: int, *room: Any) -> None:
+        loop(*arrays, *room, *sizes, moves, start, stop, block, *numbers)
+
+    _in_threads(work, steps, shape.numel(), size, room)
+    return [output, output[-1].clone() if steps else states[0].clone(), *finals, *kept]
 
 
-def _empty(like: Tensor) -> Tensor:
+def _backward_recurrent(
+    loop: Callable[..., None],
+    numbers: tuple[Any, ...],
+    learned: int,
+    gradient: Tensor,
+    finals: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    recurrent: Sequence[Tensor],
+    asked: Sequence[bool],
+) -> list[Tensor]:
+    """See :class:`snnlib.engine.fused.Kernel`."""
+    weights, first, output, input_weights, input = [*recurrent, recurrent[0], gradient][:5]
+    shape, dtype, size = gradient.shape[1:], gradient.dtype, gradient.shape[-1]
+    weighted = len(recurrent) > 3
+    given = _empty(input.shape if asked[0] else (0, *input.shape[1:]), dtype)
+    states, g_first = _own(finals[1:]), finals[0].clone(memory_format=torch.contiguous_format)
+    sums = [torch.zeros(shape, dtype=dtype) for _ in range(learned)]
+    x, moves = _still(input)
+    arrays = [*map(_rows, (gradient.contiguous(), output, *kept, given))]
+    arrays += map(_row, (*states, *_wide(parameters, shape), *sums, finals[0].contiguous(), first.contiguous()))
+    arrays += [weights.contiguous().numpy(), _rows(x), input_weights.contiguous().numpy()]
+    block = _samples(size) * size
+    flags = [int(flag) for flag in (weighted, asked[1], weighted and asked[2], asked[0])]
+
+    def room() -> list[Tensor]:
+        grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
+        scratch = [torch.empty(block, dtype=dtype) for _ in range(2)]
+        return [*grown, *scratch, torch.empty(max(size, input.shape[-1]), dtype=torch.int64)]
+
+    def work(start: int, stop: int, *room: Tensor) -> None:
+        gw, gw_in, *scratch = (value.numpy() for value in room)
+        more = [gw, gw_in, _row(g_first), *scratch, *flags, size, input.shape[-1], moves]
+        loop(*arrays, *more, start, stop, block, *numbers)
+
+    rooms = _in_threads(work, len(gradient), shape.numel(), size, room)
+    grown = [functools.reduce(torch.add, part).T for part in zip(*(room[:2] for room in rooms), strict=True)]
+    if not grown:  # no step or no neuron
+        given, grown = given.zero_(), [torch.zeros_like(weights), torch.zeros_like(input_weights)]
+    return [given, g_first, *states, *sums, *grown]
+
+
+def _samples(size: int) -> int:
+    """Samples that one pass over time takes along: eight at least, which share each reading of the weights."""
+    return max(8, _BLOCK // max(size, 1))
+
+
+def _still(input: Tensor) -> tuple[Tensor, int]:
+    """An input that stays the same over time as one row, and 0; another one as it is, and 1."""
+    moves = input.stride(0) != 0 or len(input) <= 1
+    return (input if moves else input[:1]).contiguous(), int(moves)
+
+
+def _own(states: Sequence[Tensor]) -> list[Tensor]:
+    """Copies, which the loop writes to."""
+    return [value.clone(memory_format=torch.contiguous_format) for value in states]
+
+
+def _wide(parameters: Sequence[Tensor], shape: torch.Size) -> list[Tensor]:
+    """One value for each neuron."""
+    return [value.expand(shape).contiguous() for value in parameters]
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory for a sequence. NumPy asks the system for large pages, of which fewer are to be made ready."""
-    size = like.numel() * like.element_size()
-    if size < _LARGE or torch.are_deterministic_algorithms_enabled():
-        return torch.empty(like.shape, dtype=like.dtype)
-    return torch.from_numpy(np.empty(like.shape, _NUMBER[like.dtype]))
-
-
-def _room(size: int, dtype: torch.dtype) -> Any:
-    """Scratch for one thread, where torch's memory begins: at the start of a cache line."""
-    return torch.empty(size, dtype=dtype).numpy()
+    if math.prod(shape) * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
+        return torch.empty(*shape, dtype=dtype)
+    return torch.from_numpy(np.empty(shape, _NUMBER[dtype]))
 
 
 def _rows(value: Tensor) -> Any:
-    return value.detach().view(len(value), -1).numpy()
+    return value.detach().view(len(value), math.prod(value.shape[1:])).numpy()
 
 
 def _row(value: Tensor) -> Any:
-    return value.detach().view(-1).numpy()
+    return value.detach().view(value.numel()).numpy()

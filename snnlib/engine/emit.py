@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -68,8 +68,12 @@ F = np.{dtype}
 
 # Numba does not see that a function changed which its cached machine code has taken in: the source names it
 _PRODUCTS = """
-from snnlib.engine.product import add, hear, tell  # {digest}
+from snnlib.engine.product import add, copy, grow, multiply, push  # {digest}
 """
+
+_SIZES = ["neurons", "inputs"]
+_INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
+"""The inputs of a block of whole samples."""
 
 
 class Source(NamedTuple):
@@ -134,25 +138,23 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
     states = [n for n in program.inputs if n.startswith("s")]
     parameters = [n for n in program.inputs if n.startswith("p")]
     kept = [f"k{k}" for k in range(len(traced.saved))]
-    written = ["z", *states, *kept]
-    inner = _inner("forward", ["x", *states, *parameters, "z", *kept], program, written)
+    rows = ["x", *states, *parameters, "z", *kept]
+    inner = _inner("forward", rows, program, ["z", *states, *kept])
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
     given += [f"{n}[t, a:b]" for n in kept]
-    before = []
-    if recurrent:
-        before = [
-            "hear(first[a:b] if t == 0 else z[t - 1, a:b], columns, x[t * moves, a:b], row[: b - a], active)"
-        ]
-        given[0] = "row[: b - a]"
-    rows = [
-        "x",
-        *states,
-        *parameters,
-        "z",
-        *kept,
-        *(["first", "columns", "row", "active"] if recurrent else []),
+    if not recurrent:
+        return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", [given])
+    steps = [
+        "multiply(first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
+        "if weighted:",
+        "    multiply(x[t * moves, c:d], columns_in, drive[: b - a], active)",
+        "    add(drive[: b - a], row[: b - a], row[: b - a])",
+        "else:",
+        "    add(x[t * moves, a:b], row[: b - a], row[: b - a])",
+        ["row[: b - a]", *given[1:]],
     ]
-    return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", before, given)
+    more = ["first", "columns", "columns_in", "row", "drive", "active", "weighted", *_SIZES, "moves"]
+    return inner + _loop("forward", [*rows, *more], program, "range(z.shape[0])", steps, [_INPUTS])
 
 
 def _backward_source(traced: Traced, recurrent: bool) -> str:
@@ -161,21 +163,35 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     parameters = [n for n in program.inputs if n.startswith("p")]
     kept = [f"k{k}" for k in range(len(traced.saved))]
     sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(states))]
-    timed = ["gz", *(["z"] if traced.uses_output else []), *kept, "gx"]
+    output = ["z"] if traced.uses_output or recurrent else []
+    timed = ["gz", *output, *kept, "gx"]
     rows = [*timed, *states, *parameters, *sums]
     inner = _inner("backward", rows, program, ["gx", *states], sums)
     given = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
-    before = []
-    if recurrent:
-        before = [
-            "if t == gz.shape[0] - 1:",
-            "    add(gz[t, a:b], last[a:b], row[: b - a])",
-            "else:",
-            "    tell(gx[t + 1, a:b], weights, gz[t, a:b], row[: b - a])",
-        ]
-        given[0] = "row[: b - a]"
-        rows += ["last", "weights", "row"]
-    return inner + _loop("backward", rows, program, "range(gz.shape[0] - 1, -1, -1)", before, given)
+    over = "range(gz.shape[0] - 1, -1, -1)"
+    if not recurrent:
+        return inner + _loop("backward", rows, program, over, [given])
+    given[0], given[len(timed) - 1] = "total[: b - a]", "row[: b - a]"
+    steps = [
+        "if t == gz.shape[0] - 1:",
+        "    add(gz[t, a:b], last[a:b], total[: b - a])",
+        "else:",
+        "    push(row[: b - a], weights, total[: b - a])",
+        "    add(gz[t, a:b], total[: b - a], total[: b - a])",
+        given,
+        "if learns:",
+        "    grow(first[a:b] if t == 0 else z[t - 1, a:b], row[: b - a], gw, active)",
+        "if learns_in:",
+        "    grow(x[t * moves, c:d], row[: b - a], gw_in, active)",
+        "if asked and weighted:",
+        "    push(row[: b - a], weights_in, gx[t, c:d])",
+        "elif asked:",
+        "    copy(row[: b - a], gx[t, a:b])",
+    ]
+    arrays = ["last", "first", "weights", "x", "weights_in", "gw", "gw_in", "g_first", "row", "total", "active"]
+    more = [*arrays, "weighted", "learns", "learns_in", "asked", *_SIZES, "moves"]
+    after = ["push(row[: b - a], weights, g_first[a:b])"]
+    return inner + _loop("backward", [*rows, *more], program, over, steps, [_INPUTS], after)
 
 
 def _inner(name: str, rows: list[str], program: Program, written: list[str], sums: Sequence[str] = ()) -> str:
@@ -205,20 +221,33 @@ def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str
 
 
 def _loop(
-    name: str, arguments: list[str], program: Program, over: str, before: list[str], given: list[str]
+    name: str,
+    arguments: list[str],
+    program: Program,
+    over: str,
+    steps: list[Any],
+    begin: Sequence[str] = (),
+    after: Sequence[str] = (),
 ) -> str:
-    """All blocks, and within each all time steps: ``before``, then the step on what is ``given``."""
+    """All blocks of neurons ``a:b``, and within each all time steps.
+
+    Parameters:
+        steps: lines of a time step; a list among them is what the neurons' own step is given.
+        begin, after: lines before the first step of a block and after the last one.
+    """
     numbers = _numbers(program)
     signature = ", ".join([*arguments, "start", "stop", "block", *numbers])
-    lines = "".join(f"            {line}\n" for line in before)
+    lines = [f"_{name}({', '.join([*s, *numbers])})" if isinstance(s, list) else s for s in steps]
+    inside = "\n".join(f"            {line}" for line in lines)
+    ahead, behind = ("".join(f"\n        {line}" for line in more) for more in (begin, after))
     return f"""
 
 @njit(error_model="numpy", nogil=True, cache=True, _nrt=False)
 def {name}({signature}):
     for a in range(start, stop, block):
-        b = min(a + block, stop)
+        b = min(a + block, stop){ahead}
         for t in {over}:
-{lines}            _{name}({", ".join(given + numbers)})
+{inside}{behind}
 """
 
 

@@ -8,6 +8,7 @@ whole sequence.
 import functools
 import hashlib
 import importlib
+import itertools
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,11 +28,15 @@ class Kernel(NamedTuple):
 
     Attributes:
         traced: the step.
-        forward: ``(input, states, parameters, weights) -> [output, *final states, *saved]``.
-        backward: ``(gradient, gradients of final states, kept, parameters, weights) -> [gradient of the input,
-            *of the initial states, *of the parameters that learn, one value a neuron]``, where kept is the
-            output, if the traced step reads it, and what was saved. With weights the first state is z, whose
-            initial gradient it leaves to the caller.
+        forward: ``(input, states, parameters, weights) -> [output, *final states, *saved]``. In a recurrent
+            layer weights are ``[recurrent]`` or ``[recurrent, input]``, and the first state is z.
+        backward: ``(gradient, gradients of final states, kept, parameters, recurrent, asked) -> [gradient of
+            the input, *of the initial states, *of the parameters that learn, one value a neuron, *of the
+            weights]``. Kept is what was saved, after the output if the traced step reads it; in a recurrent
+            layer recurrent is ``[recurrent weights, first z, output]`` or those and ``input weights,
+            input``, the output is not in kept, and there are always two gradients of weights. Asked says
+            whether the gradients of input, recurrent and input weights are wanted; one that is not may
+            be anything.
     """
 
     traced: Traced
@@ -45,24 +50,25 @@ _LOCK = threading.Lock()
 
 
 def attempt(
-    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: Tensor | None
+    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]
 ) -> tuple[tuple[Tensor, Any] | None, str]:
     """Run a step in the fused loop of a backend; other arguments as in :func:`snnlib.engine.scan`.
 
-    A step is traced and compiled once for its kind of arguments.
+    The fields of the state have the shape of one step's output. Weights are none, the recurrent ones, or these
+    and those of the input, all in the dtype of the state. A step is traced and compiled once for its kind of
+    arguments.
 
     Returns:
         Output and state, or None and the reason why the step cannot be fused, of which it warns once.
     """
     tensors, learned, numbers = sort_parameters(p)
     dtype = integration_dtype(input.dtype)
-    states = [torch.as_tensor(v, dtype=dtype, device=input.device).expand(input.shape[1:]) for v in state]
+    states = [torch.as_tensor(v, dtype=dtype, device=input.device) for v in state]
     parameters = [getattr(p, name) for name in tensors]
-    weights = None if weights is None else weights.to(dtype)
-    wanted = [input, *states, *parameters, *([] if weights is None else [weights])]
+    wanted = [input, *states, *parameters, *weights]
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
-    key = (tensors, learned, dt, dtype, backward, weights is not None, backend)
+    key = (tensors, learned, dt, dtype, backward, bool(weights), backend)
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:
         return None, reason
@@ -122,7 +128,7 @@ def _forward(
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    weights: Tensor | None,
+    weights: Sequence[Tensor],
     name: str,
 ) -> list[Tensor]:
     return _KERNELS[name].forward(input, states, parameters, weights)
@@ -133,14 +139,12 @@ def _(
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    weights: Tensor | None,
+    weights: Sequence[Tensor],
     name: str,
 ) -> list[Tensor]:
-    def over_time() -> Tensor:
-        return torch.empty(input.shape, dtype=input.dtype, device=input.device)
-
-    finals = [torch.empty(s.shape, dtype=s.dtype, device=s.device) for s in states]
-    return [over_time(), *finals, *(over_time() for _ in _KERNELS[name].traced.saved)]
+    over_time = [states[0].new_empty(len(input), *states[0].shape) for _ in _KERNELS[name].traced.saved]
+    finals = [s.new_empty(s.shape) for s in states]
+    return [states[0].new_empty(len(input), *states[0].shape), *finals, *over_time]
 
 
 @torch.library.custom_op("snnlib::fused_backward", mutates_args=())
@@ -149,10 +153,11 @@ def _backward(
     finals: Sequence[Tensor],
     kept: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    weights: Tensor | None,
+    recurrent: Sequence[Tensor],
+    asked: Sequence[bool],
     name: str,
 ) -> list[Tensor]:
-    return _KERNELS[name].backward(gradient, finals, kept, parameters, weights)
+    return _KERNELS[name].backward(gradient, finals, kept, parameters, recurrent, asked)
 
 
 @_backward.register_fake
@@ -161,52 +166,44 @@ def _(
     finals: Sequence[Tensor],
     kept: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    weights: Tensor | None,
+    recurrent: Sequence[Tensor],
+    asked: Sequence[bool],
     name: str,
 ) -> list[Tensor]:
-    learned = len(_KERNELS[name].traced.backward.outputs) - 1 - len(finals) + (weights is not None)
-    rows = [torch.empty_like(gradient[0]) for _ in range(len(finals) - (weights is not None) + learned)]
-    return [torch.empty(gradient.shape, dtype=gradient.dtype, device=gradient.device), *rows]
+    traced = _KERNELS[name].traced
+    learned = len(traced.backward.outputs) - len(traced.forward.outputs) + len(traced.saved)
+    input, weights = (recurrent[4:] or [gradient])[0], [*recurrent[:1], *(recurrent[3:4] or recurrent[:1])]
+    rows = [gradient.new_empty(gradient.shape[1:]) for _ in range(len(finals) + learned)]
+    return [input.new_empty(input.shape if asked[0] else (0,)), *rows, *(w.new_empty(w.shape) for w in weights)]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    _, states, parameters, weights, ctx.name = inputs
+    input, states, parameters, weights, ctx.name = inputs
     traced = _KERNELS[ctx.name].traced
-    ctx.states, ctx.sizes = len(states), [value.shape for value in parameters]
+    ctx.states, ctx.weights, ctx.sizes = len(states), len(weights), [value.shape for value in parameters]
     ctx.learned = [k for k, value in enumerate(parameters) if value.requires_grad]
-    ctx.recurrent = weights is not None
-    recurrent = [] if weights is None else [weights, states[0], output[0]]
-    kept = [*(output[:1] if traced.uses_output else []), *output[1 + len(states) :]]
-    ctx.kept = len(kept)
+    ctx.asked = [input.requires_grad, *(w.requires_grad for w in weights), False, False][:3]
+    recurrent = [weights[0], states[0], output[0]] if weights else []
+    recurrent += [weights[1], input] if len(weights) > 1 else []
+    saved = output[1 + len(states) :]
+    kept = [output[0], *saved] if traced.uses_output and not weights else saved
+    ctx.kept, ctx.recurrent = len(kept), len(recurrent)
     ctx.save_for_backward(*kept, *recurrent, *parameters)
 
 
 def _differentiate(ctx: Any, gradients: list[Tensor]) -> tuple[Any, ...]:
-    tensors = list(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
-    kept, others = tensors[: ctx.kept], tensors[ctx.kept :]
-    recurrent, parameters = (others[:3], others[3:]) if ctx.recurrent else ([], others)
-    weights = recurrent[0] if recurrent else None
+    tensors = iter(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
+    kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
     finals = gradients[1 : 1 + ctx.states]
-    given, *rest = torch.ops.snnlib.fused_backward(gradients[0], finals, kept, parameters, weights, ctx.name)
-    weights_gradient = None
-    if weights is not None:
-        rest = [_to_first(given, finals[0], weights), *rest]
-        weights_gradient = _to_weights(given, *recurrent[1:]) if ctx.needs_input_grad[3] else None
-    sums: list[Tensor | None] = [None] * len(parameters)
-    for index, value in zip(ctx.learned, rest[ctx.states :], strict=True):
+    given, *rest = torch.ops.snnlib.fused_backward(
+        gradients[0], finals, kept, list(tensors), recurrent, ctx.asked, ctx.name
+    )
+    sums: list[Tensor | None] = [None] * len(ctx.sizes)
+    for index, value in zip(ctx.learned, rest[ctx.states :], strict=False):
         sums[index] = value.sum_to_size(ctx.sizes[index])
-    return given, rest[: ctx.states], sums, weights_gradient, None
-
-
-def _to_first(given: Tensor, final: Tensor, weights: Tensor) -> Tensor:
-    """The gradient of the output before the first step, which only the first step heard."""
-    return given[0] @ weights if len(given) else final
-
-
-def _to_weights(given: Tensor, first: Tensor, output: Tensor) -> Tensor:
-    """``sum over t of given[t]^T z[t-1]`` as one product over all samples and steps."""
-    later = given[1:].flatten(0, 1).T @ output[:-1].flatten(0, 1)
-    return later.addmm_(given[0].T, first) if len(given) else later
+    grown = rest[ctx.states + len(ctx.learned) :][: ctx.weights]
+    weights = [value if asked else None for value, asked in zip(grown, ctx.asked[1:], strict=False)]
+    return given if ctx.asked[0] else None, rest[: ctx.states], sums, weights, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup)

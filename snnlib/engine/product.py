@@ -1,8 +1,9 @@
-"""Products with recurrent weights, for the fused loops of :mod:`snnlib.engine.cpu`.
+"""Products with the weights of a recurrent layer, for the fused loops of :mod:`snnlib.engine.cpu`.
 
-Sums are kept in registers: a strip of columns of one sample forward, of four samples backward. LLVM's own
-vectoriser does not find this form, so the innermost loops are written with its vectors. Each sum goes in the
-order of the neurons; a term may be multiplied and added with one rounding ("contract").
+Each works on a block of samples at one time step; what belongs to one sample lies together, samples one after
+the other. Sums are kept in registers, a strip of columns of a few rows at a time. LLVM's own vectoriser does
+not find this form, so the innermost loops are written with its vectors. A term may be multiplied and added
+with one rounding ("contract"); the order of the sums is fixed.
 
 Nothing here counts references (``_nrt``), which two threads would do in turns at every slice, and so nothing
 is allocated here either.
@@ -15,12 +16,13 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["add", "hear", "tell"]
+__all__ = ["add", "copy", "grow", "multiply", "push"]
 
 _LANES = 16
 """Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
 _WIDE = 2 * _LANES
-_SAMPLES = 4
+_ROWS = 4
+"""Rows that are summed at a time, so that what they share is read once for all."""
 
 
 @njit(error_model="numpy", _nrt=False)
@@ -31,49 +33,101 @@ def add(a, b, out):
 
 
 @njit(error_model="numpy", _nrt=False)
-def hear(z, columns, x, out, active):
-    """``out[s] = x[s] + sum over m of z[s, m] columns[m]``, where only those m are visited that spiked.
-
-    Parameters:
-        z: outputs of the step before, ``[samples * N]``.
-        columns: what neuron m sends to all, ``[N, N]``: the transposed weights.
-        x, out: ``[samples * N]``.
-        active: room for N integers.
-    """
-    size = columns.shape[0]
-    for a in range(0, z.shape[0], size):
-        count = _find(z, a, size, active)
-        for j in range(0, size - _WIDE + 1, _WIDE):
-            _gather(z, a, columns, active, count, x, out, j)
-        for j in range(size - size % _WIDE, size):
-            total = x[a] - x[a]
-            for k in range(count):
-                total += z[a + active[k]] * columns[active[k], j]
-            out[a + j] = x[a + j] + total
+def copy(a, out):
+    """``out = a`` for one block."""
+    for j in range(out.shape[0]):
+        out[j] = a[j]
 
 
 @njit(error_model="numpy", _nrt=False)
-def tell(given, weights, gradient, out):
-    """``out[s] = gradient[s] + sum over n of given[s, n] weights[n]``: the transpose of :func:`hear`.
+def multiply(heard, weights, out, active):
+    """``out[s] = sum over m of heard[s, m] weights[m]``; where most are zero, only over those that are not.
 
     Parameters:
-        given: gradients of the inputs of the step after, ``[samples * N]``, dense.
-        weights: ``[N, N]``, to row from column.
-        gradient, out: ``[samples * N]``.
+        heard: ``[samples * M]``.
+        weights: ``[M, N]``, from row to column.
+        out: ``[samples * N]``.
+        active: room for M integers.
     """
-    size = weights.shape[0]
-    fours, strips = given.shape[0] // (_SAMPLES * size) * _SAMPLES * size, size - size % _WIDE
-    for a in range(0, fours, _SAMPLES * size):
+    size, width = weights.shape
+    if width < _WIDE or not _is_sparse(heard):
+        push(heard, weights, out)
+        return
+    for s in range(heard.shape[0] // size):
+        count = _find(heard, s * size, size, active)
+        for j in range(0, width, _WIDE):  # the last strip goes over some columns again
+            _gather(heard, s * size, weights, active, count, out, s * width, min(j, width - _WIDE))
+
+
+@njit(error_model="numpy", _nrt=False)
+def push(given, weights, out):
+    """``out[s] = sum over n of given[s, n] weights[n]``, dense.
+
+    Parameters:
+        given: ``[samples * N]``.
+        weights: ``[N, M]``.
+        out: ``[samples * M]``.
+    """
+    size, width = weights.shape
+    samples = given.shape[0] // size
+    fours = samples - samples % _ROWS
+    if width < _WIDE:
+        out[:] = 0
+        for s in range(samples):
+            for n in range(size):
+                for j in range(width):
+                    out[s * width + j] += given[s * size + n] * weights[n, j]
+        return
+    for j in range(0, width, _WIDE):
+        column = min(j, width - _WIDE)  # the last strip goes over some columns again
+        for s in range(0, fours, _ROWS):
+            _push_four(given, s, weights, out, column)
+        for s in range(fours, samples):
+            _push_one(given, s, weights, out, column)
+
+
+@njit(error_model="numpy", _nrt=False)
+def grow(heard, given, out, active):
+    """``out[m] += sum over s of heard[s, m] given[s]``: the gradient of weights, of one step's samples.
+
+    Parameters:
+        heard: what the weights were multiplied by, ``[samples * M]``.
+        given: gradients of the inputs of the neurons, ``[samples * N]``.
+        out: ``[M, N]``, from row to column.
+        active: room for M integers.
+    """
+    size, width = out.shape
+    samples = given.shape[0] // width
+    if _is_sparse(heard):
+        for s in range(samples):
+            for k in range(_find(heard, s * size, size, active)):
+                _add_times(heard[s * size + active[k]], given[s * width : (s + 1) * width], out[active[k]])
+        return
+    fours, strips = size - size % _ROWS, width - width % _WIDE
+    for m in range(0, fours, _ROWS):
         for j in range(0, strips, _WIDE):
-            _strip(given, a, weights, gradient, out, j)
-    for a in range(0, given.shape[0], size):
-        for j in range(strips if a < fours else 0, size):
-            out[a + j] = 0
-        for n in range(size):
-            for j in range(strips if a < fours else 0, size):
-                out[a + j] += given[a + n] * weights[n, j]
-        for j in range(strips if a < fours else 0, size):
-            out[a + j] = gradient[a + j] + out[a + j]
+            _grow_four(heard, given, samples, out, m, j)
+    for s in range(samples):
+        for m in range(size):
+            for j in range(strips if m < fours else 0, width):
+                out[m, j] += heard[s * size + m] * given[s * width + j]
+
+
+@njit(error_model="numpy", _nrt=False)
+def _add_times(factor, row, out):
+    for j in range(out.shape[0]):
+        out[j] += factor * row[j]
+
+
+@njit(error_model="numpy", _nrt=False)
+def _is_sparse(values):
+    """Whether fewer than a quarter are other than zero, so that to look for them pays."""
+    count, rest = 0, values.shape[0] % _LANES
+    for j in range(0, values.shape[0] - rest, _LANES):
+        count += _ones(_nonzero(values, j))
+    for j in range(values.shape[0] - rest, values.shape[0]):
+        count += values[j] != 0
+    return 4 * count < values.shape[0]
 
 
 @njit(error_model="numpy", _nrt=False)
@@ -97,110 +151,139 @@ def _find(z, a, size, active):
 
 
 class _Array:
-    """A C-contiguous array in a function that is being built."""
+    """A C-contiguous array in a function that is being built; an index counts from its first number."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
         made = context.make_array(kind)(context, builder, value)
         self.builder, self.data = builder, made.data
-        self.size = cgutils.unpack_tuple(builder, made.shape)[-1]
-        self.number = context.get_value_type(kind.dtype)
-        self.vector = ir.VectorType(self.number, _LANES)
+        self.shape = cgutils.unpack_tuple(builder, made.shape)
+        self.vector = ir.VectorType(context.get_value_type(kind.dtype), _LANES)
 
     def scalar(self, index: Any) -> Any:
         return self.builder.load(self.builder.gep(self.data, [index]))
 
-    def place(self, index: Any) -> Any:
-        return self.builder.bitcast(self.builder.gep(self.data, [index]), self.vector.as_pointer())
-
     def load(self, index: Any) -> Any:
-        return self.builder.load(self.place(index), align=4)
+        return self.builder.load(self._place(index), align=4)
 
     def store(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self.place(index), align=4)
+        self.builder.store(value, self._place(index), align=4)
+
+    def _place(self, index: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(self.data, [index]), self.vector.as_pointer())
 
     def spread(self, index: Any) -> Any:
         """A vector of one number, many times."""
-        one = self.builder.insert_element(
-            ir.Constant(self.vector, ir.Undefined), self.scalar(index), ir.Constant(ir.IntType(32), 0)
-        )
+        nothing = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.insert_element(nothing, self.scalar(index), ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), None)
-        return self.builder.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), lanes)
+        return self.builder.shuffle_vector(one, nothing, lanes)
 
 
-def _sums(builder: Any, factors: _Array, rows: _Array, terms: Any, samples: int, column: Any) -> Any:
-    """Two vectors of sums for each sample: ``sum of factors[index of the factor] rows[row, column:]``.
+def _arrays(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+    """The arguments of an intrinsic, arrays made usable."""
+    return [
+        _Array(context, builder, kind, value) if isinstance(kind, types.Array) else value
+        for kind, value in zip(signature.args, args, strict=True)
+    ]
+
+
+def _halves(builder: Any, index: Any) -> list[Any]:
+    """Where the two vectors of a strip begin."""
+    return [index, builder.add(index, ir.Constant(index.type, _LANES))]
+
+
+def _sums(builder: Any, factors: _Array, terms: _Array, count: Any, visit: Any, rows: int) -> list[Any]:
+    """Strips of ``sum over k of factor[row, k] term[k]``, two vectors for each row.
 
     Parameters:
-        terms: ``(count, visit)``: how many there are, and a function from k to the row and to the index of
-            its factor for each sample.
-        samples: how many samples are taken along.
+        count: how many terms there are.
+        visit: from k to the index of the term's strip, and to that of its factor for each row.
+        rows: how many there are.
     """
-    count, visit = terms
-    zero = ir.Constant(factors.vector, None)
-    kept = [cgutils.alloca_once_value(builder, zero) for _ in range(2 * samples)]
-    for place in kept:
-        builder.store(zero, place)
+    places = [cgutils.alloca_once_value(builder, ir.Constant(factors.vector, None)) for _ in range(2 * rows)]
+    for place in places:  # "once" is at the entry of the function, which may come here again
+        builder.store(ir.Constant(factors.vector, None), place)
     with cgutils.for_range(builder, count) as loop:
-        row, indices = visit(loop.index)
-        start = builder.add(builder.mul(row, rows.size), column)
-        halves = [rows.load(start), rows.load(builder.add(start, ir.Constant(start.type, _LANES)))]
+        start, indices = visit(loop.index)
+        strip = [terms.load(index) for index in _halves(builder, start)]
         for k, index in enumerate(indices):
             factor = factors.spread(index)
-            for place, half in zip(kept[2 * k : 2 * k + 2], halves, strict=True):
+            for place, half in zip(places[2 * k : 2 * k + 2], strip, strict=True):
                 term = builder.fmul(factor, half, flags=("contract",))
                 builder.store(builder.fadd(builder.load(place), term, flags=("contract",)), place)
-    return [builder.load(place) for place in kept]
-
-
-def _add_to(builder: Any, base: _Array, out: _Array, sums: Any, index: Any) -> None:
-    """``out = base + sums`` for two vectors."""
-    for half, total in enumerate(sums):
-        place = builder.add(index, ir.Constant(index.type, half * _LANES))
-        out.store(builder.fadd(base.load(place), total), place)
+    return [builder.load(place) for place in places]
 
 
 @intrinsic
-def _gather(typing, z, a, columns, active, count, x, out, j):
-    """One strip of columns of :func:`hear` for the sample that begins at ``a``."""
+def _gather(typing, heard, a, weights, active, count, out, b, j):
+    """One strip of columns of :func:`multiply` for the sample at ``heard[a]``, to ``out[b]``."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kinds = signature.args
-        z_, columns_, active_, x_, out_ = (_Array(context, builder, kinds[k], args[k]) for k in (0, 2, 3, 5, 6))
-        _, start, _, _, many, _, _, column = args
+        heard, a, weights, active, count, out, b, j = _arrays(context, builder, signature, args)
 
         def visit(k: Any) -> Any:
-            row = active_.scalar(k)
-            return row, [builder.add(start, row)]
+            row = active.scalar(k)
+            return builder.add(builder.mul(row, weights.shape[1]), j), [builder.add(a, row)]
 
-        sums = _sums(builder, z_, columns_, (many, visit), 1, column)
-        _add_to(builder, x_, out_, sums, builder.add(start, column))
+        sums = _sums(builder, heard, weights, count, visit, 1)
+        for index, total in zip(_halves(builder, builder.add(b, j)), sums, strict=True):
+            out.store(total, index)
         return context.get_dummy_value()
 
-    return types.void(z, types.int64, columns, active, types.int64, x, out, types.int64), build
+    place = types.int64
+    return types.void(heard, place, weights, active, place, out, place, place), build
+
+
+def _pushing(rows: int) -> Any:
+    @intrinsic
+    def one_strip(typing, given, s, weights, out, j):
+        """One strip of columns of :func:`push` for ``rows`` samples from ``s`` on."""
+
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            given, s, weights, out, j = _arrays(context, builder, signature, args)
+            size, width = weights.shape
+            samples = [builder.add(s, ir.Constant(s.type, k)) for k in range(rows)]
+            starts = [builder.mul(sample, size) for sample in samples]
+
+            def visit(k: Any) -> Any:
+                return builder.add(builder.mul(k, width), j), [builder.add(start, k) for start in starts]
+
+            sums = _sums(builder, given, weights, size, visit, rows)
+            for k, sample in enumerate(samples):
+                begin = builder.add(builder.mul(sample, width), j)
+                for index, total in zip(_halves(builder, begin), sums[2 * k : 2 * k + 2], strict=True):
+                    out.store(total, index)
+            return context.get_dummy_value()
+
+        return types.void(given, types.int64, weights, out, types.int64), build
+
+    return one_strip
+
+
+_push_four, _push_one = _pushing(_ROWS), _pushing(1)
 
 
 @intrinsic
-def _strip(typing, given, a, weights, gradient, out, j):
-    """One strip of columns of :func:`tell` for the four samples that begin at ``a``."""
+def _grow_four(typing, heard, given, samples, out, m, j):
+    """One strip of columns of four rows of :func:`grow`."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        given_, weights_, gradient_, out_ = (
-            _Array(context, builder, signature.args[k], args[k]) for k in (0, 2, 3, 4)
-        )
-        column, size = args[5], weights_.size
-        starts = [args[1]]
-        for _ in range(_SAMPLES - 1):
-            starts.append(builder.add(starts[-1], size))
+        heard, given, samples, out, m, j = _arrays(context, builder, signature, args)
+        size, width = out.shape
+        rows = [builder.add(m, ir.Constant(m.type, k)) for k in range(_ROWS)]
 
-        def visit(k: Any) -> Any:
-            return k, [builder.add(start, k) for start in starts]
+        def visit(s: Any) -> Any:
+            start = builder.mul(s, size)
+            return builder.add(builder.mul(s, width), j), [builder.add(start, row) for row in rows]
 
-        sums = _sums(builder, given_, weights_, (size, visit), _SAMPLES, column)
-        for k, start in enumerate(starts):
-            _add_to(builder, gradient_, out_, sums[2 * k : 2 * k + 2], builder.add(start, column))
+        sums = _sums(builder, heard, given, samples, visit, _ROWS)
+        for k, row in enumerate(rows):
+            begin = builder.add(builder.mul(row, width), j)
+            for index, total in zip(_halves(builder, begin), sums[2 * k : 2 * k + 2], strict=True):
+                out.store(builder.fadd(out.load(index), total), index)
         return context.get_dummy_value()
 
-    return types.void(given, types.int64, weights, gradient, out, types.int64), build
+    return types.void(heard, given, types.int64, out, types.int64, types.int64), build
 
 
 @intrinsic
@@ -208,8 +291,8 @@ def _nonzero(typing, z, a):
     """One bit for each of the numbers from ``z[a]`` on that fill a vector: whether it is not zero."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        values = _Array(context, builder, signature.args[0], args[0])
-        bits = builder.fcmp_unordered("!=", values.load(args[1]), ir.Constant(values.vector, None))
+        z, a = _arrays(context, builder, signature, args)
+        bits = builder.fcmp_unordered("!=", z.load(a), ir.Constant(z.vector, None))
         return builder.zext(builder.bitcast(bits, ir.IntType(_LANES)), ir.IntType(64))
 
     return types.int64(z, types.int64), build
@@ -221,5 +304,15 @@ def _lowest(typing, mask):
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), build
+
+
+@intrinsic
+def _ones(typing, mask):
+    """How many bits are set."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
 
     return types.int64(types.int64), build

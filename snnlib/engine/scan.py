@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from snnlib.engine import reference
 from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
@@ -33,6 +34,7 @@ def scan(
     *,
     dt: float = 0.001,
     recurrent_weights: Tensor | None = None,
+    input_weights: Tensor | None = None,
     backend: str = "auto",
     checkpoint_every: int | None = None,
 ) -> tuple[Tensor, Any]:
@@ -41,7 +43,8 @@ def scan(
     ::
 
         output[t], state = step(input[t], state, p, dt)                                  t = 0 .. T-1
-        output[t], state = step(input[t] + recurrent_weights @ output[t-1], state, p, dt)   if recurrent
+        output[t], state = step(x[t] + recurrent_weights @ output[t-1], state, p, dt)    if recurrent,
+                                        with x[t] = input_weights @ input[t] if given, else input[t]
 
     State is integrated in float32 at least; half-precision input gives half-precision output.
 
@@ -56,6 +59,7 @@ def scan(
             against ``input[0]``; gradients reach them.
         dt: time step in s.
         recurrent_weights: ``[N, N]`` for ``input`` of shape ``[T, B, N]``.
+        input_weights: beside recurrent ones, ``[N, M]`` for ``input`` of shape ``[T, B, M]``.
         backend: "reference", a plain loop; "cpu", the same arithmetic fused into one compiled loop;
             "auto", the fastest that can run this step here. Where a step cannot be fused, "auto" says so
             once and takes the reference.
@@ -76,10 +80,13 @@ def scan(
     check_parameters(p, dt)
     if input.dim() < 2:
         raise ValueError(f"input must be [T, B, *features], got shape {list(input.shape)}")
-    shape, dtype = input.shape[1:], integration_dtype(input.dtype)
-    if recurrent_weights is not None:
-        _check_recurrent(recurrent_weights, input)
+    _check_weights(recurrent_weights, input_weights, input)
     check_input(input[:1])
+    if input_weights is not None and not _in_the_loop(backend, input, input_weights):
+        input, input_weights = linear(input, input_weights), None
+    shape, dtype = input.shape[1:], integration_dtype(input.dtype)
+    if input_weights is not None:
+        shape = torch.Size((shape[0], len(input_weights)))
     check_fits("p", p, shape)
     if state is None:
         recurrent = None if recurrent_weights is None else recurrent_state_type(step)
@@ -91,28 +98,41 @@ def scan(
     p, state = fitted(p, dtype), fitted(state, dtype, shape)
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return _run(backend, step, input, state, p, dt, recurrent_weights)
+        done, reason = None, ""
+        if backend != "reference":
+            weights = [w for w in (recurrent_weights, input_weights) if w is not None]
+            done, reason = _fused(step, input, state, p, dt, [w.to(dtype) for w in weights])
+        if done is None and backend not in ("auto", "reference"):
+            raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
+        if done is None:
+            x = input if input_weights is None else linear(input, input_weights)
+            done = reference.run(step, x, state, p, dt, recurrent_weights)
+        return done[0].to(input.dtype), done[1]
 
     return in_chunks(run, input, state, checkpoint_every)
 
 
-def _run(
-    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
-) -> tuple[Tensor, Any]:
-    done, reason = None, ""
-    if backend != "reference":
-        done, reason = _fused(backend, step, input, state, p, dt, recurrent_weights)
-    if done is None and backend not in ("auto", "reference"):
-        raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
-    output, state = done or reference.run(step, input, state, p, dt, recurrent_weights)
-    return output.to(input.dtype), state
+def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:
+    """Whether a fused loop may multiply with the input weights itself: in the precision of the state."""
+    same = input.dtype == input_weights.dtype == integration_dtype(input.dtype)
+    return backend != "reference" and same and not torch.is_autocast_enabled(input.device.type)
 
 
-def _check_recurrent(weights: Tensor, input: Tensor) -> None:
-    if input.dim() != 3 or weights.shape != (input.shape[2], input.shape[2]):
+def _check_weights(recurrent: Tensor | None, inward: Tensor | None, input: Tensor) -> None:
+    if recurrent is None:
+        if inward is not None:
+            raise ValueError("input_weights go with recurrent_weights; put a Linear before the neurons")
+        return
+    size = input.shape[-1] if inward is None else len(inward)
+    if inward is not None and (input.dim() != 3 or inward.shape != (size, input.shape[2])):
+        raise ValueError(
+            "input_weights must be [N, M] for an input [T, B, M], got "
+            f"{list(inward.shape)} for {list(input.shape)}"
+        )
+    if input.dim() != 3 or recurrent.shape != (size, size):
         raise ValueError(
             "recurrent_weights must be [N, N] for an input [T, B, N], got "
-            f"{list(weights.shape)} for {list(input.shape)}"
+            f"{list(recurrent.shape)} for {list(input.shape)}"
         )
 
 
@@ -140,7 +160,7 @@ def source(
 
 
 def _fused(
-    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
+    step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]
 ) -> tuple[tuple[Tensor, Any] | None, str]:
     """Output and state by a fused loop, or None and the reason why there is none here."""
     from snnlib.engine import fused  # half a second: not before a sequence is run
@@ -150,7 +170,7 @@ def _fused(
         return None, f"there is no fused loop for {device} yet"
     if not torch.compiler.is_compiling() and any(
         isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
-        for value in (input, *state, *(p or ()), recurrent_weights)
+        for value in (input, *state, *(p or ()), *weights)
     ):
         return None, "torch.func transforms its inputs"
-    return fused.attempt("cpu", step, input, state, p, dt, recurrent_weights)
+    return fused.attempt("cpu", step, input, state, p, dt, weights)

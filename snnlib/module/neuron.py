@@ -262,12 +262,17 @@ class RecurrentLayer(_Recurrent):
         return in_chunks(self._run, input, state, self.checkpoint_every)
 
     def _run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        current = nn.functional.linear(input, self.input_weights)
-        if state is None:
-            state = self.resting(current.new_empty(()).expand(current.shape[1:]))
-        weights = self.recurrence()
+        if state is None and input.dim() > 1:
+            state = self.resting(input.new_empty(()).expand(*input.shape[1:-1], self.hidden_size))
         return scan(
-            self.step, current, state, self.p, dt=self.dt, recurrent_weights=weights, backend=self.backend
+            self.step,
+            input,
+            state,
+            self.p,
+            dt=self.dt,
+            recurrent_weights=self.recurrence(),
+            input_weights=self.input_weights,
+            backend=self.backend,
         )
 
 

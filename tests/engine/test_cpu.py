@@ -95,12 +95,61 @@ def test_every_neuron_with_recurrent_weights(neuron: Neuron, shape: tuple[int, .
     assert_equal(neuron, x, state, frozen, recurrent_weights=weights)
 
 
+@pytest.mark.parametrize("inputs", [1, 7, 34, 100])
+@pytest.mark.parametrize("shape", [(30, 5, 6), (12, 11, 70), (1, 1, 32)], ids=str)
+def test_input_weights_in_the_loop(shape: tuple[int, int, int], inputs: int):
+    """Sizes above and below the width of the strips in which products are summed."""
+    steps, batch, size = shape
+    neuron, source = next(n for n in NEURONS if n.name == "lsnn"), generator(inputs)
+    into, within = (
+        torch.randn(size, n, generator=source, dtype=torch.float64) * scale / n**0.5
+        for n, scale in ((inputs, 2.0), (size, 1.0))
+    )
+    state = recurrent_state_type(neuron.step)(
+        (torch.rand(batch, size, generator=source) < 0.3).double(), *draw_state(neuron, source, shape[1:])
+    )
+    p = draw_parameters(neuron, source)
+    x = draw_input(neuron, source, (steps, batch, inputs))
+    output = assert_equal(neuron, x, state, p, recurrent_weights=within, input_weights=into)[0]
+    assert steps == 1 or 0 < float(output.detach().mean()) < 1
+    still = x[0].expand(steps, batch, inputs)
+    assert_equal(neuron, still, state, p, recurrent_weights=within, input_weights=into)
+
+
+@pytest.mark.parametrize("frozen", ["input", "recurrent_weights", "input_weights", "all but the state"])
+def test_what_asks_for_no_gradient_gets_none(frozen: str):
+    source = generator(2)
+    given = {
+        "input": torch.randn(9, 3, 4, generator=source),
+        "recurrent_weights": torch.randn(5, 5, generator=source),
+        "input_weights": 3 * torch.randn(5, 4, generator=source),
+    }
+    gradients = []
+    for backend in ("cpu", "reference"):
+        leaves = {k: v.clone().requires_grad_(frozen not in (k, "all but the state")) for k, v in given.items()}
+        state = recurrent_state_type(lif_feed_forward_step)(
+            *torch.rand(3, 3, 5, generator=generator(1)).unbind()
+        )
+        state.v.requires_grad_()
+        scan(lif_feed_forward_step, state=state, backend=backend, **leaves)[0].sum().backward()
+        gradients.append({k: v.grad for k, v in (leaves | {"v": state.v}).items()})
+    for name, theirs in gradients[1].items():
+        assert (theirs is None) == (name == frozen or (frozen == "all but the state" and name != "v"))
+        if theirs is not None:
+            torch.testing.assert_close(gradients[0][name], theirs, rtol=1e-4, atol=1e-6)
+        else:
+            assert gradients[0][name] is None
+
+
 @pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0)], ids=str)
 def test_nothing_in_nothing_out_with_recurrent_weights(shape: tuple[int, ...]):
     neuron, x, state = lif_case(shape)
     state = recurrent_state_type(neuron.step)(torch.ones(shape[1:], dtype=torch.float64), *state)
     weights = torch.ones(shape[-1], shape[-1], dtype=torch.float64)
     assert_equal(neuron, x, state, LIFParameters(), recurrent_weights=weights)
+    x = torch.ones(*shape[:2], 6, dtype=torch.float64)
+    into = torch.ones(shape[-1], 6, dtype=torch.float64)
+    assert_equal(neuron, x, state, LIFParameters(), recurrent_weights=weights, input_weights=into)
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
