@@ -114,8 +114,10 @@ def scan(
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:
     """Whether a fused loop may multiply with the input weights itself: in the precision of the state."""
-    same = input.dtype == input_weights.dtype == integration_dtype(input.dtype)
-    return backend != "reference" and same and not torch.is_autocast_enabled(input.device.type)
+    device = input.device.type
+    if backend == "reference" or device not in ("cpu", "cuda") or torch.is_autocast_enabled(device):
+        return False
+    return input.dtype == input_weights.dtype == integration_dtype(input.dtype)
 
 
 def _check_weights(recurrent: Tensor | None, inward: Tensor | None, input: Tensor) -> None:
