@@ -18,6 +18,7 @@ from absl import flags
 from torch import nn
 
 from snnlib.dataset.images import DataError
+from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags
 
 __all__ = [
@@ -61,6 +62,7 @@ def launch(
     """
     _flags.parse(values, usage)
     prepare()
+    keep_memory()
     torch.manual_seed(values.seed)
     random.seed(values.seed)
     np.random.seed(values.seed % 2**32)
