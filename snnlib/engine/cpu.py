@@ -25,7 +25,7 @@ from torch import Tensor
 
 from snnlib.engine.cache import load
 from snnlib.engine.emit import emit
-from snnlib.engine.fused import Kernel
+from snnlib.engine.fused import Kernel, own, still, wide
 from snnlib.engine.trace import Traced
 
 __all__ = ["build"]
@@ -103,9 +103,9 @@ def _forward(
     _weights: Sequence[Tensor],
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.fused.Kernel`."""
-    x, moves = _still(input)
+    x, moves = still(input)
     output, *kept = [_empty(input.shape, input.dtype) for _ in range(1 + saved)]
-    finals, constants = _own(states), _wide(parameters, input.shape[1:])
+    finals, constants = own(states), wide(parameters, input.shape[1:])
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
 
     def work(start: int, stop: int) -> None:
@@ -128,10 +128,10 @@ def _backward(
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.fused.Kernel`."""
     shape, dtype = gradient.shape[1:], gradient.dtype
-    given, states = _empty(gradient.shape, dtype), _own(finals)
+    given, states = _empty(gradient.shape, dtype), own(finals)
     sums = [torch.zeros(shape, dtype=dtype) for _ in range(learned)]
     arrays = [*map(_rows, (gradient.contiguous(), *kept, given))]
-    arrays += map(_row, (*states, *_wide(parameters, shape), *sums))
+    arrays += map(_row, (*states, *wide(parameters, shape), *sums))
 
     def work(start: int, stop: int) -> None:
         loop(*arrays, start, stop, _BLOCK, *numbers)
@@ -152,9 +152,9 @@ def _forward_recurrent(
     """See :class:`snnlib.engine.fused.Kernel`."""
     steps, shape, dtype = len(input), states[0].shape, input.dtype
     size = shape[-1]
-    x, moves = _still(input)
+    x, moves = still(input)
     output, *kept = [_empty((steps, *shape), dtype) for _ in range(1 + saved)]
-    finals, constants = _own(states[1:]), _wide(parameters, shape)
+    finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     arrays += [_row(states[0].contiguous()), *(w.T.contiguous().numpy() for w in (weights[0], weights[-1]))]
 
@@ -187,11 +187,11 @@ def _backward_recurrent(
     shape, dtype, size = gradient.shape[1:], gradient.dtype, gradient.shape[-1]
     weighted = len(recurrent) > 3
     given = _empty(input.shape if asked[0] else (0, *input.shape[1:]), dtype)
-    states, g_first = _own(finals[1:]), finals[0].clone(memory_format=torch.contiguous_format)
+    states, g_first = own(finals[1:]), finals[0].clone(memory_format=torch.contiguous_format)
     sums = [torch.zeros(shape, dtype=dtype) for _ in range(learned)]
-    x, moves = _still(input)
+    x, moves = still(input)
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept, given))]
-    arrays += map(_row, (*states, *_wide(parameters, shape), *sums, finals[0].contiguous(), first.contiguous()))
+    arrays += map(_row, (*states, *wide(parameters, shape), *sums, finals[0].contiguous(), first.contiguous()))
     arrays += [weights.contiguous().numpy(), _rows(x), input_weights.contiguous().numpy()]
     block = _samples(size) * size
     flags = [int(flag) for flag in (weighted, asked[1], weighted and asked[2], asked[0])]
@@ -216,22 +216,6 @@ def _backward_recurrent(
 def _samples(size: int) -> int:
     """Samples that one pass over time takes along: eight at least, which share each reading of the weights."""
     return max(8, _BLOCK // max(size, 1))
-
-
-def _still(input: Tensor) -> tuple[Tensor, int]:
-    """An input that stays the same over time as one row, and 0; another one as it is, and 1."""
-    moves = input.stride(0) != 0 or len(input) <= 1
-    return (input if moves else input[:1]).contiguous(), int(moves)
-
-
-def _own(states: Sequence[Tensor]) -> list[Tensor]:
-    """Copies, which the loop writes to."""
-    return [value.clone(memory_format=torch.contiguous_format) for value in states]
-
-
-def _wide(parameters: Sequence[Tensor], shape: torch.Size) -> list[Tensor]:
-    """One value for each neuron."""
-    return [value.expand(shape).contiguous() for value in parameters]
 
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

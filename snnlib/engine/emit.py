@@ -9,9 +9,9 @@ import torch
 
 from snnlib.engine.trace import Line, Program, Traced, Value
 
-__all__ = ["Source", "emit"]
+__all__ = ["CALLED", "INFIX", "POWERS", "Source", "emit", "expression", "lifted", "literal", "numbers_of"]
 
-_INFIX = {
+INFIX = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
@@ -45,9 +45,11 @@ _INFIX = {
     "sigmoid_backward": "{0} * (F(1.0) - {1}) * {1}",
     "tanh_backward": "{0} * (F(1.0) - {1} * {1})",
     "rsqrt": "F(1.0) / sqrt({0})",
+    "pow": "{0} ** {1}",
 }
-_CALLED = {"cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh"}
-_POWERS = {
+CALLED = {"cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh"}
+POWERS = {
+    1.0: "{0}",
     2.0: "{0} * {0}",
     3.0: "{0} * {0} * {0}",
     0.5: "sqrt({0})",
@@ -94,14 +96,14 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
         dtype: float32 or float64.
         recurrent: whether the output of each step returns through weights.
     """
-    forward, forward_numbers = _lifted(traced.forward)
-    backward, backward_numbers = _lifted(traced.backward)
-    called = ", ".join(sorted(_CALLED))
+    forward, forward_numbers = lifted(traced.forward)
+    backward, backward_numbers = lifted(traced.backward)
+    called = ", ".join(sorted(CALLED))
     used = _PRODUCTS.format(digest=_digest("product.py")) if recurrent else ""
     head = _HEAD.format(name=name, called=called, used=used, dtype=str(dtype).removeprefix("torch."))
-    lifted = traced._replace(forward=forward, backward=backward)
-    behind = _backward_source(lifted, recurrent) if backward.outputs else "\n\nbackward = None\n"
-    text = head + _forward_source(lifted, recurrent) + behind
+    bare = traced._replace(forward=forward, backward=backward)
+    behind = _backward_source(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
+    text = head + _forward_source(bare, recurrent) + behind
     return Source(traced, text, forward_numbers, backward_numbers)
 
 
@@ -109,7 +111,7 @@ def _digest(file: str) -> str:
     return hashlib.sha256(Path(__file__).with_name(file).read_bytes()).hexdigest()[:24]
 
 
-def _lifted(program: Program) -> tuple[Program, tuple[float, ...]]:
+def lifted(program: Program) -> tuple[Program, tuple[float, ...]]:
     """The program with its numbers as arguments, so that other parameters need no other machine code."""
     numbers: list[float] = []
 
@@ -120,7 +122,7 @@ def _lifted(program: Program) -> tuple[Program, tuple[float, ...]]:
         return f"c{len(numbers) - 1}"
 
     def lift_line(line: Line) -> Line:
-        if line.operator == "pow" and line.arguments[1] in _POWERS:
+        if line.operator == "pow" and line.arguments[1] in POWERS:
             return line._replace(arguments=(lift(line.arguments[0]), line.arguments[1]))
         return line._replace(arguments=tuple(lift(a) for a in line.arguments))
 
@@ -129,7 +131,7 @@ def _lifted(program: Program) -> tuple[Program, tuple[float, ...]]:
     return Program((*program.inputs, *(f"c{k}" for k in range(len(numbers)))), lines, outputs), tuple(numbers)
 
 
-def _numbers(program: Program) -> list[str]:
+def numbers_of(program: Program) -> list[str]:
     return [name for name in program.inputs if name.startswith("c")]
 
 
@@ -196,7 +198,7 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
 
 def _inner(name: str, rows: list[str], program: Program, written: list[str], sums: Sequence[str] = ()) -> str:
     """One time step of a block of neurons."""
-    arguments = ", ".join([*(f"{n}_" for n in rows), *_numbers(program)])
+    arguments = ", ".join([*(f"{n}_" for n in rows), *numbers_of(program)])
     lines = "\n".join(f"        {line}" for line in _body(program, written, sums))
     return f"""
 
@@ -212,11 +214,11 @@ def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str
     used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
     rows = [name for name in program.inputs if name in used and not name.startswith("c")]
     lines = [f"{name} = {name}_[j]" for name in rows]
-    lines += [f"{line.name} = {_expression(line)}" for line in program.lines]
+    lines += [f"{line.name} = {expression(line)}" for line in program.lines]
     for target, value in zip(written, program.outputs, strict=False):
-        lines.append(f"{target}_[j] = {_literal(value)}")
+        lines.append(f"{target}_[j] = {literal(value)}")
     for target, value in zip(sums, program.outputs[len(written) :], strict=True):
-        lines.append(f"{target}_[j] += {_literal(value)}")
+        lines.append(f"{target}_[j] += {literal(value)}")
     return lines
 
 
@@ -235,7 +237,7 @@ def _loop(
         steps: lines of a time step; a list among them is what the neurons' own step is given.
         begin, after: lines before the first step of a block and after the last one.
     """
-    numbers = _numbers(program)
+    numbers = numbers_of(program)
     signature = ", ".join([*arguments, "start", "stop", "block", *numbers])
     lines = [f"_{name}({', '.join([*s, *numbers])})" if isinstance(s, list) else s for s in steps]
     inside = "\n".join(f"            {line}" for line in lines)
@@ -251,16 +253,16 @@ def {name}({signature}):
 """
 
 
-def _literal(value: Value) -> str:
+def literal(value: Value) -> str:
     return value if isinstance(value, str) else f"F({float(value)!r})".replace("F(inf)", "F(np.inf)")
 
 
-def _expression(line: Line) -> str:
-    arguments = [_literal(a) for a in line.arguments]
-    if line.operator == "pow":
-        exponent = line.arguments[1]
-        shape = _POWERS.get(exponent) if isinstance(exponent, int | float) else None
-        return (shape or "{0} ** {1}").format(*arguments)
-    if line.operator in _CALLED:
+def expression(line: Line, infix: dict[str, str] = INFIX, powers: dict[float, str] = POWERS) -> str:
+    """A line's right side, in the words of Numba unless others are given."""
+    arguments = [literal(a) for a in line.arguments]
+    exponent = line.arguments[1] if line.operator == "pow" else None
+    if isinstance(exponent, int | float) and exponent in powers:
+        return powers[exponent].format(*arguments)
+    if line.operator in CALLED:
         return f"{line.operator}({arguments[0]})"
-    return _INFIX[line.operator].format(*arguments)
+    return infix[line.operator].format(*arguments)

@@ -8,7 +8,9 @@ whole sequence.
 import functools
 import hashlib
 import importlib
+import importlib.util
 import itertools
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from torch import Tensor
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of
 from snnlib.engine.trace import Traced, trace, without_backward
 
-__all__ = ["Kernel", "attempt", "sort_parameters"]
+__all__ = ["Kernel", "attempt", "own", "sort_parameters", "still", "wide"]
 
 
 class Kernel(NamedTuple):
@@ -64,11 +66,11 @@ def attempt(
     tensors, learned, numbers = sort_parameters(p)
     dtype = integration_dtype(input.dtype)
     states = [torch.as_tensor(v, dtype=dtype, device=input.device) for v in state]
-    parameters = [getattr(p, name) for name in tensors]
+    parameters = [getattr(p, name).to(input.device) for name in tensors]
     wanted = [input, *states, *parameters, *weights]
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
-    key = (tensors, learned, dt, dtype, backward, bool(weights), backend)
+    key = (tensors, learned, dt, dtype, backward, bool(weights), backend, input.device.type)
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:
         return None, reason
@@ -104,20 +106,58 @@ def _compiled(
     backward: bool,
     recurrent: bool,
     backend: str,
+    device: str,
 ) -> tuple[str, str]:
     try:
+        _check(backend, device)
         traced = trace(step, numbers, tensors, learned, dt, dtype)
+        traced = traced if backward else without_backward(traced)
+        name = hashlib.sha256(repr((traced, dtype, recurrent, backend)).encode()).hexdigest()[:24]
+        # Numba and Triton take their time to import: not before a sequence is run
+        build = importlib.import_module(f"snnlib.engine.{backend}").build
+        with _LOCK:
+            if name not in _KERNELS:
+                _KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
     except UntraceableError as error:
         warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=6)
         return "", str(error)
-    traced = traced if backward else without_backward(traced)
-    name = hashlib.sha256(repr((traced, dtype, recurrent, backend)).encode()).hexdigest()[:24]
-    # Numba and Triton take their time to import: not before a sequence is run
-    build = importlib.import_module(f"snnlib.engine.{backend}").build
-    with _LOCK:
-        if name not in _KERNELS:
-            _KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
     return name, ""
+
+
+def _check(backend: str, device: str) -> None:
+    """Refuse a backend that cannot run on this type of device, or not here.
+
+    Raises:
+        UntraceableError: says what to do.
+    """
+    if backend == "gpu" and importlib.util.find_spec("triton") is None:
+        raise UntraceableError("its kernels need Triton, which is not installed (pip install triton)")
+    interpreted = backend == "gpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if device not in {"cpu": ("cpu",), "gpu": ("cuda", *(("cpu",) if interpreted else ()))}[backend]:
+        wanted = {"cpu": "on the CPU", "gpu": "on CUDA"}[backend]
+        raise UntraceableError(
+            f'backend="{backend}" takes tensors {wanted}, and the input is on {device}; '
+            'move it, or leave the choice to backend="auto"'
+        )
+
+
+# -- what backends do with their arguments -------------------------------------------------------------
+
+
+def still(input: Tensor) -> tuple[Tensor, int]:
+    """An input that stays the same over time as one row, and 0; another one as it is, and 1."""
+    moves = input.stride(0) != 0 or len(input) <= 1
+    return (input if moves else input[:1]).contiguous(), int(moves)
+
+
+def own(states: Sequence[Tensor]) -> list[Tensor]:
+    """Copies, which the loop writes to."""
+    return [value.clone(memory_format=torch.contiguous_format) for value in states]
+
+
+def wide(parameters: Sequence[Tensor], shape: torch.Size) -> list[Tensor]:
+    """One value for each neuron."""
+    return [value.expand(shape).contiguous() for value in parameters]
 
 
 # -- torch's side ----------------------------------------------------------------------------------------

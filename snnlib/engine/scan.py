@@ -23,7 +23,9 @@ from snnlib.engine.step import (
 
 __all__ = ["BACKENDS", "scan", "source"]
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "gpu")
+_FUSED = {"cpu": "cpu", "cuda": "gpu"}
+"""The backend for a type of device."""
 
 
 def scan(
@@ -60,9 +62,9 @@ def scan(
         dt: time step in s.
         recurrent_weights: ``[N, N]`` for ``input`` of shape ``[T, B, N]``.
         input_weights: beside recurrent ones, ``[N, M]`` for ``input`` of shape ``[T, B, M]``.
-        backend: "reference", a plain loop; "cpu", the same arithmetic fused into one compiled loop;
-            "auto", the fastest that can run this step here. Where a step cannot be fused, "auto" says so
-            once and takes the reference.
+        backend: "reference", a plain loop; "cpu" and "gpu", the same arithmetic fused into one compiled loop
+            for tensors on the CPU and on CUDA; "auto", the fastest that can run this step here. Where a
+            step cannot be fused, "auto" says so once and takes the reference.
         checkpoint_every: keep only the state every so many steps for the backward pass, and compute what lies
             between again, see :func:`snnlib.engine.checkpoint.in_chunks`. The input is kept; where a layer
             before this one made it, give the option to that which holds both.
@@ -72,7 +74,7 @@ def scan(
 
     Raises:
         ValueError: an argument has a wrong shape, type or value; the message names it and shows the value.
-        UntraceableError: ``backend="cpu"`` and the step cannot be fused.
+        UntraceableError: ``backend`` is "cpu" or "gpu", and the step cannot be fused or the input is elsewhere.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
@@ -101,7 +103,7 @@ def scan(
         done, reason = None, ""
         if backend != "reference":
             weights = [w for w in (recurrent_weights, input_weights) if w is not None]
-            done, reason = _fused(step, input, state, p, dt, [w.to(dtype) for w in weights])
+            done, reason = _fused(backend, step, input, state, p, dt, [w.to(dtype) for w in weights])
         if done is None and backend not in ("auto", "reference"):
             raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
         if done is None:
@@ -115,7 +117,7 @@ def scan(
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:
     """Whether a fused loop may multiply with the input weights itself: in the precision of the state."""
     device = input.device.type
-    if backend == "reference" or device not in ("cpu", "cuda") or torch.is_autocast_enabled(device):
+    if backend == "reference" or device not in _FUSED or torch.is_autocast_enabled(device):
         return False
     return input.dtype == input_weights.dtype == integration_dtype(input.dtype)
 
@@ -139,9 +141,14 @@ def _check_weights(recurrent: Tensor | None, inward: Tensor | None, input: Tenso
 
 
 def source(
-    step: Step, p: Any = None, dt: float = 0.001, dtype: torch.dtype = torch.float32, recurrent: bool = False
+    step: Step,
+    p: Any = None,
+    dt: float = 0.001,
+    dtype: torch.dtype = torch.float32,
+    recurrent: bool = False,
+    backend: str = "cpu",
 ) -> str:
-    """The source of the fused loop that a step is made into on the CPU, to be read.
+    """The source of the fused loop that a step is made into, to be read.
 
     Parameters:
         step: the neuron's step.
@@ -149,30 +156,37 @@ def source(
         dt: time step in s.
         dtype: of its state.
         recurrent: whether its output returns through recurrent weights.
+        backend: "cpu" for Numba's source, "gpu" for Triton's.
 
     Raises:
+        ValueError: ``backend`` is another.
         UntraceableError: the step cannot be fused.
     """
-    from snnlib.engine import emit, fused, trace
+    from snnlib.engine import emit, emit_triton, fused, trace
 
+    emitters = {"cpu": emit.emit, "gpu": emit_triton.emit}
+    if backend not in emitters:
+        raise ValueError(f"backend must be one of {sorted(emitters)}, got {backend!r}")
     p = default_parameters(step) if p is None else p
     tensors, learned, _ = fused.sort_parameters(p)
     traced = trace.trace(step, p, tensors, learned, dt, dtype)
-    return emit.emit(traced, name_of(step), dtype, recurrent).text
+    return emitters[backend](traced, name_of(step), dtype, recurrent).text
 
 
 def _fused(
-    step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]
+    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]
 ) -> tuple[tuple[Tensor, Any] | None, str]:
     """Output and state by a fused loop, or None and the reason why there is none here."""
     from snnlib.engine import fused  # half a second: not before a sequence is run
 
-    device = input.device.type
-    if device != "cpu":
-        return None, f"there is no fused loop for {device} yet"
+    if backend == "auto":
+        device = input.device.type
+        if device not in _FUSED:
+            return None, f"there is no fused loop for {device}"
+        backend = _FUSED[device]
     if not torch.compiler.is_compiling() and any(
         isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
         for value in (input, *state, *(p or ()), *weights)
     ):
         return None, "torch.func transforms its inputs"
-    return fused.attempt("cpu", step, input, state, p, dt, weights)
+    return fused.attempt(backend, step, input, state, p, dt, weights)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import scan
-from snnlib.engine.scan import BACKENDS
 from snnlib.engine.step import recurrent_state_type
 from snnlib.functional import (
     LIFFeedForwardState,
@@ -21,6 +20,7 @@ from snnlib.functional import (
     li_feed_forward_step,
     lif_feed_forward_step,
 )
+from tests.engine.equality import FUSED_BACKENDS, device_of, moved
 from tests.neurons import (
     NEURONS,
     draw_input,
@@ -99,17 +99,12 @@ def test_scan_is_a_loop(neuron, shape, steps):
     same(scan(neuron.step, x, state, p, dt=DT), loop(neuron.step, x, state, p, DT), **tolerance)
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", ["auto", "reference", *FUSED_BACKENDS])
 def test_every_backend_by_its_name(backend):
-    if backend == "gpu" and not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     p, state, x = case(LIF, 2, dtype=torch.float32)
     wanted = loop(LIF.step, x, state, p, DT)
-    device = "cuda" if backend == "gpu" else "cpu"
-    moved = [
-        type(values)(*(getattr(v, "to", lambda _, v=v: v)(device) for v in values)) for values in (p, state)
-    ]
-    output, final = scan(LIF.step, x.to(device), moved[1], moved[0], dt=DT, backend=backend)
+    given = (moved(values, device_of(backend)) for values in (x, state, p))
+    output, final = scan(LIF.step, *given, dt=DT, backend=backend)
     same(output.cpu(), wanted[0])
     same(tuple(value.cpu() for value in final), tuple(wanted[1]), rtol=1e-6, atol=1e-6)
 

@@ -1,0 +1,65 @@
+"""Compiles kernels of LIF and LIFEx for an H100, which needs no GPU; Triton must not be interpreting.
+
+``python -m tests.engine.hopper`` prints how many multiplications each joins with an addition.
+"""
+
+import json
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from snnlib.engine import emit_triton, gpu, trace
+from snnlib.engine.cache import load
+from snnlib.functional import LIFExParameters, LIFParameters, lif_ex_feed_forward_step, lif_feed_forward_step
+
+PROCESSORS = 132
+
+
+def module(step, p, dtype: torch.dtype, recurrent: bool):
+    learned = ("tau_mem_inv", "v_th")
+    given = p._replace(**dict.fromkeys(learned))
+    traced = trace.trace(step, given, learned, learned, 0.001, dtype)
+    return load(emit_triton.emit(traced, step.__name__, dtype, recurrent).text, f"triton-{triton.__version__}")
+
+
+def assembled(loops: Any, way: str, shape: tuple[int, ...], recurrent: bool, dtype: torch.dtype) -> str:
+    """The kernel that would be launched, in PTX, after it went to machine code as well."""
+    form = gpu.plan(torch.Size(shape), recurrent, dtype, PROCESSORS)
+    kernel = getattr(loops, f"{way}_tiled" if form.tiled else way)
+    integers, number = ("samples", "size", "steps", "moves", "row"), f"*fp{dtype.itemsize * 8}"
+    signature = {
+        name: "constexpr" if name in form.constants else "i32" if name in integers else number
+        for name in kernel.arg_names
+    }
+    code = triton.compile(
+        ASTSource(fn=kernel, signature=signature, constexprs=form.constants),
+        target=GPUTarget("cuda", 90, 32),
+        options=form.options,
+    )
+    assert len(code.asm["cubin"]) > 0
+    return str(code.asm["ptx"])
+
+
+def main() -> None:
+    single, double = torch.float32, torch.float64
+    lif, lif_ex = (lif_feed_forward_step, LIFParameters()), (lif_ex_feed_forward_step, LIFExParameters())
+    plain, heard = (module(*lif, single, recurrent) for recurrent in (False, True))
+    exponential, long = module(*lif_ex, single, False), module(*lif, double, True)
+    found = {}
+    for way in ("forward", "backward"):
+        found[way] = assembled(plain, way, (100, 16, 512), False, single)
+        found[f"{way}, large"] = assembled(plain, way, (100, 1024, 512), False, single)
+        found[f"{way} with exp"] = assembled(exponential, way, (100, 16, 512), False, single)
+        found[f"{way} recurrent"] = assembled(heard, way, (100, 64, 128), True, single)
+        found[f"{way} recurrent, float64"] = assembled(long, way, (100, 64, 33), True, double)
+        found[f"{way} tiled"] = assembled(heard, way, (100, 64, 300), True, single)
+        found[f"{way} tiled, large"] = assembled(heard, way, (100, 2048, 300), True, single)
+        found[f"{way} tiled, float64"] = assembled(long, way, (100, 64, 300), True, double)
+    print(json.dumps({name: ptx.count("fma.rn") for name, ptx in found.items()}))
+
+
+if __name__ == "__main__":
+    main()

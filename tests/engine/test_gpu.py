@@ -1,0 +1,124 @@
+"""The GPU's kernels: what they refuse, recurrent layers in both forms, and machine code for a Hopper GPU.
+
+What they compute is compared with the reference in test_fused.py: on a GPU, or in Triton's interpreter.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from snnlib import LIFParameters, lif_feed_forward_step
+from snnlib.engine import fused, scan, source
+from snnlib.engine.step import UntraceableError
+from tests.engine.equality import assert_equal, device_of, moved, needs_triton, recurrent_case
+from tests.neurons import draw_parameters, generator
+
+pytestmark = [needs_triton, pytest.mark.usefixtures("poisoned_memory")]
+
+
+@pytest.fixture
+def nothing_compiled():
+    """What cannot be fused is remembered with its reason: not here."""
+    fused._compiled.cache_clear()
+    yield
+    fused._compiled.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore:.*plain loop")
+@pytest.mark.usefixtures("nothing_compiled")
+def test_tensors_on_the_cpu_need_the_interpreter(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(UntraceableError, match=r"takes tensors on CUDA, and the input is on cpu; move it"):
+        scan(lif_feed_forward_step, torch.ones(3, 2, 2), backend="gpu")
+
+
+@pytest.mark.filterwarnings("ignore:.*plain loop")
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_tensors_elsewhere_are_refused_where_a_backend_is_named(backend: str):
+    x = torch.ones(3, 2, 2, device="meta")
+    with pytest.raises(UntraceableError, match=r"and the input is on meta; move it"):
+        scan(lif_feed_forward_step, x, backend=backend)
+    assert scan(lif_feed_forward_step, x)[0].shape == x.shape
+
+
+@pytest.mark.filterwarnings("ignore:.*plain loop")
+@pytest.mark.usefixtures("nothing_compiled")
+def test_without_triton_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UntraceableError, match="Triton, which is not installed"):
+        scan(lif_feed_forward_step, torch.ones(3, 2, 2), backend="gpu")
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_what_a_backend_refuses_to_build_runs_in_the_plain_loop(monkeypatch: pytest.MonkeyPatch):
+    from snnlib.engine import cpu
+
+    def build(*_):
+        raise UntraceableError("not today")
+
+    monkeypatch.setattr(cpu, "build", build)
+    monkeypatch.setattr(fused, "_KERNELS", {})
+    x = torch.ones(3, 2, 2)
+    with pytest.warns(UserWarning, match="runs in the plain loop, it cannot be fused: not today"):
+        output, _ = scan(lif_feed_forward_step, x)
+    assert torch.equal(output, scan(lif_feed_forward_step, x, backend="reference")[0])
+
+
+def test_the_source_can_be_read():
+    text = source(lif_feed_forward_step, LIFParameters(), backend="gpu", recurrent=True)
+    names = re.findall(r"^def (\w+)", text, flags=re.MULTILINE)
+    assert names == ["F", "_forward", "forward", "forward_tiled", "_backward", "backward", "backward_tiled"]
+    with pytest.raises(ValueError, match="got 'tpu'"):
+        source(lif_feed_forward_step, backend="tpu")
+
+
+@pytest.mark.parametrize("shape", [(30, 2, 3), (12, 3, 20), (6, 2, 128), (6, 2, 130), (4, 9, 150)], ids=str)
+def test_recurrent_spikes_in_float32(shape: tuple[int, ...]):
+    """The sums over weights go in another order than the reference's: no spike is so near to the threshold."""
+    neuron, *values = recurrent_case(shape, torch.float32)
+    x, state, weights = (moved(value, device_of("gpu")) for value in values)
+    output = assert_equal("gpu", neuron, x, state, LIFParameters(), recurrent_weights=weights)[0]
+    assert 0 < float(output.detach().mean()) < 1
+    options = {"recurrent_weights": weights, "backend": "reference"}
+    plain, _ = scan(neuron.step, x, state, LIFParameters(), **options)
+    assert int((plain != output).sum()) == 0
+
+
+def test_recurrent_layers_of_many_samples():
+    """Where the weights do not fit into registers, a program takes 4 samples, or 16 of many."""
+    neuron, x, state, weights = recurrent_case((3, 21, 130), torch.float64)
+    p = draw_parameters(neuron, generator(3), (130,))
+    assert_equal("gpu", neuron, x, state, p, recurrent_weights=weights)
+
+
+def test_a_constant_input_into_recurrent_weights():
+    neuron, *values = recurrent_case((9, 2, 5), torch.float64)
+    x, state, weights = (moved(value, device_of("gpu")) for value in values)
+    still = x[:1].expand(9, 2, 5)
+    got, wanted = (
+        scan(neuron.step, still, state, LIFParameters(), recurrent_weights=weights, backend=backend)[0]
+        for backend in ("gpu", "reference")
+    )
+    assert torch.equal(got, wanted)
+
+
+def test_kernels_compile_for_a_hopper_gpu():
+    """Down to machine code. No product is joined with a sum, but within exp and in products of matrices."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.hopper"],
+        env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    joined = json.loads(done.stdout)
+    assert len(joined) == 16
+    for name in ("forward", "forward, large", "forward recurrent"):
+        assert joined[name] == joined[name.replace("forward", "backward")] == 0
+    assert joined["forward with exp"] > 0
