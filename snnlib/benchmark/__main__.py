@@ -51,6 +51,12 @@ _INTEGERS: dict[str, tuple[Any, str]] = {
 }
 for _name, (_number, _help) in _INTEGERS.items():
     flags.DEFINE_integer(_name, _number, _help, lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "keep_memory",
+    False,
+    "Every row's process, peers too, keeps the memory that it frees, as tasks do (snnlib.engine.keep_memory).",
+    flag_values=FLAGS,
+)
 flags.DEFINE_float("seconds", 5.0, "Seconds of a row's passes at least.", lower_bound=0.0, flag_values=FLAGS)
 flags.register_validator("seconds", math.isfinite, "must be finite", flag_values=FLAGS)
 
@@ -111,7 +117,7 @@ def _need_matplotlib() -> None:
 
 def _measure_all(folder: Path, device: str) -> list[Result]:
     """Run every table, and write what there is after each."""
-    names = ("threads", "seed", "repeats", "warmup", "seconds")
+    names = ("threads", "seed", "repeats", "warmup", "seconds", "keep_memory")
     common = {"device": device, **{name: FLAGS[name].value for name in names}}
     size = (FLAGS.seq_length, FLAGS.batch_size, FLAGS.features)
     machine = report.machine(device, FLAGS.threads)

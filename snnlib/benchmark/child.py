@@ -10,6 +10,7 @@ import torch
 from snnlib.benchmark import gate, measure
 from snnlib.benchmark.peers import NotOfferedError
 from snnlib.benchmark.workloads import Spec
+from snnlib.engine.memory import keep_memory
 from snnlib.engine.step import UntraceableError
 
 __all__ = ["PREFIX", "main"]
@@ -20,6 +21,8 @@ PREFIX = "row: "
 
 def main(spec: Spec) -> dict[str, Any]:
     """The figures of a row, or the ``reason`` why there are none."""
+    if spec.keep_memory:
+        keep_memory()
     if spec.threads:
         torch.set_num_threads(spec.threads)
     try:

@@ -50,6 +50,7 @@ class Spec(NamedTuple):
     repeats: int = 10
     warmup: int = 2
     seconds: float = 5.0
+    keep_memory: bool = False
 
     @property
     def backend(self) -> str:

@@ -15,7 +15,7 @@ from snnlib.benchmark import child, gate, measure, peers, report
 from snnlib.benchmark.__main__ import FLAGS
 from snnlib.benchmark.cases import build
 from snnlib.benchmark.workloads import PEERS, WORKLOADS, Spec, tables
-from snnlib.engine import cpu
+from snnlib.engine import fused
 from snnlib.task import _flags
 
 ROOT = Path(__file__).parents[2]
@@ -94,12 +94,12 @@ def test_rows_without_figures_say_why(tmp_path: Path):
     (first / "norse.py").write_text("raise ModuleNotFoundError(\"No module named 'norse'\")")
     (first / "snntorch.py").write_text("import os; os._exit(7)")
     (first / "sitecustomize.py").write_text(
-        "from snnlib.engine import cpu\n"
-        "right = cpu.run\n"
-        "def run(*arguments):\n"
-        "    output, state = right(*arguments)\n"
-        "    return 1 - output, state\n"
-        "cpu.run = run\n"
+        "from snnlib.engine import fused\n"
+        "right = fused.attempt\n"
+        "def attempt(*arguments):\n"
+        "    (output, state), reason = right(*arguments)\n"
+        "    return (1 - output, state), reason\n"
+        "fused.attempt = attempt\n"
     )
     flags = (*TINY, "--workloads=lif", "--peers=snntorch,norse,snnlib-cpu", "--noplot")
     done = run(*flags, cwd=tmp_path, first=first)
@@ -139,23 +139,23 @@ def test_the_gate_knows_every_neuron(neuron: str):
     ],
 )
 def test_the_gate_refuses_what_differs(monkeypatch: pytest.MonkeyPatch, wrong: Any, words: str):
-    right = cpu.run
-    monkeypatch.setattr(cpu, "run", lambda *arguments: wrong(*right(*arguments)))
+    right = fused.attempt
+    monkeypatch.setattr(fused, "attempt", lambda *arguments: (wrong(*right(*arguments)[0]), ""))
     assert words in gate.check(spec())["refused"]
 
 
 def test_one_flip_in_float32_is_counted_and_not_refused(monkeypatch: pytest.MonkeyPatch):
-    right = cpu.run
+    right = fused.attempt
 
     def flip(*arguments: Any) -> Any:
-        output, state = right(*arguments)
+        (output, state), _ = right(*arguments)
         if output.dtype == torch.float32:
             mask = torch.zeros_like(output)
             mask.flatten()[0] = 1.0
             output = output + mask * (1 - 2 * output)
-        return output, state
+        return (output, state), ""
 
-    monkeypatch.setattr(cpu, "run", flip)
+    monkeypatch.setattr(fused, "attempt", flip)
     found = gate.check(spec(seq_length=64, features=128))
     assert found["refused"] == ""
     assert 1 <= found["flips"] <= 2
@@ -164,7 +164,7 @@ def test_one_flip_in_float32_is_counted_and_not_refused(monkeypatch: pytest.Monk
 def test_what_cannot_run_says_so(monkeypatch: pytest.MonkeyPatch):
     found = child.main(spec(peer="sinabs", net="conv"))
     assert found == {"reason": "the net of this workload is Norse's; nobody else has it"}
-    monkeypatch.setattr(cpu, "prepare", lambda *_: ("", "it may not"))
+    monkeypatch.setattr(fused, "attempt", lambda *_: (None, "it may not"))
     assert child.main(spec(measure="gate"))["reason"] == "lif_feed_forward_step cannot be fused: it may not"
 
 
