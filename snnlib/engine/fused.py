@@ -218,6 +218,7 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # nobody needs zeros of the size of what is saved
     input, states, parameters, weights, ctx.name = inputs
     traced = _KERNELS[ctx.name].traced
     ctx.states, ctx.weights, ctx.sizes = len(states), len(weights), [value.shape for value in parameters]
@@ -228,15 +229,20 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     saved = output[1 + len(states) :]
     kept = [output[0], *saved] if traced.uses_output and not weights else saved
     ctx.kept, ctx.recurrent = len(kept), len(recurrent)
+    ctx.shapes = [value.shape for value in output[: 1 + len(states)]]
     ctx.save_for_backward(*kept, *recurrent, *parameters)
 
 
-def _differentiate(ctx: Any, gradients: list[Tensor]) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     tensors = iter(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
     kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
-    finals = gradients[1 : 1 + ctx.states]
+    known = next(value for value in gradients if value is not None)
+    gradient, *finals = (
+        known.new_zeros(shape) if value is None else value
+        for value, shape in zip(gradients, ctx.shapes, strict=False)
+    )
     given, *rest = torch.ops.snnlib.fused_backward(
-        gradients[0], finals, kept, list(tensors), recurrent, ctx.asked, ctx.name
+        gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name
     )
     sums: list[Tensor | None] = [None] * len(ctx.sizes)
     for index, value in zip(ctx.learned, rest[ctx.states :], strict=False):

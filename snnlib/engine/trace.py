@@ -127,7 +127,8 @@ def trace(
             raise UntraceableError(_brief(error)) from error
         return _lines(graph, (*names, *tangents), dtype)
 
-    with _LOCK:
+    # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
+    with _LOCK, torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value):
         lines, results = traced(3)
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")
@@ -216,8 +217,11 @@ def _translate(
         if factor != 1:
             raise UntraceableError(f"{target} with alpha={factor}")
         return ("add" if name == "add" else "sub"), (a, b)
-    if name == "clamp" and len(args) == 3 and None not in args:
-        return name, tuple(args)
+    if name == "clamp" and not node.kwargs:
+        value, low, high = [*args, None][:3]
+        if low is None or high is None:
+            return ("minimum", (value, high)) if low is None else ("maximum", (value, low))
+        return name, (value, low, high)
     if name == "masked_fill":
         return "where", (args[1], args[2], args[0])
     if name == "sgn":
