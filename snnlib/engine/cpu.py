@@ -47,11 +47,10 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
     module = load(made.text, f"numba-{numba.__version__}")
     numbers = [tuple(map(_NUMBER[dtype], values)) for values in (made.forward_numbers, made.backward_numbers)]
     forward, backward = (_forward_recurrent, _backward_recurrent) if recurrent else (_forward, _backward)
-    learned = len(traced.backward.outputs) - len(traced.forward.outputs) + len(traced.saved)
     return Kernel(
         traced,
         functools.partial(forward, module.forward, numbers[0], len(traced.saved)),
-        functools.partial(backward, module.backward, numbers[1], learned),
+        functools.partial(backward, module.backward, numbers[1], traced.learned),
     )
 
 
@@ -187,7 +186,7 @@ def _backward_recurrent(
     shape, dtype, size = gradient.shape[1:], gradient.dtype, gradient.shape[-1]
     weighted = len(recurrent) > 3
     given = _empty(input.shape if asked[0] else (0, *input.shape[1:]), dtype)
-    states, g_first = own(finals[1:]), finals[0].clone(memory_format=torch.contiguous_format)
+    g_first, *states = own(finals)
     sums = [torch.zeros(shape, dtype=dtype) for _ in range(learned)]
     x, moves = still(input)
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept, given))]

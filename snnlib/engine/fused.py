@@ -210,8 +210,7 @@ def _(
     asked: Sequence[bool],
     name: str,
 ) -> list[Tensor]:
-    traced = _KERNELS[name].traced
-    learned = len(traced.backward.outputs) - len(traced.forward.outputs) + len(traced.saved)
+    learned = _KERNELS[name].traced.learned
     input, weights = (recurrent[4:] or [gradient])[0], [*recurrent[:1], *(recurrent[3:4] or recurrent[:1])]
     rows = [gradient.new_empty(gradient.shape[1:]) for _ in range(len(finals) + learned)]
     return [input.new_empty(input.shape if asked[0] else (0,)), *rows, *(w.new_empty(w.shape) for w in weights)]

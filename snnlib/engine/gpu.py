@@ -52,10 +52,10 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
 
     forward = direction("forward", made.forward_numbers)
     backward = direction("backward", made.backward_numbers)
-    saved = len(traced.saved)
-    learned = len(traced.backward.outputs) - len(traced.forward.outputs) + saved
     return Kernel(
-        traced, functools.partial(_forward, forward, saved), functools.partial(_backward, backward, learned)
+        traced,
+        functools.partial(_forward, forward, len(traced.saved)),
+        functools.partial(_backward, backward, traced.learned),
     )
 
 

@@ -52,6 +52,11 @@ class Traced(NamedTuple):
     saved: tuple[str, ...]
     uses_output: bool
 
+    @property
+    def learned(self) -> int:
+        """How many parameters the backward program gives gradients for."""
+        return len(self.backward.outputs) - len(self.forward.outputs) + len(self.saved)
+
 
 _LOCK = threading.Lock()
 

@@ -258,7 +258,6 @@ class RecurrentLayer(_Recurrent):
         self.backend, self.checkpoint_every = backend, checkpoint_every
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        check_input(input[:1])
         return in_chunks(self._run, input, state, self.checkpoint_every)
 
     def _run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
