@@ -1,6 +1,7 @@
 """What a run prints and keeps: tables, their Markdown, a figure, and what the machine is."""
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ _PACKAGES = (
     *("snnlib", "torch", "numpy", "numba", "triton"),
     *("norse", "snntorch", "spikingjelly", "sinabs"),
 )
+
+_FAR = 50
+"""The ratio of the longest bar to the shortest from which an axis is logarithmic."""
 
 Row = dict[str, Any]
 
@@ -203,6 +207,12 @@ def _panel(axis: Any, table: Table, rows: Sequence[Row]) -> None:
         axis.barh(places, values, 0.4, xerr=spread, label=label)
     axis.set_yticks(range(len(rows)), [row["row"] for row in rows])
     axis.invert_yaxis()
-    axis.set(title=table.title, xlabel=unit, xscale="linear" if table.measure == "memory" else "log")
+    axis.set(title=table.title, xlabel=unit)
+    lengths = [bar.get_width() for bar in axis.patches]
+    if 0 < _FAR * min(lengths) < max(lengths):
+        # bars begin at a power of ten, and only such numbers stand at the axis
+        axis.set(xscale="log", xlim=(10.0 ** math.floor(math.log10(min(lengths))), None))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize="small")
