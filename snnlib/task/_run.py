@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import math
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from absl import flags
-from torch import nn
+from torch import Tensor, nn
 
 from snnlib.dataset.images import DataError
 from snnlib.engine.memory import keep_memory
@@ -25,6 +26,7 @@ __all__ = [
     "Run",
     "RunError",
     "device",
+    "finite",
     "launch",
     "new_folder",
     "optimizer",
@@ -104,6 +106,8 @@ class Run:
         self.flags = values
         self.task = task
         self.resumed: dict[str, Any] | None = None
+        self._at: dict[str, Any] = {}
+        self._parts: dict[str, Any] = {}
         self._signal = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
@@ -170,12 +174,38 @@ class Run:
         """What :meth:`log` wrote so far."""
         return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
 
-    def save(self, name: str, step: int, **state: Any) -> None:
-        """Write a checkpoint: ``state``, the step, and every random state."""
-        whole = {"task": self.task, "step": step, "random": _random_state(), **state}
+    def track(self, at: dict[str, Any], **parts: Any) -> dict[str, Any]:
+        """Name what checkpoints hold; after ``--resume`` set it to what it was, every random state too.
+
+        Parameters:
+            at: where the run stands, plain values and tensors; changed in place as the run goes on.
+            parts: what has a ``state_dict``: the net, the optimiser, ...
+
+        Returns:
+            ``at``, or what it was in the checkpoint.
+        """
+        self._at, self._parts = at, parts
+        if self.resumed:
+            self.load_into(self.resumed, **parts)
+            self._at = self.resumed["at"]
+            self.restore_random()
+        return self._at
+
+    def save(self, step: int, name: str = "last.pt") -> None:
+        """Write a checkpoint: what :meth:`track` named, the step, and every random state."""
+        states = {part: held.state_dict() for part, held in self._parts.items()}
+        whole = {"task": self.task, "step": step, "random": _random_state(), "at": self._at, **states}
         buffer = io.BytesIO()
         torch.save(whole, buffer)
         write(self.folder / name, buffer.getvalue())
+
+    def pause(self, step: int, due: bool = False) -> None:
+        """Between two steps: write ``last.pt`` where it is ``due``; save and leave after Ctrl-C or SIGTERM."""
+        if due or self._signal:
+            self.save(step)
+        if self._signal:
+            self.close()
+            raise Interrupted(self._signal)
 
     def restore_random(self) -> None:
         """Set every random state to what it was when the checkpoint was written."""
@@ -211,21 +241,19 @@ class Run:
 
         return tqdm(steps, label, leave=False)  # type: ignore[no-any-return]
 
-    @property
-    def stopping(self) -> bool:
-        """Whether Ctrl-C or SIGTERM arrived: save, then call :meth:`stop`."""
-        return self._signal != 0
-
-    def stop(self) -> None:
-        """Leave the run after it was saved."""
-        self.close()
-        raise Interrupted(self._signal)
-
     def close(self) -> None:
         self._metrics.close()
         if self._events is not None:
             self._events.close()
         os.close(self._lock)
+
+
+def finite(loss: Tensor, where: str) -> float:
+    """The loss as a number; ends the run where it is none."""
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise RunError(f"the loss is {value} in {where}")
+    return value
 
 
 def device(values: flags.FlagValues) -> torch.device:

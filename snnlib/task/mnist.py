@@ -9,7 +9,6 @@ one with the best accuracy on validation images, which were set aside from the t
 Without --epochs and --batch_size, digits takes 40 and 64, other images 10 and 128.
 """
 
-import math
 import time
 from typing import Any
 
@@ -151,17 +150,12 @@ def train(run: _run.Run) -> dict[str, Any]:
     batches = -(-len(data.y_train) // FLAGS.batch_size)
     rate = _run.schedule(optim, FLAGS.epochs * batches)
     # where the run stands: saved with every checkpoint, so that a resumed run goes on in the middle of an epoch
-    at: dict[str, Any] = {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0}
-    if run.resumed:
-        run.load_into(run.resumed, net=net, optimizer=optim, schedule=rate)
-        at = run.resumed["at"]
-        run.restore_random()
-
-    def save(name: str = "last.pt") -> None:
-        step = at["epoch"] * batches + at["batch"]
-        states = {"net": net.state_dict(), "optimizer": optim.state_dict(), "schedule": rate.state_dict()}
-        run.save(name, step, at=at, **states)
-
+    at = run.track(
+        {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0},
+        net=net,
+        optimizer=optim,
+        schedule=rate,
+    )
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
         if at["order"] is None:
@@ -176,15 +170,10 @@ def train(run: _run.Run) -> dict[str, Any]:
                 nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
             optim.step()
             rate.step()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise _run.RunError(f"the loss is {value} in epoch {at['epoch'] + 1}, batch {batch + 1}")
-            at["loss"] += value * len(index)
+            at["loss"] += _run.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * len(index)
             at["batch"] = batch + 1
-            if run.stopping or (FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0):
-                save()
-            if run.stopping:
-                run.stop()
+            due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
+            run.pause(at["epoch"] * batches + at["batch"], due)
         figures = {
             "train_loss": at["loss"] / len(data.y_train),
             "valid_accuracy": accuracy(net, data, data.x_valid, data.y_valid),
@@ -192,11 +181,12 @@ def train(run: _run.Run) -> dict[str, Any]:
         }
         at |= {"epoch": at["epoch"] + 1, "batch": 0, "loss": 0.0, "order": None}
         seconds = time.perf_counter() - started
-        run.log(at["epoch"] * batches, epoch=at["epoch"], **figures, epoch_seconds=seconds)
+        step = at["epoch"] * batches
+        run.log(step, epoch=at["epoch"], **figures, epoch_seconds=seconds)
         if figures["valid_accuracy"] >= at["best"]:  # of equals the later, which has learned longer
             at["best"] = figures["valid_accuracy"]
-            save("best.pt")
-        save()
+            run.save(step, "best.pt")
+        run.save(step)
     return report(run, net, data)
 
 
