@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise ImportError("figures need matplotlib: pip install 'snnlib[tasks]' (or --noplot)") from error
 
-__all__ = ["curves", "image_response"]
+__all__ = ["curves", "image_response", "learned_weights"]
 
 
 def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> None:
@@ -92,3 +92,38 @@ def _outputs(net: nn.Module, sequence: Tensor) -> list[Tensor]:
     for hook in hooks:
         hook.remove()
     return traces
+
+
+def learned_weights(
+    path: Path, metrics: list[dict[str, float]], before: Tensor, after: Tensor, subsets: Tensor
+) -> None:
+    """Draw the weights of one episode before and after it, and how probable the right answer became in training.
+
+    Parameters:
+        path: the PNG to write.
+        metrics: lines with ``epoch``, ``train_probability`` and ``valid_probability``.
+        before, after: weights ``[N, M]``; the neurons of a class lie side by side.
+        subsets: which channels are correlated in either class, bool ``[2, M]``.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    order = (subsets[0].int() * 2 + subsets[1].int()).argsort(descending=True, stable=True).cpu()
+    size, largest = int(subsets[0].sum()), float(after.max())
+    for axis, weights, title in zip(axes, (before, after), ("before", "after"), strict=False):
+        picture = weights.cpu()[:, order]
+        shown = axis.imshow(picture, aspect="auto", cmap="viridis", vmin=0, vmax=largest, interpolation="nearest")
+        axis.axhline(len(weights) / 2 - 0.5, color="white", linewidth=1)
+        for edge in (size, 2 * size):
+            axis.axvline(edge - 0.5, color="white", linewidth=1)
+        axis.set(title=f"weights {title} the lessons", xlabel="channel: of class 0, of class 1, others")
+    axes[0].set(ylabel="neuron")
+    figure.colorbar(shown, ax=axes[1])
+    for name in ("train_probability", "valid_probability"):
+        x, y = [line["epoch"] for line in metrics], [line[name] for line in metrics]
+        axes[2].plot(x, y, marker=".", label=name.removesuffix("_probability"))
+    axes[2].axhline(0.5, color="gray", linestyle=":", label="chance")
+    axes[2].set(xlabel="epoch", ylabel="probability of the right answer", ylim=(0.4, 1.01))
+    axes[2].xaxis.get_major_locator().set_params(integer=True)
+    axes[2].spines[["top", "right"]].set_visible(False)
+    axes[2].legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
