@@ -113,4 +113,4 @@ def correlated_spikes(
 
 def without_timing(spikes: Tensor, generator: Generator | None = None) -> Tensor:
     """The same number of spikes in each train ``spikes[:, b, m]``, at random times: its rate alone."""
-    return spikes.gather(0, torch.rand(spikes.shape, generator=generator).argsort(0))
+    return spikes.gather(0, torch.rand(spikes.shape, generator=generator).argsort(0).to(spikes.device))

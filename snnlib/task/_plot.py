@@ -97,7 +97,7 @@ def _outputs(net: nn.Module, sequence: Tensor) -> list[Tensor]:
 def learned_weights(
     path: Path, metrics: list[dict[str, float]], before: Tensor, after: Tensor, subsets: Tensor
 ) -> None:
-    """Draw the weights of one episode before and after it, and how probable the right answer became in training.
+    """Draw the weights of one episode before and after it, and the probability of the right answer in training.
 
     Parameters:
         path: the PNG to write.
@@ -110,7 +110,7 @@ def learned_weights(
     size, largest = int(subsets[0].sum()), float(after.max())
     for axis, weights, title in zip(axes, (before, after), ("before", "after"), strict=False):
         picture = weights.cpu()[:, order]
-        shown = axis.imshow(picture, aspect="auto", cmap="viridis", vmin=0, vmax=largest, interpolation="nearest")
+        shown = axis.imshow(picture, aspect="auto", vmin=0, vmax=largest, interpolation="nearest")
         axis.axhline(len(weights) / 2 - 0.5, color="white", linewidth=1)
         for edge in (size, 2 * size):
             axis.axvline(edge - 0.5, color="white", linewidth=1)

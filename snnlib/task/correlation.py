@@ -1,22 +1,23 @@
-"""Correlation: a net tells two patterns apart by which of its inputs are correlated, with synapses that learn as it runs.
+"""Correlation: two patterns told apart by which inputs spike together, by synapses that learn as they run.
 
     python -m snnlib.task.correlation
     python -m snnlib.task.correlation --rule=stdp
     python -m snnlib.task.correlation --control=shuffled
 
 All channels are Poisson spikes of the same mean rate. In class 0 one random subset of channels tends to spike
-together, in class 1 another. An episode has new subsets and new weights: the net sees a sample of class 0 while a
-teacher's current lets one half of its neurons spike, and a sample of class 1 while it lets the other half.
-Meanwhile a local rule changes the weights: the change of a synapse depends on its own correlation sensor and its own
-weight, and a neuron keeps the sum of its weights. Then the weights stay, the teacher is silent, and the readout
-says of which class a third sample is. What training changes, by gradient through the whole episode, is the
-rule (four numbers, all 0 to begin with), the teacher, the size of the initial weights, and the readout.
+together, in class 1 another. An episode has new subsets and new weights: the net sees a sample of class 0 while
+a teacher's current lets one half of its neurons spike, then one of class 1 while it lets the other half.
+Meanwhile a local rule changes the weights: a change depends on the synapse's own correlation sensor and its own
+weight, and each neuron keeps the sum of its weights. Then the weights stay, the teacher is silent, and the
+readout says of which class a third sample is. What training changes, by gradient through the whole episode, is
+the rule (four numbers, all 0 to begin with), the teacher, the size of the initial weights, and the readout.
 
-Episodes that choose the epoch and episodes that are reported are drawn with seeds of their own.
+The episodes that choose the epoch and those that are reported have seeds of their own. The result also tells
+how the trained net does where the sensors of a neuron are exchanged, and where only the rates are left.
 """
 
-import math
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,9 +43,9 @@ CONTROLS = ["none", "shuffled", "rates"]
 FLAGS = _flags.shared(
     device="auto",
     seed=0,
-    epochs=12,
+    epochs=8,
     batch_size=32,
-    learning_rate=0.03,
+    learning_rate=0.01,
     weight_decay=0.0,
     clip_grad=1.0,
     optimizer="adam",
@@ -85,43 +86,46 @@ flags.DEFINE_integer("channels", 100, "Input channels.", lower_bound=2, flag_val
 flags.DEFINE_integer("subset", 30, "Channels that are correlated in a class.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float("poisson_rate", 40.0, "Mean rate of every channel, Hz.", lower_bound=0.0, flag_values=FLAGS)
 flags.DEFINE_float(
-    "correlation", 0.6, "Share of a correlated channel's steps that follow the subset.", 0.0, 1.0, flag_values=FLAGS
+    "correlation", 0.6, "Share of its steps in which a channel follows its subset.", 0.0, 1.0, flag_values=FLAGS
 )
-flags.DEFINE_integer("hidden_size", 8, "Plastic neurons, half for each class.", lower_bound=2, flag_values=FLAGS)
+flags.DEFINE_integer("hidden_size", 8, "Plastic neurons, half for each class.", 2, flag_values=FLAGS)
 flags.DEFINE_float(
     "initial_weight", 0.06, "Mean weight before an episode, to begin with.", lower_bound=0.0, flag_values=FLAGS
 )
-flags.DEFINE_float("plasticity", 0.1, "Learning rate of the local rule.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_float("plasticity", 0.2, "Learning rate of the local rule.", lower_bound=0.0, flag_values=FLAGS)
 flags.DEFINE_integer(
-    "update_every", 25, "Steps between two readings of the sensors (gradient).", lower_bound=1, flag_values=FLAGS
+    "update_every", 25, "Steps between two readings of the sensors, and scalings.", 1, flag_values=FLAGS
 )
 flags.DEFINE_float(
-    "tau_sensor_inv", 200.0, "Inverse time constant of sensors and STDP, 1/s.", lower_bound=0.0, flag_values=FLAGS
+    "tau_sensor_inv", 200.0, "Inverse time constant of sensors and STDP, 1/s.", 0.0, flag_values=FLAGS
 )
+for name in ("poisson_rate", "correlation", "initial_weight", "plasticity", "tau_sensor_inv"):
+    _flags.finite(name, FLAGS)
 for name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
     _flags.positive(name, FLAGS)
 
-
-def agree(names: tuple[str, ...], holds: Any, message: str) -> None:
-    flags.register_multi_flags_validator(names, holds, message, flag_values=FLAGS)
+FAST = {"epochs": 2, "episodes": 32, "test_episodes": 40}
 
 
-agree(("subset", "channels"), lambda f: 2 * f["subset"] <= f["channels"], "two subsets must fit into the channels")
-agree(("poisson_rate", "dt"), lambda f: f["poisson_rate"] * f["dt"] <= 1, "poisson_rate * dt must be at most 1")
-agree(
-    ("update_every", "seq_length"),
-    lambda f: f["update_every"] <= f["seq_length"],
-    "update_every must not exceed seq_length, or no weight ever changes",
-)
+def consistent(f: dict[str, Any]) -> bool:
+    if 2 * f["subset"] > f["channels"]:
+        raise flags.ValidationError(f"two subsets of {f['subset']} do not fit into {f['channels']} channels")
+    if f["poisson_rate"] * f["dt"] > 1:
+        raise flags.ValidationError(f"{f['poisson_rate']} Hz are more than a spike in a step of {f['dt']} s")
+    if f["update_every"] > f["seq_length"]:
+        raise flags.ValidationError(f"no weight changes in {f['seq_length']} steps, fewer than --update_every")
+    return True
+
+
+NAMES = ["subset", "channels", "poisson_rate", "dt", "update_every", "seq_length"]
+flags.register_multi_flags_validator(NAMES, consistent, flag_values=FLAGS)
 
 
 def defaults() -> None:
     """Shrink the run for ``--fast``, where the command line does not say otherwise."""
-    small = {"epochs": 2, "episodes": 32, "batch_size": 16, "test_episodes": 40, "seq_length": 50, "hidden_size": 4}
-    if FLAGS.fast:
-        for name, value in small.items():
-            if not FLAGS[name].present:
-                FLAGS[name].value = value
+    for name, value in FAST.items() if FLAGS.fast else ():
+        if not FLAGS[name].present:
+            FLAGS[name].value = value
 
 
 class PlasticNet(nn.Module):
@@ -145,7 +149,8 @@ class PlasticNet(nn.Module):
         with torch.no_grad():  # to begin with a neuron speaks for its class
             readout.weight.copy_(10.0 * (self.class_of == torch.arange(2).unsqueeze(1)))
             readout.bias.zero_()
-        self.answer = SequentialState(LIF(p, FLAGS.dt, backend=FLAGS.backend), readout, LI(dt=FLAGS.dt, backend=FLAGS.backend))
+        run = {"dt": FLAGS.dt, "backend": FLAGS.backend}
+        self.answer = SequentialState(LIF(p, **run), readout, LI(**run))
 
     def forward(self, episodes: Episodes, control: str) -> tuple[Tensor, Tensor, Tensor]:
         """Learn from the lessons, then answer: logits ``[B, 2]``, weights before and after ``[B, N, M]``."""
@@ -165,10 +170,10 @@ class PlasticNet(nn.Module):
         return voltage.mean(0), before, weights
 
     def learn(self, spikes: Tensor, sensed: Tensor, weights: Tensor, current: Tensor) -> Tensor:
-        """The weights after a lesson ``[T, B, M]``, of which the sensors see ``sensed`` (the same, but for a control)."""
+        """The weights after a lesson ``[T, B, M]``; the sensors see ``sensed``, the same but for a control."""
         total = weights.sum(2, keepdim=True)
         traces = STDPState(torch.zeros_like(spikes[0]), torch.zeros_like(weights[..., 0]))
-        sensors = CorrelationSensorState.initial(*weights.shape, device=weights.device)
+        sensors = CorrelationSensorState(*[torch.zeros_like(weights)] * 4)
         p = CorrelationSensorParameters(tau_c_inv=FLAGS.tau_sensor_inv, tau_ac_inv=FLAGS.tau_sensor_inv)
         state = None
         for step, (x, pre) in enumerate(zip(spikes, sensed, strict=True), start=1):
@@ -177,9 +182,9 @@ class PlasticNet(nn.Module):
                 weights, traces = stdp_step_linear(pre, post, weights, traces, stdp_parameters(), FLAGS.dt)
             else:
                 sensors = correlation_sensor_step(pre, post, sensors, p, FLAGS.dt)
-                rule = self.local_rule(weights)
+                change = partial(local_change, self.rule, weights)
                 weights = correlation_based_update(
-                    step, rule, weights, sensors, FLAGS.plasticity, FLAGS.update_every
+                    step, change, weights, sensors, FLAGS.plasticity, FLAGS.update_every
                 )
             if step % FLAGS.update_every == 0:
                 weights = weights.relu()
@@ -188,15 +193,12 @@ class PlasticNet(nn.Module):
                 sensors = sensors._replace(correlation_trace=clear, anti_correlation_trace=clear)
         return weights
 
-    def local_rule(self, weights: Tensor) -> Any:
-        """From all sensors to the change of every weight; a synapse sees its own sensor and weight alone."""
-        assert self.rule is not None
 
-        def change(sensors: Tensor) -> Tensor:
-            causal, anti_causal = sensors.view(2, *weights.shape)
-            return self.rule(torch.stack((causal, anti_causal, weights), -1))
-
-        return change
+def local_change(rule: nn.Module, weights: Tensor, sensors: Tensor) -> Tensor:
+    """The change of each weight ``[B, N, M]``, from the sensor of its own synapse and from itself."""
+    causal, anti_causal = sensors.view(2, *weights.shape)
+    change: Tensor = rule(torch.stack((causal, anti_causal, weights), -1))
+    return change
 
 
 def stdp_parameters() -> STDPParameters:
@@ -211,23 +213,23 @@ def draw(batch: int, device: torch.device) -> Episodes:
     return Episodes(*(part.to(device) for part in episodes))
 
 
-def right(logits: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
-    """Of every episode the probability of the right class, and whether it is the more probable one."""
-    return logits.detach().softmax(1).gather(1, answer.unsqueeze(1)).squeeze(1), logits.argmax(1) == answer
+def right(logits: Tensor, answer: Tensor) -> Tensor:
+    """The probability of the right class, added up over the episodes."""
+    return logits.detach().softmax(1).gather(1, answer.unsqueeze(1)).sum()
 
 
 @torch.no_grad()
-def evaluate(net: PlasticNet, episodes: int, seed: int, control: str, device: torch.device) -> tuple[float, float]:
+def evaluate(net: PlasticNet, count: int, seed: int, control: str, device: torch.device) -> tuple[float, float]:
     """Mean probability of the right class and accuracy on new episodes; leaves the random state as it was."""
-    probabilities, hits = [], []
+    probability, hits = 0.0, 0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for first in range(0, episodes, 250):
-            batch = draw(min(250, episodes - first), device)
-            probability, hit = right(net(batch, control)[0], batch.answer)
-            probabilities.append(probability)
-            hits.append(hit)
-    return float(torch.cat(probabilities).mean()), float(torch.cat(hits).float().mean())
+        for first in range(0, count, 250):
+            episodes = draw(min(250, count - first), device)
+            logits, _, _ = net(episodes, control)
+            probability += float(right(logits, episodes.answer))
+            hits += int((logits.argmax(1) == episodes.answer).sum())
+    return probability / count, hits / count
 
 
 def seeds() -> tuple[int, int]:
@@ -257,7 +259,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             rate.step()
             count = len(episodes.answer)
             at["loss"] += _run.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * count
-            at["probability"] += float(right(logits, episodes.answer)[0].sum())
+            at["probability"] += float(right(logits, episodes.answer))
             at["batch"] = batch + 1
             due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
             run.pause(at["epoch"] * batches + at["batch"], due)
@@ -284,7 +286,13 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device) -> dict[str, An
     chosen = next(m for m in run.metrics() if m["epoch"] == best["at"]["epoch"])
     tested = {c: evaluate(net, FLAGS.test_episodes, seeds()[1], c, device) for c in CONTROLS}
     if FLAGS.plot:
-        draw_figure(run, net, device)
+        from snnlib.task import _plot
+
+        with torch.no_grad():
+            episode = draw(1, device)
+            _, before, after = net(episode, FLAGS.control)
+        path = run.folder / "learning.png"
+        _plot.learned_weights(path, run.metrics(), before[0], after[0], episode.subsets[:, 0])
     controls = {f"{c}_accuracy": tested[c][1] for c in CONTROLS[1:]} if FLAGS.control == "none" else {}
     return {
         "rule": FLAGS.rule,
@@ -296,15 +304,6 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device) -> dict[str, An
         **controls,
         "best_epoch": int(chosen["epoch"]),
     }
-
-
-@torch.no_grad()
-def draw_figure(run: _run.Run, net: PlasticNet, device: torch.device) -> None:
-    from snnlib.task import _plot
-
-    episodes = draw(1, device)
-    _, before, after = net(episodes, FLAGS.control)
-    _plot.learned_weights(run.folder / "learning.png", run.metrics(), before[0], after[0], episodes.subsets[:, 0])
 
 
 if __name__ == "__main__":
