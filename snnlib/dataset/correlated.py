@@ -107,8 +107,10 @@ def correlated_spikes(
     copies = (torch.rand(shape, generator=generator) < correlation) & subset
     shared = torch.rand(steps, len(subset), 1, generator=generator)
     score = torch.where(copies, shared, torch.rand(shape, generator=generator))
-    first = torch.arange(steps).view(-1, 1, 1) < count
-    return torch.zeros(shape).scatter_(0, score.argsort(0), first.float())
+    most = max(1, int(count.max()))
+    lowest = score.topk(most, 0, largest=False, sorted=True).indices
+    taken = torch.arange(most).view(-1, 1, 1) < count
+    return torch.zeros(shape).scatter_(0, lowest, taken.float())
 
 
 def without_timing(spikes: Tensor, generator: Generator | None = None) -> Tensor:

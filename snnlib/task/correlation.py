@@ -43,7 +43,7 @@ CONTROLS = ["none", "shuffled", "rates"]
 FLAGS = _flags.shared(
     device="auto",
     seed=0,
-    epochs=6,
+    epochs=3,
     batch_size=32,
     learning_rate=0.02,
     weight_decay=0.0,
@@ -80,7 +80,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("episodes", 320, "Episodes of an epoch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer(
-    "test_episodes", 2000, "Episodes that are reported; a quarter as many validate.", 4, flag_values=FLAGS
+    "test_episodes", 1000, "Episodes that are reported; a quarter as many validate.", 4, flag_values=FLAGS
 )
 flags.DEFINE_integer("channels", 100, "Input channels.", lower_bound=2, flag_values=FLAGS)
 flags.DEFINE_integer("subset", 30, "Channels that are correlated in a class.", lower_bound=1, flag_values=FLAGS)
@@ -104,7 +104,7 @@ for name in ("poisson_rate", "correlation", "initial_weight", "plasticity", "tau
 for name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
     _flags.positive(name, FLAGS)
 
-FAST = {"epochs": 2, "episodes": 32, "test_episodes": 40}
+FAST = {"epochs": 2, "episodes": 16, "batch_size": 8, "test_episodes": 16}
 
 
 def consistent(f: dict[str, Any]) -> bool:
@@ -173,18 +173,18 @@ class PlasticNet(nn.Module):
         total = weights.sum(2, keepdim=True)
         traces = STDPState(torch.zeros_like(spikes[0]), torch.zeros_like(weights[..., 0]))
         sensors = CorrelationSensorState(*[torch.zeros_like(weights)] * 4)
-        p = CorrelationSensorParameters(tau_c_inv=FLAGS.tau_sensor_inv, tau_ac_inv=FLAGS.tau_sensor_inv)
+        tau, eta = FLAGS.tau_sensor_inv, FLAGS.plasticity
+        sensor = CorrelationSensorParameters(tau_c_inv=tau, tau_ac_inv=tau)
+        stdp = STDPParameters(tau_pre_inv=tau, tau_post_inv=tau, eta_plus=eta, eta_minus=eta)
         state = None
         for step, (x, pre) in enumerate(zip(spikes, sensed, strict=True), start=1):
             post, state = self.neurons(torch.einsum("bnm,bm->bn", weights, x) + current, state)
             if self.rule is None:
-                weights, traces = stdp_step_linear(pre, post, weights, traces, stdp_parameters(), FLAGS.dt)
+                weights, traces = stdp_step_linear(pre, post, weights, traces, stdp, FLAGS.dt)
             else:
-                sensors = correlation_sensor_step(pre, post, sensors, p, FLAGS.dt)
+                sensors = correlation_sensor_step(pre, post, sensors, sensor, FLAGS.dt)
                 change = partial(local_change, self.rule, weights)
-                weights = correlation_based_update(
-                    step, change, weights, sensors, FLAGS.plasticity, FLAGS.update_every
-                )
+                weights = correlation_based_update(step, change, weights, sensors, eta, FLAGS.update_every)
             if step % FLAGS.update_every == 0:
                 weights = weights.relu()
                 weights = weights * (total / weights.sum(2, keepdim=True).clamp(min=1e-6))
@@ -198,11 +198,6 @@ def local_change(rule: nn.Module, weights: Tensor, sensors: Tensor) -> Tensor:
     causal, anti_causal = sensors.view(2, *weights.shape)
     change: Tensor = rule(torch.stack((causal, anti_causal, weights), -1))
     return change
-
-
-def stdp_parameters() -> STDPParameters:
-    tau, eta = FLAGS.tau_sensor_inv, FLAGS.plasticity
-    return STDPParameters(tau_pre_inv=tau, tau_post_inv=tau, eta_plus=eta, eta_minus=eta)
 
 
 def draw(batch: int, device: torch.device) -> Episodes:
@@ -242,7 +237,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     optim = _run.optimizer(FLAGS, net)
     batches = -(-FLAGS.episodes // FLAGS.batch_size)
     rate = _run.schedule(optim, FLAGS.epochs * batches)
-    start = {"epoch": 0, "batch": 0, "loss": 0.0, "probability": 0.0, "best": -1.0}
+    start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
@@ -258,28 +253,28 @@ def train(run: _run.Run) -> dict[str, Any]:
             rate.step()
             count = len(episodes.answer)
             at["loss"] += _run.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * count
-            at["probability"] += float(right(logits, episodes.answer))
+            at["probability"].append(float(right(logits, episodes.answer)) / count)
             at["batch"] = batch + 1
             due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
             run.pause(at["epoch"] * batches + at["batch"], due)
         probability, accuracy = evaluate(net, FLAGS.test_episodes // 4, seeds()[0], FLAGS.control, device)
         figures = {
             "train_loss": at["loss"] / FLAGS.episodes,
-            "train_probability": at["probability"] / FLAGS.episodes,
+            "train_probability": sum(at["probability"][-batches:]) / batches,
             "valid_probability": probability,
             "valid_accuracy": accuracy,
         }
-        at |= {"epoch": at["epoch"] + 1, "batch": 0, "loss": 0.0, "probability": 0.0}
+        at |= {"epoch": at["epoch"] + 1, "batch": 0, "loss": 0.0}
         step = at["epoch"] * batches
         run.log(step, epoch=at["epoch"], **figures, epoch_seconds=time.perf_counter() - started)
         if probability >= at["best"]:  # of equals the later, which has learned longer
             at["best"] = probability
             run.save(step, "best.pt")
         run.save(step)
-    return report(run, net, device)
+    return report(run, net, device, at["probability"])
 
 
-def report(run: _run.Run, net: PlasticNet, device: torch.device) -> dict[str, Any]:
+def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: list[float]) -> dict[str, Any]:
     best = run.best()
     run.load_into(best, net=net)
     chosen = next(m for m in run.metrics() if m["epoch"] == best["at"]["epoch"])
@@ -291,8 +286,8 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device) -> dict[str, An
         with torch.no_grad():
             episode = draw(1, device)
             _, before, after = net(episode, FLAGS.control)
-        path = run.folder / "learning.png"
-        _plot.learned_weights(path, run.metrics(), before[0], after[0], episode.subsets[:, 0])
+        path, weights = run.folder / "learning.png", (before[0], after[0])
+        _plot.learned_weights(path, weights, episode.subsets[:, 0], probability, run.metrics())
     return {
         "rule": FLAGS.rule,
         "control": FLAGS.control,

@@ -12,7 +12,8 @@ import torch
 from snnlib.task import _run, correlation
 from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
 
-LONGER = ("--fast", "--noplot", "--epochs=4", "--episodes=64", "--batch_size=8", "--seq_length=50")
+SMALL = ("--channels=20", "--subset=6", "--hidden_size=4", "--initial_weight=0.8", "--test_episodes=8")
+LONGER = ("--fast", "--noplot", "--epochs=3", "--episodes=64", "--batch_size=8", "--seq_length=50", *SMALL)
 FIGURES = {"test_accuracy", "test_probability", "valid_accuracy", "shuffled_accuracy", "rates_accuracy"}
 
 
@@ -117,9 +118,8 @@ def clear() -> None:
 def trained(root: Path, *flags: str) -> tuple[dict, list, dict]:
     """A very short run in this process: the figures of its result, its metrics, its last checkpoint."""
     clear()
-    small = ["--fast", "--noplot", "--epochs=2", "--episodes=8", "--batch_size=4", "--test_episodes=8"]
-    net = ["--seq_length=40", "--channels=20", "--subset=6", "--hidden_size=4", "--initial_weight=0.8"]
-    correlation.FLAGS(["correlation", *small, *net, f"--output_dir={root}", *flags])
+    short = ["--fast", "--noplot", "--epochs=2", "--episodes=8", "--batch_size=4", "--seq_length=40"]
+    correlation.FLAGS(["correlation", *short, *SMALL, f"--output_dir={root}", *flags])
     torch.manual_seed(correlation.FLAGS.seed)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     this = _run.Run(correlation.FLAGS, "correlation")
@@ -147,7 +147,7 @@ def test_the_same_flags_give_the_same_run(tmp_path: Path, usual: tuple[dict, lis
     "flag",
     [
         "--seed=1",
-        "--epochs=3",
+        "--epochs=1",
         "--batch_size=2",
         "--learning_rate=0.01",
         "--weight_decay=0.1",
@@ -294,8 +294,8 @@ def test_a_synapse_sees_its_own_sensor_and_weight_alone():
 
 def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path, undisturbed: Path):
     folder = Path(shutil.copytree(undisturbed, tmp_path / "copy"))
-    result(run("correlation", f"--resume={folder}", "--epochs=5", cwd=tmp_path))
-    assert [line["epoch"] for line in metrics(folder)] == [1, 2, 3, 4, 5]
+    result(run("correlation", f"--resume={folder}", "--epochs=4", cwd=tmp_path))
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2, 3, 4]
 
 
 def test_help_lists_every_flag(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
