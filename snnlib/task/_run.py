@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -27,11 +27,14 @@ __all__ = [
     "RunError",
     "device",
     "finite",
+    "is_chief",
     "launch",
     "new_folder",
     "optimizer",
     "process_seconds",
+    "random_state",
     "schedule",
+    "set_random_state",
     "write",
 ]
 
@@ -51,7 +54,7 @@ def launch(
     task: str,
     train: Callable[["Run"], dict[str, Any]],
     usage: str,
-    prepare: Callable[[], None] = lambda: None,
+    prepare: Callable[[flags.FlagValues], None] = lambda values: None,
 ) -> None:
     """Run a task from the command line: flags, run folder, ``train``, the ``result:`` line, the exit code.
 
@@ -63,7 +66,7 @@ def launch(
         prepare: fills in flags whose default depends on other flags.
     """
     _flags.parse(values, usage)
-    prepare()
+    prepare(values)
     keep_memory()
     torch.manual_seed(values.seed)
     random.seed(values.seed)
@@ -74,7 +77,8 @@ def launch(
         figures = train(run)
         figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
         run.close()
-        print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
+        if run.chief:
+            print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
         number = int(stop.args[0])
         print(f"interrupted; go on with --resume={run.folder if run else ''}", file=sys.stderr)
@@ -99,6 +103,7 @@ class Run:
     Attributes:
         flags: the task's flags.
         folder: where everything is written.
+        chief: whether this process is the one that writes; of several that train one net the others do not.
         resumed: the checkpoint to go on from, or None.
     """
 
@@ -109,14 +114,20 @@ class Run:
         self._at: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
         self._signal = 0
+        self.listen()
+        self.chief = is_chief()
+        root = Path(values.output_dir) / task
+        self.folder = Path(values.resume) if values.resume else new_folder(root) if self.chief else root
+        self._lock = self._claim() if self.chief else None
+        if values.resume and (self.folder / "last.pt").exists():
+            self.resumed = self.read_checkpoint("last.pt")
+        self._metrics: Any = self._open_metrics() if self.chief else None
+        self._events: Any = None
+
+    def listen(self) -> None:
+        """Note Ctrl-C and SIGTERM for :attr:`stopping`, which a task looks at between two steps."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        self.folder = Path(values.resume) if values.resume else new_folder(Path(values.output_dir) / task)
-        self._lock = self._claim()
-        if values.resume:
-            self.resumed = self._read("last.pt") if (self.folder / "last.pt").exists() else None
-        self._metrics = self._open_metrics()
-        self._events: Any = None
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._signal == number:  # a second Ctrl-C does not wait for the step to end
@@ -130,20 +141,15 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"another process works on the run in {self.folder}") from error
-        left_out = {"resume", "help", "h"}
-        lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
-        write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
+        self.write_flags()
         return lock
 
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged archive fails in many ways, a pickle with code in it in another
-            raise RunError(f"{path} is not a checkpoint that can be read: {_first_line(error)}") from error
-        if not isinstance(found, dict) or found.get("task") != self.task:
-            raise RunError(f"{path} is not a checkpoint of the task {self.task}")
-        return found
+    def write_flags(self) -> None:
+        """Write ``flags.txt``, anew where a flag was set by the run itself."""
+        left_out = {"resume", "help", "h"}
+        lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
+        if self.chief:
+            write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
 
     def _open_metrics(self) -> Any:
         path = self.folder / "metrics.jsonl"
@@ -188,36 +194,47 @@ class Run:
         if self.resumed:
             self.load_into(self.resumed, **parts)
             self._at = self.resumed["at"]
-            self.restore_random()
+            set_random_state(self.resumed["random"])
         return self._at
 
     def save(self, step: int, name: str = "last.pt") -> None:
         """Write a checkpoint: what :meth:`track` named, the step, and every random state."""
         states = {part: held.state_dict() for part, held in self._parts.items()}
-        whole = {"task": self.task, "step": step, "random": _random_state(), "at": self._at, **states}
+        self.write_checkpoint(name, {"step": step, "random": random_state(), "at": self._at, **states})
+
+    def write_checkpoint(self, name: str, content: dict[str, Any]) -> None:
+        """Write ``content``, which has a ``step``, as a checkpoint of this task."""
         buffer = io.BytesIO()
-        torch.save(whole, buffer)
+        torch.save({"task": self.task, **content}, buffer)
         write(self.folder / name, buffer.getvalue())
+
+    def read_checkpoint(self, name: str) -> dict[str, Any]:
+        """A checkpoint of this task; nothing in it is executed."""
+        path = self.folder / name
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged archive fails in many ways, a pickle with code in it in another
+            raise RunError(f"{path} is not a checkpoint that can be read: {_first_line(error)}") from error
+        if not isinstance(found, dict) or found.get("task") != self.task:
+            raise RunError(f"{path} is not a checkpoint of the task {self.task}")
+        return found
 
     def pause(self, step: int, due: bool = False) -> None:
         """Between two steps: write ``last.pt`` where it is ``due``; save and leave after Ctrl-C or SIGTERM."""
-        if due or self._signal:
+        if due or self.stopping:
             self.save(step)
-        if self._signal:
-            self.close()
-            raise Interrupted(self._signal)
+        if self.stopping:
+            self.stop()
 
-    def restore_random(self) -> None:
-        """Set every random state to what it was when the checkpoint was written."""
-        assert self.resumed is not None
-        state = self.resumed["random"]
-        torch.set_rng_state(state["torch"])
-        version, numbers, gauss = state["python"]
-        random.setstate((version, tuple(numbers), gauss))
-        kind, keys, *rest = state["numpy"]
-        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-        if torch.cuda.is_available() and state["cuda"]:
-            torch.cuda.set_rng_state_all(state["cuda"])
+    @property
+    def stopping(self) -> bool:
+        """Whether Ctrl-C or SIGTERM arrived."""
+        return self._signal != 0
+
+    def stop(self) -> NoReturn:
+        """Leave the run, which was saved."""
+        self.close()
+        raise Interrupted(self._signal or signal.SIGTERM)
 
     def load_into(self, checkpoint: dict[str, Any], **parts: Any) -> None:
         """Hand each of ``parts`` its state, or say which does not fit."""
@@ -229,10 +246,6 @@ class Run:
                     f"the {name} in {self.folder} does not fit the flags: {_first_line(error)}"
                 ) from error
 
-    def best(self) -> dict[str, Any]:
-        """The checkpoint ``best.pt``."""
-        return self._read("best.pt")
-
     def progress(self, steps: Iterable[int], label: str) -> Iterable[int]:
         """A progress bar on a terminal, the bare steps elsewhere."""
         if not sys.stderr.isatty():
@@ -242,10 +255,18 @@ class Run:
         return tqdm(steps, label, leave=False)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
         if self._events is not None:
             self._events.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def is_chief() -> bool:
+    """Whether this process is the first of those that train one net, or the only one."""
+    ranks = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def finite(loss: Tensor, where: str) -> float:
@@ -314,7 +335,8 @@ def write(path: Path, content: bytes) -> None:
         raise
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Every random state of the process, as plain values and tensors."""
     kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     version, numbers, gauss = random.getstate()
@@ -324,6 +346,17 @@ def _random_state() -> dict[str, Any]:
         "numpy": [kind, keys.tolist(), *rest],
         "python": [version, list(numbers), gauss],
     }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set every random state to what :func:`random_state` gave."""
+    torch.set_rng_state(state["torch"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def process_seconds() -> float:
