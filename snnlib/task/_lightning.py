@@ -92,7 +92,7 @@ class Batches:
     @place.setter
     def place(self, value: list[int]) -> None:
         self.epoch, self.done = value
-        self._goes_on = self.done < len(self)
+        self._goes_on = self.epoch >= 0 and self.done < len(self)
 
 
 def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
@@ -122,7 +122,7 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
             accumulate_grad_batches=values.accumulate_grad_batches,
             fast_dev_run=values.fast_dev_run,
             gradient_clip_val=values.clip_grad or None,
-            max_epochs=values.epochs,
+            max_epochs=options.pop("max_epochs", values.epochs),
             callbacks=callbacks,
             plugins=[_Checkpoints(run)],
             default_root_dir=run.folder,
@@ -225,7 +225,8 @@ class _Keeper(Checkpoint):
     ) -> None:
         where = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
         examples = outputs.get("examples", 1)
-        self.loss += _run.finite(outputs["loss"], where) * examples
+        # Lightning has divided the loss by the batches of one step
+        self.loss += _run.finite(outputs["loss"], where) * trainer.accumulate_grad_batches * examples
         self.count += examples
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # the end of the epoch saves; a gradient that is half collected cannot be saved

@@ -81,7 +81,8 @@ def launch(
             print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
         number = int(stop.args[0])
-        print(f"interrupted; go on with --resume={run.folder if run else ''}", file=sys.stderr)
+        if run and run.chief:
+            print(f"interrupted; go on with --resume={run.folder}", file=sys.stderr)
         sys.exit(128 + number)
     except ImportError as error:
         way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"

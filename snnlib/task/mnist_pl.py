@@ -8,6 +8,9 @@ Experiment and flags are those of mnist; what Lightning's trainer does comes on 
 validation images choose; the test images are looked at once, at the end, with the best weights.
 """
 
+import contextlib
+import io
+import sys
 from typing import Any
 
 from absl import flags
@@ -31,6 +34,10 @@ flags.DEFINE_boolean(
 )
 
 
+_RATES = 60
+"""Rates that --find_learning_rate tries, one a batch."""
+
+
 class Classifier(pl.LightningModule):
     """The net, its loss and its figures."""
 
@@ -45,10 +52,13 @@ class Classifier(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self.data = self.data.to(self.device)
 
+    def forward(self, images: Tensor, augment: bool = False) -> Tensor:
+        x = self.data.scaled(images).to(self.dtype)
+        return self.net(encode(FLAGS, random_affine(x) if augment else x))  # type: ignore[no-any-return]
+
     def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
         images, labels = batch
-        x = self.data.scaled(images)
-        loss = nll_loss(self.net(encode(FLAGS, random_affine(x) if FLAGS.augment else x)), labels)
+        loss = nll_loss(self(images, FLAGS.augment), labels)
         return {"loss": loss, "examples": len(labels)}
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
@@ -59,7 +69,7 @@ class Classifier(pl.LightningModule):
 
     def _count(self, name: str, images: Tensor, labels: Tensor) -> None:
         metric = getattr(self, name)
-        metric(self.net(encode(FLAGS, self.data.scaled(images))), labels)
+        metric(self(images), labels)
         self.log(name, metric, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
@@ -87,14 +97,18 @@ def find_learning_rate(run: _run.Run, module: Classifier) -> None:
     """Set the learning rate by a range test (Smith 2017), and keep it among the run's flags."""
     from pytorch_lightning.tuner.tuning import Tuner
 
-    tried = Tuner(trainer(run, "valid_accuracy")).lr_find(module, batches(module, "train"), num_training=60)
+    tuner = Tuner(trainer(run, "valid_accuracy", max_epochs=_RATES))
+    with contextlib.ExitStack() as stack:
+        if not sys.stderr.isatty():  # its progress bar is drawn in any case
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        tried = tuner.lr_find(module, batches(module, "train"), num_training=_RATES)
     rate = tried.suggestion() if tried else None
     if rate is None:
         raise _run.RunError("--find_learning_rate: the loss fell at no rate; give one with --learning_rate")
     FLAGS["learning_rate"].value = module.learning_rate = rate
     run.write_flags()
     if run.chief:
-        print(f"learning_rate {module.learning_rate:.4g}", flush=True)
+        print(f"learning_rate {rate:.4g}", flush=True)
 
 
 def train(run: _run.Run) -> dict[str, Any]:
