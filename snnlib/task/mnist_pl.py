@@ -24,6 +24,8 @@ from snnlib.task import _flags, _run
 from snnlib.task._lightning import Batches, fit, pl, share_batch_norms, trainer
 from snnlib.task.mnist import defaults, encode, image_flags, load, network
 
+NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
+
 FLAGS = image_flags(**_flags.LIGHTNING)
 flags.DEFINE_boolean(
     "find_learning_rate",

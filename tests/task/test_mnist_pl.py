@@ -76,7 +76,8 @@ def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
 
 
 def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path):
-    flags = ("--fast", "--noplot", "--noaugment", "--accelerator=cpu")
+    # plain descent: Adam makes the sign of a gradient near zero as large as any other
+    flags = ("--fast", "--noplot", "--noaugment", "--accelerator=cpu", "--optimizer=sgd", "--learning_rate=0.1")
     two = result(run("mnist_pl", *flags, "--strategy=ddp", "--devices=2", "--batch_size=8", cwd=tmp_path))
     one = result(run("mnist_pl", *flags, "--batch_size=16", cwd=tmp_path))
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
