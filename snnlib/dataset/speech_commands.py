@@ -1,4 +1,4 @@
-"""Spoken words as tensors: Google's Speech Commands, found, downloaded or unpacked, and split by its own lists."""
+"""Spoken words as tensors: Google's Speech Commands, downloaded or unpacked, and split by its own lists."""
 
 import hashlib
 import math
@@ -97,10 +97,11 @@ def load_speech(dataset: str, data_dir: str | Path, classes: int = 12) -> Speech
     """Load Speech Commands whole into memory, 32 kB a clip (3.4 GB for the official 105,829).
 
     The splits are those of ``validation_list.txt`` and ``testing_list.txt``; what is in neither trains.
-    With 12 classes validation and test take as many clips of "unknown" as the ten words have on average, evenly
-    from the sorted names, and as many of "silence": a second of background noise at a volume drawn once for all.
-    Training keeps all other words, to draw from, and its noise; see :class:`Speech`. The last 30 % of each noise
-    recording are kept from training.
+
+    With 12 classes, validation and test take as many clips of "unknown" as the ten words have on average,
+    evenly from the sorted names, and as many of "silence": a second of background noise at a volume that is
+    drawn once for all. Training keeps every other word and its noise to draw from, see :meth:`Speech.draw`;
+    the last 30 % of each noise recording are kept from it.
 
     Parameters:
         dataset: "speech_commands", the official set of version 0.02 in ``data_dir``, downloaded there if it is
@@ -134,7 +135,7 @@ def load_speech(dataset: str, data_dir: str | Path, classes: int = 12) -> Speech
 
 
 def generated_speech(classes: int = 12, count: int = 48) -> Speech:
-    """Tones, one pitch a word, for a run that needs nothing on disk: the first four words and what else there is.
+    """Tones, one pitch a word, for a run that needs nothing on disk: four words, and with 12 classes the rest.
 
     Parameters:
         classes: 12 or 35, see :func:`labels_of`.
@@ -158,7 +159,7 @@ def generated_speech(classes: int = 12, count: int = 48) -> Speech:
 
 
 def _official(data_dir: Path) -> Path:
-    """``data_dir`` with the official set in it; fetched into a folder beside, so that it is whole or not there."""
+    """``data_dir`` with the official set in it, whole: it is fetched into a folder of its own first."""
     if (data_dir / _FOLDER).is_dir():
         return data_dir
     made = _torchaudio()
@@ -226,7 +227,9 @@ def _paths(root: Path, subset: str) -> list[Path]:
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing: it says which clips are for {subset}") from error
     except ValueError as error:
-        raise DataError(f"{root / _FOLDER}: the list for {subset} has a name that is no clip: {error}") from error
+        raise DataError(
+            f"{root / _FOLDER}: the list for {subset} has a name that is no clip: {error}"
+        ) from error
     if not paths:
         raise DataError(f"{root / _FOLDER} has no clips for {subset}")
     return sorted(paths)

@@ -1,12 +1,12 @@
-"""Spoken words: recurrent spiking neurons with adaptive thresholds on Google's Speech Commands.
+"""Spoken words: spiking neurons with adaptive thresholds, or an LSTM, on Google's Speech Commands.
 
     python -m snnlib.task.speech_commands --data_dir=data
     python -m snnlib.task.speech_commands --dataset=clips.tar.xz --model=lstm
     python -m snnlib.task.speech_commands --classes=35
 
-A clip becomes log-mel features, a step of the network for each. After every epoch the validation clips
-choose; the test clips are looked at once, at the end, with the best weights. Without --hidden_size the LSTM,
-which is the control, is as wide as gives it the parameters of the spiking net.
+The network hears log-mel features, a time step each. After every epoch the validation clips choose; the test
+clips are looked at once, at the end, with the best weights. The LSTM is the control: without --hidden_size it
+is as wide as gives it about the weights of the spiking net.
 """
 
 from typing import Any
@@ -26,26 +26,29 @@ from snnlib.functional.li import LIParameters
 from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
-from snnlib.module.neuron import Neuron
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run
 from snnlib.task._lightning import Batches, fit, pl, share_batch_norms, trainer
 
+NEEDS = ("pytorch_lightning", "torchaudio", "soundfile", "tensorboard", "matplotlib")
 BANDS = 40
+HIDDEN = 256
+GAIN = 10.0  # in thresholds; a membrane takes up only dt / tau of its current in a step
 MEMBRANE, ADAPTATION = (0.02, 0.3), (0.1, 1.5)  # shortest and longest time constants, s
+READOUT = 0.2  # time constant, s
 
 FLAGS = _flags.shared(
     **_flags.LIGHTNING,
     seed=0,
-    epochs=40,
+    epochs=None,
     batch_size=64,
-    learning_rate=5e-3,
+    learning_rate=4e-3,
     weight_decay=0.01,
     clip_grad=1.0,
     optimizer="adamw",
-    dt=0.01,
-    method="arctan",
-    alpha=None,
+    dt=0.02,
+    method="piecewise",
+    alpha=0.5,
     backend="auto",
     data_dir="data",
     output_dir="runs",
@@ -57,30 +60,92 @@ FLAGS = _flags.shared(
 flags.DEFINE_string(
     "dataset",
     "speech_commands",
-    "speech_commands, in --data_dir or downloaded there; or the path of an archive in its layout, unpacked there.",
+    "speech_commands: the official clips in --data_dir, downloaded there if they are missing; or the path of "
+    "an archive with clips and lists in the same layout, which is unpacked into --data_dir.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "classes", "12", ["12", "35"], "Ten words, unknown and silence; or all 35 words.", flag_values=FLAGS
 )
 flags.DEFINE_enum(
-    "model", "lsnn", ["lif", "lsnn", "lstm"], "Neurons: adaptive or not, or an LSTM.", flag_values=FLAGS
+    "model",
+    "lsnn",
+    ["lsnn", "lif", "lstm"],
+    "Spiking neurons with an adaptive threshold, without one (--beta=0), or an LSTM.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_integer("hidden_size", None, "Neurons in a layer [256].", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "hidden_size",
+    None,
+    f"Neurons in a layer; {HIDDEN} if not given, and for an LSTM what gives it as many weights.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("layers", 2, "Recurrent layers.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("dropout", 0.1, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=FLAGS)
-flags.DEFINE_float("beta", 0.18, "How far a neuron's rate lifts its threshold at first, V s.", 0.0, flag_values=FLAGS)
-flags.DEFINE_boolean("learn_taus", True, "Whether time constants and beta learn, each neuron's own.", flag_values=FLAGS)
-flags.DEFINE_float("noise", 0.1, "Largest volume of background noise in training.", 0.0, 1.0, flag_values=FLAGS)
-flags.DEFINE_float("time_shift", 0.1, "Largest shift of a clip in training, s.", 0.0, 0.5, flag_values=FLAGS)
-flags.DEFINE_boolean("spec_augment", True, "Mask features in training (SpecAugment).", flag_values=FLAGS)
-flags.DEFINE_float("gain", 1.0, "BN weight.", 0.0, 50, flag_values=FLAGS)
-flags.DEFINE_enum("readout", "mean", ["mean", "li", "softmax"], "x", flag_values=FLAGS)
-flags.DEFINE_float("smooth", 0.0, "Label smoothing.", 0.0, 50, flag_values=FLAGS)
+flags.DEFINE_float("dropout", 0.1, "Share of hidden outputs dropped in training.", 0.0, 0.95, flag_values=FLAGS)
+flags.DEFINE_float(
+    "beta",
+    0.18,
+    "How far the threshold rises at first for each Hz of the neuron's own rate, in thresholds.",
+    lower_bound=0.0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "learn_taus", True, "Whether the time constants and beta of each neuron learn.", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "noise", 0.1, "Largest volume of the background noise in training clips.", 0.0, 1.0, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "time_shift", 0.1, "Longest shift of a training clip either way, s.", 0.0, 0.5, flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "spec_augment", True, "Blank a stretch of time and of frequencies in training.", flag_values=FLAGS
+)
+for name in ("dropout", "beta", "noise", "time_shift"):
+    _flags.finite(name, FLAGS)
+flags.register_validator(
+    "dt",
+    lambda dt: 0.001 <= dt <= MEMBRANE[0],
+    f"must lie between 0.001 and the shortest membrane time constant, {MEMBRANE[0]}",
+    flag_values=FLAGS,
+)
+
+
+def defaults(values: flags.FlagValues) -> None:
+    """Fill in the flags whose default depends on others."""
+    values["epochs"].value = values.epochs or (2 if values.fast else 60)
+    width = 16 if values.fast else HIDDEN
+    if values.model == "lstm":
+        width = lstm_width(width, values.layers)
+    values["hidden_size"].value = values.hidden_size or width
+
+
+def lstm_width(hidden: int, layers: int) -> int:
+    """The width of an LSTM with about as many weights as ``hidden`` spiking neurons in each layer have."""
+    wanted = hidden * BANDS + hidden * hidden * (2 * layers - 1)
+
+    def weights(width: int) -> int:
+        return 4 * width * BANDS + 4 * width * width * (2 * layers - 1)
+
+    return min(range(1, hidden + 1), key=lambda width: abs(weights(width) - wanted))
+
+
+def load(values: flags.FlagValues) -> Speech:
+    classes = int(values.classes)
+    if values.fast:
+        return generated_speech(classes)
+    try:
+        return load_speech(values.dataset, values.data_dir, classes)
+    except DataError as error:
+        if values.dataset != "speech_commands":
+            raise
+        way_out = "give a folder that has SpeechCommands with --data_dir, or an archive of it with --dataset"
+        raise DataError(f"{error}\n{way_out}") from error
 
 
 class Between(nn.Module):
-    """``low (high / low)^sigmoid(x)``: a learned number that stays between two bounds, on a scale of ratios."""
+    """``low (high / low)^sigmoid(x)``: what learns is x, and the number stays between two bounds."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
@@ -94,47 +159,40 @@ class Between(nn.Module):
 
 
 def neurons(count: int) -> LSNNRecurrent:
-    """A recurrent layer whose neurons are given their currents, with time constants spread over the bounds."""
+    """Neurons that are given their currents; their time constants are spread between the bounds."""
 
-    def rate(bounds: tuple[float, float]) -> tuple[float, float, Tensor]:
-        slow, fast = 1.0 / bounds[1], 1.0 / bounds[0]
-        return slow, fast, slow * (fast / slow) ** torch.rand(count)
+    def spread(shortest: float, longest: float) -> Tensor:
+        return (longest / shortest) ** torch.rand(count) / longest
 
     beta = 0.0 if FLAGS.model == "lif" else FLAGS.beta
-    spread = {"tau_mem_inv": rate(MEMBRANE)}
+    each = {"tau_mem_inv": (1 / MEMBRANE[1], 1 / MEMBRANE[0], spread(*MEMBRANE))}
     if beta:
-        spread |= {"tau_adapt_inv": rate(ADAPTATION), "beta": (0.05 * beta, 20 * beta, torch.full((count,), beta))}
-    learned = {name: nn.Parameter(value) if FLAGS.learn_taus else value for name, (*_, value) in spread.items()}
-    p = LSNNParameters(tau_syn_inv=1.0 / FLAGS.dt, beta=beta, method=FLAGS.method, alpha=FLAGS.alpha)
-    layer = LSNNRecurrent(None, count, p._replace(**learned), FLAGS.dt, backend=FLAGS.backend)
-    with torch.no_grad():
-        nn.init.orthogonal_(layer.recurrent_weights)
+        each["tau_adapt_inv"] = (1 / ADAPTATION[1], 1 / ADAPTATION[0], spread(*ADAPTATION))
+        each["beta"] = (beta / 20, beta * 20, torch.full((count,), beta))
+    made: dict[str, Any] = {name: value for name, (_, _, value) in each.items()}
     if FLAGS.learn_taus:
-        for name, (low, high, _) in spread.items():
-            register_parametrization(layer, name, Between(low, high))
+        made = {name: nn.Parameter(value) for name, value in made.items()}
+    # a current lasts one step: what is remembered is in membranes, thresholds and the recurrence
+    p = LSNNParameters(tau_syn_inv=1 / FLAGS.dt, beta=beta, method=FLAGS.method, alpha=FLAGS.alpha)
+    layer = LSNNRecurrent(None, count, p._replace(**made), FLAGS.dt, backend=FLAGS.backend)
+    nn.init.orthogonal_(layer.recurrent_weights)
+    for name, (low, high, _) in each.items() if FLAGS.learn_taus else ():
+        register_parametrization(layer, name, Between(low, high))
     return layer
 
 
 def network(classes: int) -> SequentialState:
+    """``layers`` recurrent layers and a leaky readout; its output is that of every module, a list."""
+    size, count, layers = FLAGS.hidden_size, FLAGS.layers, list[nn.Module]()
     if FLAGS.model == "lstm":
-        lstm = nn.LSTM(BANDS, FLAGS.hidden_size, FLAGS.layers, dropout=FLAGS.dropout if FLAGS.layers > 1 else 0.0)
-        return SequentialState(lstm, nn.Dropout(FLAGS.dropout), nn.Linear(FLAGS.hidden_size, classes), return_hidden=True)
-    layers: list[nn.Module] = []
-    inputs = BANDS
-    for _ in range(FLAGS.layers):
-        norm = nn.BatchNorm1d(FLAGS.hidden_size)
-        nn.init.constant_(norm.weight, FLAGS.gain)
-        layers += [
-            nn.Linear(inputs, FLAGS.hidden_size, bias=False),
-            norm,
-            neurons(FLAGS.hidden_size),
-            nn.Dropout(FLAGS.dropout),
-        ]
-        inputs = FLAGS.hidden_size
-    layers += [nn.Linear(inputs, classes)]
-    if FLAGS.readout != "mean":
-        layers += [LI(LIParameters(1/FLAGS.dt, 5.0), FLAGS.dt)]
-    return SequentialState(*layers, return_hidden=True)
+        between = FLAGS.dropout if count > 1 else 0.0
+        layers = [nn.LSTM(BANDS, size, count, dropout=between), nn.Dropout(FLAGS.dropout)]
+    for inputs in (BANDS, *(count - 1) * [size]) if FLAGS.model != "lstm" else ():
+        norm = nn.BatchNorm1d(size)
+        nn.init.constant_(norm.weight, GAIN)
+        layers += [nn.Linear(inputs, size, bias=False), norm, neurons(size), nn.Dropout(FLAGS.dropout)]
+    readout = LI(LIParameters(1 / FLAGS.dt, 1 / READOUT), FLAGS.dt, backend=FLAGS.backend)
+    return SequentialState(*layers, nn.Linear(size, classes), readout, return_hidden=True)
 
 
 class Classifier(pl.LightningModule):
@@ -143,49 +201,46 @@ class Classifier(pl.LightningModule):
     def __init__(self, data: Speech) -> None:
         super().__init__()
         self.data = data
-        classes = len(data.labels)
         self.features = LogMel(RATE, FLAGS.dt, BANDS)
-        self.net = share_batch_norms(network(classes))
-        self.valid_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.net: Any = share_batch_norms(network(len(data.labels)))
+        self.valid_accuracy = MulticlassAccuracy(len(data.labels), average="micro")
+        self.test_accuracy = MulticlassAccuracy(len(data.labels), average="micro")
 
     def setup(self, stage: str) -> None:
         self.data = self.data.to(self.device)
-        self.features.fit(self.data.x_train)
+        if stage == "fit":
+            self.features.fit(self.data.x_train)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def outputs(self, features: Tensor) -> list[Tensor]:
+        """What every module puts out, the voltages of the readout last, ``[T, B, ...]``."""
         hidden, _ = self.net(features.transpose(0, 1))
-        if FLAGS.readout == "softmax":
-            return torch.log(hidden[-1].softmax(-1).mean(0)), hidden
-        return hidden[-1].mean(0), hidden
+        return hidden  # type: ignore[no-any-return]
 
     def training_step(self, index: Tensor) -> dict[str, Any]:
         clips, labels = self.data.draw(index)
         x = random_shift(clips / 32768.0, round(FLAGS.time_shift * RATE))
         x = self.features(add_noise(x, self.data.noise, FLAGS.noise))
         if FLAGS.spec_augment:
-            x = mask_spectrogram(x, round(0.15 / FLAGS.dt), BANDS // 5)
-        loss = cross_entropy(self(x)[0], labels, label_smoothing=FLAGS.smooth)
+            x = mask_spectrogram(x, x.shape[1] // 6, BANDS // 5)
+        loss = cross_entropy(self.outputs(x)[-1].mean(0), labels)
         return {"loss": loss, "examples": len(labels)}
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         self._count("valid_accuracy", *batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        hidden = self._count("test_accuracy", *batch)
-        spikes = [x for x, made in zip(hidden, self.net, strict=True) if isinstance(made, LSNNRecurrent)]
-        for x in spikes:
-            print("rate", float(x.mean())/FLAGS.dt)
+        outputs = self._count("test_accuracy", *batch)
+        spikes = [z for z, made in zip(outputs, self.net, strict=True) if isinstance(made, LSNNRecurrent)]
         if spikes:
-            rate = sum(float(x.mean()) for x in spikes) / len(spikes) / FLAGS.dt
+            rate = torch.stack([z.mean() for z in spikes]).mean() / FLAGS.dt
             self.log("spike_rate_hz", rate, on_step=False, on_epoch=True, batch_size=len(batch[1]))
 
     def _count(self, name: str, clips: Tensor, labels: Tensor) -> list[Tensor]:
-        logits, hidden = self(self.features(clips))
+        outputs = self.outputs(self.features(clips))
         metric = getattr(self, name)
-        metric(logits, labels)
+        metric(outputs[-1].mean(0), labels)
         self.log(name, metric, on_step=False, on_epoch=True)
-        return hidden
+        return outputs
 
     def configure_optimizers(self) -> Any:
         optim = _run.optimizer(FLAGS, self.net)
@@ -194,40 +249,44 @@ class Classifier(pl.LightningModule):
 
 
 def batches(module: Classifier, part: str) -> Batches:
+    """Training examples by their numbers, which a step draws; clips and labels of the other parts."""
+
     def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
         x, y = getattr(module.data, f"x_{part}"), getattr(module.data, f"y_{part}")
         return x[index.to(x.device)], y[index.to(y.device)]
 
-    if part == "train":
-        data = module.data
-        return Batches(lambda i: i, data.train_count, FLAGS.batch_size, FLAGS.seed, FLAGS.limit_train_batches)
-    return Batches(fetch, len(getattr(module.data, f"y_{part}")), 250)
-
-
-def load() -> Speech:
-    if FLAGS.fast:
-        return generated_speech(int(FLAGS.classes))
-    return load_speech(FLAGS.dataset, FLAGS.data_dir, int(FLAGS.classes))
+    if part != "train":
+        return Batches(fetch, len(getattr(module.data, f"y_{part}")), 250)
+    count, limit = module.data.train_count, FLAGS.limit_train_batches
+    return Batches(lambda index: index, count, FLAGS.batch_size, FLAGS.seed, limit)
 
 
 def train(run: _run.Run) -> dict[str, Any]:
-    data = load()
+    data = load(FLAGS)
     module = Classifier(data)
     parts = [batches(module, part) for part in ("train", "valid", "test")]
     figures = fit(trainer(run, "valid_accuracy"), module, *parts)
-    largest = int(data.y_test.bincount().max())
+    if FLAGS.plot and run.chief and not FLAGS.fast_dev_run:
+        report(run, module)
     return {
         "dataset": "generated" if FLAGS.fast else FLAGS.dataset,
         "model": FLAGS.model,
+        "classes": len(data.labels),
         **figures,
-        "chance": round(largest / len(data.y_test), 4),
+        # what always naming the most frequent class of the test clips would reach
+        "chance": round(float(data.y_test.bincount().max()) / len(data.y_test), 4),
         "parameters": sum(p.numel() for p in module.net.parameters()),
     }
 
 
-def defaults(values: flags.FlagValues) -> None:
-    if values.hidden_size is None:
-        values["hidden_size"].value = 128 if values.model == "lstm" else 256
+def report(run: _run.Run, module: Classifier) -> None:
+    from snnlib.task import _plot
+
+    _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy",))
+    features = module.cpu().features(module.data.x_test[:1].cpu())
+    _plot.image_response(
+        run.folder / "sample.png", module.net, features.transpose(0, 1), features.mT.flip(1), FLAGS.dt
+    )
 
 
 def main() -> None:
