@@ -170,12 +170,10 @@ class _Recurrent(Neuron):
         super().__init__(step, p, dt)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.recurrent_state = state or recurrent_state_type(step)
-        self.input_weights: nn.Parameter | None = _weights(
-            "input_weights", input_weights, hidden_size, input_size
-        )
-        self.recurrent_weights: nn.Parameter = _weights(
-            "recurrent_weights", recurrent_weights, hidden_size, hidden_size
-        )
+        self.input_weights: nn.Parameter | None
+        self.recurrent_weights: nn.Parameter
+        self.input_weights = _weights("input_weights", input_weights, hidden_size, input_size)
+        self.recurrent_weights = _weights("recurrent_weights", recurrent_weights, hidden_size, hidden_size)
         if not autapses:
             with torch.no_grad():
                 self.recurrent_weights.fill_diagonal_(0.0)

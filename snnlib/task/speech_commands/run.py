@@ -33,8 +33,9 @@ from snnlib.task._lightning import Batches, fit, pl, share_batch_norms, trainer
 NEEDS = ("pytorch_lightning", "torchaudio", "soundfile", "tensorboard", "matplotlib")
 BANDS = 40
 HIDDEN = 256
-GAIN = 10.0  # in thresholds; a membrane takes up only dt / tau of its current in a step
-MEMBRANE, ADAPTATION = (0.02, 0.3), (0.1, 1.5)  # shortest and longest time constants, s
+GAIN = 5.0  # of the normalised currents at first, in thresholds: a membrane takes up dt / tau of them in a step
+RECURRENT = 0.3  # gain of the recurrent weights at first
+MEMBRANE, ADAPTATION = (0.02, 0.1), (0.1, 1.5)  # shortest and longest time constants, s
 READOUT = 0.2  # time constant, s
 
 FLAGS = _flags.shared(
@@ -42,12 +43,12 @@ FLAGS = _flags.shared(
     seed=0,
     epochs=None,
     batch_size=64,
-    learning_rate=4e-3,
+    learning_rate=1e-2,
     weight_decay=0.01,
     clip_grad=1.0,
     optimizer="adamw",
     dt=0.02,
-    method="piecewise",
+    method="arctan",
     alpha=0.5,
     backend="auto",
     data_dir="data",
@@ -175,7 +176,7 @@ def neurons(count: int) -> LSNNRecurrent:
     # a current lasts one step: what is remembered is in membranes, thresholds and the recurrence
     p = LSNNParameters(tau_syn_inv=1 / FLAGS.dt, beta=beta, method=FLAGS.method, alpha=FLAGS.alpha)
     layer = LSNNRecurrent(None, count, p._replace(**made), FLAGS.dt, backend=FLAGS.backend)
-    nn.init.orthogonal_(layer.recurrent_weights)
+    nn.init.orthogonal_(layer.recurrent_weights, RECURRENT)
     for name, (low, high, _) in each.items() if FLAGS.learn_taus else ():
         register_parametrization(layer, name, Between(low, high))
     return layer
