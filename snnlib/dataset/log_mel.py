@@ -65,5 +65,5 @@ class LogMel(nn.Module):
         x = clips / 32768.0 if clips.dtype == torch.int16 else clips
         # under autocast the powers of quiet bands would be lost in half precision
         with torch.autocast(x.device.type, enabled=False):
-            m = self.mel(x.float())[..., : clips.shape[1] // self.hop]
+            m = self.mel(x.to(self.mean.dtype))[..., : clips.shape[1] // self.hop]
             return torch.log(m + 1e-6).transpose(1, 2)
