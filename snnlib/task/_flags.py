@@ -14,7 +14,10 @@ from snnlib.functional.threshold import SURROGATES
 
 __all__ = ["LIGHTNING", "fail", "parse", "positive", "shared"]
 
-_MAY_CHANGE = {"epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"}
+_MAY_CHANGE = {
+    *("epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"),
+    *("episodes", "stop_when_solved", "render", "video"),
+}
 """What a resumed run may be given anew; anything else would make it another run."""
 
 _OPTIMIZERS = ("adam", "adamw", "sgd")
