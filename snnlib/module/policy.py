@@ -13,7 +13,7 @@ from snnlib.module.li import LI
 from snnlib.module.lif import LIFRecurrent
 from snnlib.module.lsnn import LSNNRecurrent
 
-__all__ = ["SpikingPolicy", "tanh_network"]
+__all__ = ["RunningScale", "SpikingPolicy", "tanh_network"]
 
 
 class SpikingPolicy(nn.Module):
@@ -74,3 +74,36 @@ def tanh_network(inputs: int, hidden_size: int, outputs: int) -> nn.Sequential:
     """Two hidden layers without spikes, ``[B, inputs]`` to ``[B, outputs]``."""
     first, second = nn.Linear(inputs, hidden_size), nn.Linear(hidden_size, hidden_size)
     return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Linear(hidden_size, outputs))
+
+
+class RunningScale(nn.Module):
+    """Subtract the mean of all inputs seen so far and divide by their standard deviation.
+
+    It learns from :meth:`see` alone, not from ``forward``. Results are kept within -10 and 10.
+
+    Shapes:
+        input ``[B, features]`` on any device, output the same on the module's.
+
+    Source:
+        Chan, Golub & LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, input: Tensor) -> Tensor:
+        mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
+        return ((input.to(mean.device) - mean) / (variance + 1e-8).sqrt()).clamp(-10, 10)
+
+    @torch.no_grad()
+    def see(self, input: Tensor) -> None:
+        mean, variance, count = (self.get_buffer(name) for name in ("mean", "variance", "count"))
+        x = input.to(mean.device)
+        count += len(x)
+        share = len(x) / count
+        step = x.mean(0) - mean
+        variance.lerp_(x.var(0, correction=0), share).add_(share * (1 - share) * step.square())
+        mean.add_(share * step)

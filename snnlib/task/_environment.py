@@ -173,15 +173,20 @@ def try_to_draw(name: str, limit: int, render_mode: str) -> None:
     try:
         envs.each[0].reset(seed=0)
         envs.each[0].render()
-        # without a screen SDL draws into memory
-        pygame = sys.modules.get("pygame")
-        hidden = pygame is not None and pygame.display.get_driver() in ("dummy", "offscreen")
-        if render_mode == "human" and hidden and "SDL_VIDEODRIVER" not in os.environ:
+        if render_mode == "human" and _unseen():
             raise WrongEnvironmentError("there is no screen; --video writes the episode to a file")
     except Exception as error:  # pygame's error has no name here, other environments have their own
         raise WrongEnvironmentError(f"--environment={name} cannot be shown: {_first_line(error)}") from error
     finally:
         envs.close()
+
+
+def _unseen() -> bool:
+    """Whether pygame draws into memory: SDL's choice where there is no screen, unless someone asked for it."""
+    pygame = sys.modules.get("pygame")
+    if pygame is None or not pygame.display.get_init() or "SDL_VIDEODRIVER" in os.environ:
+        return False
+    return pygame.display.get_driver() in ("dummy", "offscreen")
 
 
 def write_gif(path: Path, frames: Sequence[Any], rate: float, width: int = 300) -> None:

@@ -4,10 +4,10 @@
     python -m snnlib.task.cartpole --policy=lsnn --video
     python -m snnlib.task.cartpole --environment=Acrobot-v1
 
-A decision is a presentation: the observation is a constant current into encoding neurons for --seq_length time
-steps, from rest; the action comes from the voltages of the readout. The policy gradient has a baseline and
-a clipped ratio (PPO, Schulman et al. 2017). Training ends when the policy is solved on validation episodes; the
-100 test episodes whose mean reward is reported start from states that nothing before has seen.
+For each decision the policy starts at rest and is shown the observation for --seq_length time steps; the action
+is drawn from the voltages of its readout. The policy gradient has a baseline and a clipped ratio (PPO, Schulman
+et al. 2017). Training ends when validation episodes are solved. The reward that is reported is the mean of 100
+test episodes, with the best action of each state, from first states that neither training nor validation saw.
 """
 
 import time
@@ -21,7 +21,7 @@ from torch.distributions import Categorical
 
 from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lsnn import LSNNParameters
-from snnlib.module.policy import SpikingPolicy, tanh_network
+from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
 from snnlib.task import _environment, _flags, _run
 
 FLAGS = _flags.shared(
@@ -134,33 +134,15 @@ class Agent(nn.Module):
         super().__init__()
         self.policy = policy(inputs, actions)
         self.baseline = tanh_network(inputs, FLAGS.hidden_size, 1)
-        self.register_buffer("mean", torch.zeros(inputs))
-        self.register_buffer("variance", torch.ones(inputs))
-        self.register_buffer("seen", torch.zeros(()))
-
-    def scaled(self, observations: Tensor) -> Tensor:
-        mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
-        deviation = (variance + 1e-8).sqrt()
-        return ((observations.to(mean.device) - mean) / deviation).clamp(-10, 10)
-
-    @torch.no_grad()
-    def see(self, observations: Tensor) -> None:
-        """Take ``[B, M]`` into the running mean and variance (Chan et al. 1979)."""
-        mean, variance, seen = (self.get_buffer(name) for name in ("mean", "variance", "seen"))
-        x, total = observations.to(mean.device), seen + len(observations)
-        share = len(x) / total
-        step = x.mean(0) - mean
-        variance.lerp_(x.var(0, correction=0), share).add_(share * (1 - share) * step.square())
-        mean.add_(share * step)
-        seen.copy_(total)
+        self.scale = RunningScale(inputs)
 
     def scores(self, observations: Tensor) -> Tensor:
-        scores: Tensor = self.policy(self.scaled(observations))
+        scores: Tensor = self.policy(self.scale(observations))
         return scores
 
     def values(self, observations: Tensor) -> Tensor:
         """Expected discounted rewards; with rewards of 1 the network's own output stays within 1."""
-        value: Tensor = self.baseline(self.scaled(observations)).squeeze(-1) / (1 - FLAGS.gamma)
+        value: Tensor = self.baseline(self.scale(observations)).squeeze(-1) / (1 - FLAGS.gamma)
         return value
 
     @torch.no_grad()
@@ -265,7 +247,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         started = time.perf_counter()
         episodes = envs.play(seeds(TRAIN, at["updates"] * FLAGS.num_envs, FLAGS.num_envs), agent.drawn)
         figures = {"train_reward": float(episodes.returns.mean()), **update(agent, optim, episodes)}
-        agent.see(episodes.seen)
+        agent.scale.see(episodes.seen)
         at["updates"] += 1
         at["env_steps"] += len(episodes.seen)
         better = False
@@ -286,7 +268,7 @@ def train(run: _run.Run) -> dict[str, Any]:
 def before_training(agent: Agent, stage: Stage, envs: _environment.Environments) -> dict[str, float]:
     """Random actions tell the scale of the observations; they and the untrained policy are the controls."""
     trial = envs.play(seeds(TRIAL, 0, len(envs.each)), lambda x: torch.randint(envs.actions, (len(x),)))
-    agent.see(trial.seen)
+    agent.scale.see(trial.seen)
     return {
         "env_steps": len(trial.seen),
         "random": float(stage.rewards(lambda x: torch.randint(envs.actions, (len(x),)), TEST).mean()),
