@@ -102,16 +102,17 @@ for _name in ("input_scale", "clip_ratio"):
 TRIAL, TRAIN, VALID, TEST = range(4)
 
 
-def prepare() -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in what --fast makes smaller, and refuse an environment before anything is written."""
-    episodes, num_envs = (8, 4) if FLAGS.fast else (6400, 32)
-    FLAGS["episodes"].value = FLAGS.episodes or episodes
-    FLAGS["num_envs"].value = FLAGS.num_envs or num_envs
+    episodes, num_envs = (8, 4) if values.fast else (6400, 32)
+    values["episodes"].value = values.episodes or episodes
+    values["num_envs"].value = values.num_envs or num_envs
+    name, limit = values.environment, values.episode_steps
     try:
-        _environment.Environments(FLAGS.environment, 1, FLAGS.episode_steps).close()
-        for wanted, mode in ((FLAGS.render, "human"), (FLAGS.video, "rgb_array")):
+        _environment.Environments(name, 1, limit).close()
+        for wanted, mode in ((values.render, "human"), (values.video, "rgb_array")):
             if wanted:
-                _environment.try_to_draw(FLAGS.environment, FLAGS.episode_steps, mode)
+                _environment.try_to_draw(name, limit, mode)
     except _environment.WrongEnvironmentError as error:
         _flags.fail(str(error), code=2)
 
@@ -234,6 +235,7 @@ class Stage:
 
 
 def train(run: _run.Run) -> dict[str, Any]:
+    torch.set_num_threads(1)  # nets so small that threads would wait for each other longer than they compute
     stage = Stage()
     envs = _environment.Environments(FLAGS.environment, FLAGS.num_envs, FLAGS.episode_steps, shorten=True)
     agent = Agent(envs.features, envs.actions).to(_run.device(FLAGS))
@@ -277,7 +279,7 @@ def before_training(agent: Agent, stage: Stage, envs: _environment.Environments)
 
 
 def report(run: _run.Run, agent: Agent, at: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    run.load_into(run.best(), net=agent)
+    run.load_into(run.read_checkpoint("best.pt"), net=agent)
     threshold = stage.envs.threshold
     mean = float(stage.rewards(agent.greedy, TEST).mean())
     for wanted, mode in ((FLAGS.render, "human"), (FLAGS.video, "rgb_array")):

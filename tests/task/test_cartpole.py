@@ -207,7 +207,7 @@ def test_fast_is_short_and_the_whole_run_is_not(tmp_path: Path):
     cartpole.FLAGS(["cartpole", "--nofast"])
     cartpole.FLAGS["episodes"].unparse()
     cartpole.FLAGS["num_envs"].unparse()
-    cartpole.prepare()
+    cartpole.prepare(cartpole.FLAGS)
     assert (cartpole.FLAGS.episodes, cartpole.FLAGS.num_envs) == (6400, 32)
     assert cartpole.Stage().number == 100
 
