@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise ImportError("figures need matplotlib: pip install 'snnlib[tasks]' (or --noplot)") from error
 
-__all__ = ["curves", "image_response"]
+__all__ = ["curves", "image_response", "rewards"]
 
 
 def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> None:
@@ -35,6 +35,27 @@ def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequen
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def rewards(path: Path, metrics: list[dict[str, float]], threshold: float | None, random: float) -> None:
+    """Draw the reward of training and validation episodes over the steps in the environment."""
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for name, style in (("train_reward", {"alpha": 0.6}), ("valid_reward", {"marker": "."})):
+        known = [line for line in metrics if name in line]
+        axis.plot(
+            [line["step"] for line in known],
+            [line[name] for line in known],
+            label=name.replace("_", " "),
+            **style,
+        )
+    for level, text in ((threshold, "solved"), (random, "random actions")):
+        if level is not None:
+            axis.axhline(level, color="gray", linestyle="--" if text == "solved" else ":", label=text)
+    axis.set(xlabel="steps in the environment", ylabel="mean reward of an episode")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
