@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["NO_RECALL", "STREAMS", "StoreRecall", "Trials", "draw_trials"]
+__all__ = ["NO_RECALL", "STREAMS", "StoreRecall", "Trials", "draw_trials", "steps_in_a_period"]
 
 NO_RECALL = -1
 """The target of a period in which nothing is asked."""
@@ -59,10 +59,11 @@ def draw_trials(
         ValueError: a number has a value that allows no trial.
 
     Source:
-        Bellec et al. 2018, Long short-term memory and learning-to-learn in networks of spiking neurons; Salaj et
-        al. 2021, Spike frequency adaptation supports network computations on temporally dispersed information.
+        Bellec et al. 2018, Long short-term memory and learning-to-learn in networks of spiking neurons;
+        Salaj et al. 2021, Spike frequency adaptation supports network computations on temporally dispersed
+        information.
     """
-    steps = _checked_steps(periods, period, expected_delay, poisson_rate, dt)
+    steps = steps_in_a_period(periods, period, expected_delay, poisson_rate, dt)
     device = generator.device
     command = _draw_commands(batch_size, periods, 1.0 / expected_delay, generator)
     store, recall = command == 1, command == 2
@@ -95,14 +96,20 @@ def _draw_commands(batch_size: int, periods: int, probability: float, generator:
     return command
 
 
-def _checked_steps(periods: int, period: float, expected_delay: float, poisson_rate: float, dt: float) -> int:
-    """Time steps in a period."""
+def steps_in_a_period(
+    periods: int, period: float, expected_delay: float, poisson_rate: float, dt: float
+) -> int:
+    """Time steps in a period of :func:`draw_trials`.
+
+    Raises:
+        ValueError: no trial can be drawn with these numbers.
+    """
     if periods < 2:
         raise ValueError(f"a sequence needs at least 2 periods to store and to recall, got periods={periods}")
     # beyond that nearly all sequences would be drawn in vain
     if not 1 <= expected_delay <= 10 * periods:
         raise ValueError(
-            f"expected_delay must be from 1 to 10 times the {periods} periods, got expected_delay={expected_delay}"
+            f"expected_delay must be from 1 to {10 * periods} for {periods} periods, got {expected_delay}"
         )
     steps = round(period / dt) if math.isfinite(period / dt) else 0
     if steps < 1:

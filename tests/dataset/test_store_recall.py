@@ -112,9 +112,7 @@ def _delays(expected: float, periods: int) -> torch.Tensor:
         stores[now] = idle * p
         recalled = sum(stores[s] * p * (1 - p) ** (now - s - 1) for s in range(now))
         idle = idle - idle * p + recalled
-    count = [
-        sum(stores[s] for s in range(periods - d)) * p * (1 - p) ** (d - 1) for d in range(1, periods)
-    ]
+    count = [sum(stores[s] for s in range(periods - d)) * p * (1 - p) ** (d - 1) for d in range(1, periods)]
     found = torch.tensor(count, dtype=torch.float64)
     return found / found.sum()
 
@@ -174,8 +172,8 @@ def test_the_length_ends_iteration():
     ("changed", "says"),
     [
         ({"periods": 1}, "periods=1"),
-        ({"expected_delay": 0.5}, "expected_delay=0.5"),
-        ({"expected_delay": 201.0}, "expected_delay=201"),
+        ({"expected_delay": 0.5}, "expected_delay must be from 1 to 200 for 20 periods, got 0.5"),
+        ({"expected_delay": 201.0}, "got 201"),
         ({"period": 0.0001}, "period=0.0001"),
         ({"period": float("nan")}, "period=nan"),
         ({"poisson_rate": 1001.0}, "poisson_rate=1001"),
