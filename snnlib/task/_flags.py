@@ -12,7 +12,7 @@ from absl import flags
 from snnlib.engine.scan import BACKENDS
 from snnlib.functional.threshold import SURROGATES
 
-__all__ = ["LIGHTNING", "fail", "parse", "positive", "shared"]
+__all__ = ["LIGHTNING", "fail", "finite", "parse", "positive", "shared"]
 
 _MAY_CHANGE = {"epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"}
 """What a resumed run may be given anew; anything else would make it another run."""
@@ -145,7 +145,7 @@ def shared(**defaults: Any) -> flags.FlagValues:
         define, text, arguments = _SHARED[name]
         define(name, default, help=text, flag_values=values, **arguments)
         if define is flags.DEFINE_float:
-            flags.register_validator(name, _finite, "must be finite", flag_values=values)
+            finite(name, values)
     if "accelerator" in values:
         flags.DEFINE_alias("device", "accelerator", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
@@ -160,8 +160,11 @@ def positive(name: str, values: flags.FlagValues) -> None:
     flags.register_validator(name, lambda v: v is None or v > 0, "must be positive", flag_values=values)
 
 
-def _finite(value: float | None) -> bool:
-    return value is None or math.isfinite(value)
+def finite(name: str, values: flags.FlagValues) -> None:
+    """Refuse infinity, and what is not a number, which absl's bounds let pass."""
+    flags.register_validator(
+        name, lambda v: v is None or math.isfinite(v), "must be finite", flag_values=values
+    )
 
 
 def parse(values: flags.FlagValues, usage: str) -> None:

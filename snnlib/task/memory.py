@@ -82,11 +82,10 @@ flags.DEFINE_float(
 flags.DEFINE_float("regularization_target", 10.0, "Rate that neurons are held to, Hz.", 0.0, flag_values=FLAGS)
 for _name in ("tau_adapt", "period", "poisson_rate", "regularization_target"):
     _flags.positive(_name, FLAGS)
+for _name in ("tau_adapt", "beta", "regularization_factor", "regularization_target"):
+    _flags.finite(_name, FLAGS)
 
 
-@flags.multi_flags_validator(
-    ["seq_periods", "seq_repetitions", "period", "expected_delay", "poisson_rate", "dt"], flag_values=FLAGS
-)
 def _allow_trials(values: dict[str, Any]) -> bool:
     periods = values.pop("seq_periods") * values.pop("seq_repetitions")
     try:
@@ -94,6 +93,12 @@ def _allow_trials(values: dict[str, Any]) -> bool:
     except ValueError as error:
         raise flags.ValidationError(str(error)) from error
 
+
+flags.register_multi_flags_validator(
+    ["seq_periods", "seq_repetitions", "period", "expected_delay", "poisson_rate", "dt"],
+    _allow_trials,
+    flag_values=FLAGS,
+)
 
 EVALUATED, EVALUATION_BATCH = {"valid": 256, "test": 1024}, 128
 """Trials, and how many at once."""
