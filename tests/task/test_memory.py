@@ -1,4 +1,4 @@
-"""``python -m snnlib.task.memory``: what it writes, that it learns, how it stops and goes on, what it refuses."""
+"""``python -m snnlib.task.memory``: what it writes and learns, how it stops and goes on, what it refuses."""
 
 import random
 import signal
@@ -14,7 +14,7 @@ from snnlib.task import _flags, memory
 from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
 
 SMALL = ("--population_size=2", "--hidden_size=8", "--period=0.02", "--seq_periods=5", "--expected_delay=2")
-LONGER = (*SMALL, "--epochs=12", "--batches=20", "--batch_size=4", "--noplot")
+LONGER = (*SMALL, "--epochs=8", "--batches=20", "--batch_size=4", "--noplot")
 CPU = torch.device("cpu")
 
 
@@ -70,27 +70,33 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert [(line["epoch"], line["step"]) for line in metrics(folder)] == [(1, 3), (2, 6)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
-    tmp_path: Path, undisturbed: Path, number: signal.Signals
-):
-    wait = random.SystemRandom().uniform(0.0, 0.5)
-    print(f"stopped {wait:.3f} s after the first epoch")
+def test_killed_and_then_interrupted_it_comes_to_the_same_weights(tmp_path: Path, undisturbed: Path):
+    wait = random.SystemRandom().uniform(0.0, 0.3)
+    print(f"killed {wait:.3f} s after the first epoch")
     seen: list[float] = []
 
-    def ready() -> bool:
+    def an_epoch_ago() -> bool:
         folder = only_run(tmp_path / "runs")
         if not seen and folder and (folder / "last.pt").exists():
             seen.append(time.monotonic())
         return bool(seen) and time.monotonic() > seen[0] + wait
 
     flags = (*LONGER, "--checkpoint_every=3")
-    code, said = stop_when("memory", *flags, cwd=tmp_path, number=number, ready=ready)
-    assert "Traceback" not in said
+    code, _ = stop_when("memory", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=an_epoch_ago)
+    assert code == -signal.SIGKILL
     folder = only_run(tmp_path / "runs")
     assert folder is not None
-    assert code == (-number if number == signal.SIGKILL else 128 + number)
-    result(run("memory", f"--resume={folder}", cwd=tmp_path))
+    done = checkpoint(folder)["step"]
+
+    def went_on() -> bool:
+        return checkpoint(folder)["step"] > done
+
+    resume = f"--resume={folder}"
+    code, said = stop_when("memory", resume, cwd=tmp_path, number=signal.SIGINT, ready=went_on)
+    assert code == 128 + signal.SIGINT
+    assert resume in said
+    assert "Traceback" not in said
+    result(run("memory", resume, cwd=tmp_path))
     for name in ("last.pt", "best.pt"):
         assert same(checkpoint(folder, name), checkpoint(undisturbed, name))
     assert metrics(folder) == metrics(undisturbed)
@@ -118,7 +124,7 @@ def error_after(steps: int, *arguments: str) -> float:
 def test_adaptation_learns_what_its_control_does_not():
     assert error_after(100) < 0.1
     assert error_after(100, "--neuron_model=lsnnlif") < 0.15
-    assert error_after(100, "--neuron_model=lif") > 0.25
+    assert error_after(100, "--neuron_model=lif") > 0.2
 
 
 def test_the_same_seed_gives_the_same_first_step():
@@ -201,11 +207,3 @@ def test_a_wrong_flag_ends_in_a_sentence(
     said = capsys.readouterr().err
     assert says in said
     assert len(said.strip().splitlines()) == 1
-
-
-def test_a_wrong_flag_as_a_process(tmp_path: Path):
-    done = run("memory", "--expected_delay=500", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
