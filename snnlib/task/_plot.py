@@ -28,12 +28,12 @@ def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequen
     left.set(xlabel=over, ylabel="training loss", yscale="log")
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
+    right.set(xlabel=over)
     if all(name.endswith("_error") for name in names):
-        limits = -0.01, None
+        right.set(ylim=(-0.01, None))
     else:  # the first epochs would flatten all that follows
         settled = [line[name] for name in names for line in metrics[len(metrics) // 4 :]]
-        limits = min(settled) - 0.01, 1.001
-    right.set(xlabel=over, ylim=limits)
+        right.set(ylim=(min(settled) - 0.01, 1.001))
     right.legend(frameon=False)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -16,7 +16,6 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
 
 from snnlib.dataset.store_recall import NO_RECALL, StoreRecall, Trials, steps_in_a_period
 from snnlib.functional.li import LIParameters
@@ -25,6 +24,8 @@ from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.task import _flags, _run
 from snnlib.task._lightning import Batches, fit, pl, trainer
+
+NEEDS = ("pytorch_lightning", "tensorboard", "matplotlib")
 
 FLAGS = _flags.shared(
     seed=0,
@@ -160,6 +161,8 @@ class Memory(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        from torchmetrics import MeanMetric  # comes with Lightning: where that is missing, it is named
+
         self.net = Net()
         names = ("valid_error", "recall_error", "recall_error_long", "rate_hz")
         self.means = nn.ModuleDict({name: MeanMetric() for name in names})

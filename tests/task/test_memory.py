@@ -98,7 +98,9 @@ def test_killed_and_then_interrupted_it_comes_to_the_same_weights(tmp_path: Path
     assert "Traceback" not in said
     result(run("memory", resume, cwd=tmp_path))
     for name in ("last.pt", "best.pt"):
-        assert same(checkpoint(folder, name), checkpoint(undisturbed, name))
+        first, second = checkpoint(folder, name), checkpoint(undisturbed, name)
+        # Lightning's own counters note that a run was resumed
+        assert all(same(first[part], second[part]) for part in first.keys() | second.keys() if part != "loops")
     assert metrics(folder) == metrics(undisturbed)
 
 
