@@ -181,19 +181,31 @@ class Memory(pl.LightningModule):
 
     def validation_step(self, trials: Trials) -> None:
         voltage, _ = self.answers(trials)
-        self._log("valid_error", _wrong(voltage, trials)[trials.target != NO_RECALL])
+        self._count("valid_error", _wrong(voltage, trials)[trials.target != NO_RECALL])
 
     def test_step(self, trials: Trials) -> None:
         voltage, rate = self.answers(trials)
         wrong = _wrong(voltage, trials)
-        self._log("recall_error", wrong[trials.target != NO_RECALL])
-        self._log("recall_error_long", wrong[trials.delay >= LONG])
-        self._log("rate_hz", rate)
+        self._count("recall_error", wrong[trials.target != NO_RECALL])
+        self._count("recall_error_long", wrong[trials.delay >= LONG])
+        self._count("rate_hz", rate)
 
-    def _log(self, name: str, values: Tensor) -> None:
+    def _count(self, name: str, values: Tensor) -> None:
         metric: Any = self.means[name]
         metric.update(values)
-        self.log(name, metric, on_step=False, on_epoch=True)
+
+    # at the end and not in the step: of several processes one may have no batch, but all must join the sum
+    def on_validation_epoch_end(self) -> None:
+        self._log("valid_error")
+
+    def on_test_epoch_end(self) -> None:
+        self._log("recall_error", "recall_error_long", "rate_hz")
+
+    def _log(self, *names: str) -> None:
+        for name in names:
+            metric: Any = self.means[name]
+            self.log(name, metric.compute())
+            metric.reset()
 
     def configure_optimizers(self) -> Any:
         optim = _run.optimizer(FLAGS, self.net)
