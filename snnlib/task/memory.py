@@ -194,7 +194,6 @@ class Memory(pl.LightningModule):
         metric: Any = self.means[name]
         metric.update(values)
 
-    # at the end and not in the step: of several processes one may have no batch, but all must join the sum
     def on_validation_epoch_end(self) -> None:
         self._log("valid_error")
 
@@ -217,11 +216,11 @@ def _wrong(voltage: Tensor, trials: Trials) -> Tensor:
     return (voltage.argmax(-1) != trials.target).float()
 
 
-def drawn(part: str, device: torch.device) -> StoreRecall:
-    """An epoch's batches of validation or test, or all batches of a training."""
+def drawn(part: str, count: int, device: torch.device) -> StoreRecall:
+    """``count`` batches of validation or test, or as many of each epoch of a training."""
     size = FLAGS.batch_size if part == "train" or FLAGS.fast else EVALUATION_BATCH
     return StoreRecall(
-        epoch_batches(part) * (FLAGS.epochs if part == "train" else 1),
+        count * (FLAGS.epochs if part == "train" else 1),
         FLAGS.seed,
         part,
         device,
@@ -241,23 +240,22 @@ def epoch_batches(part: str) -> int:
     return 1 if FLAGS.fast else EVALUATED[part] // EVALUATION_BATCH
 
 
-def batches(module: Memory, part: str) -> Batches:
-    """What is fetched by its index here is a batch, drawn on the device that computes."""
+def batches(module: Memory, part: str, processes: int) -> Batches:
+    """Batches, drawn on the device that computes; every process gets the same number of them."""
     training = part == "train"
     limit = FLAGS.limit_train_batches if training else 1.0
+    count = -(-epoch_batches(part) // processes) * processes
     return Batches(
-        lambda index: drawn(part, module.device)[int(index)],
-        epoch_batches(part),
-        1,
-        limit=limit,
-        fresh=training,
+        lambda index: drawn(part, count, module.device)[int(index)], count, 1, limit=limit, fresh=training
     )
 
 
 def train(run: _run.Run) -> dict[str, Any]:
     module = Memory()
-    parts = [batches(module, part) for part in ("train", "valid", "test")]
-    figures = fit(trainer(run, "valid_error"), module, *parts)
+    trained_by = trainer(run, "valid_error")
+    processes = trained_by.num_devices * trained_by.num_nodes
+    parts = [batches(module, part, processes) for part in ("train", "valid", "test")]
+    figures = fit(trained_by, module, *parts)
     if FLAGS.plot and run.chief and not FLAGS.fast_dev_run:
         report(run, module.net.cpu())
     # a test without a long delay has no error of long ones
@@ -271,7 +269,7 @@ def report(run: _run.Run, net: Net) -> None:
     from snnlib.task import _plot
 
     _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_error",))
-    trials = drawn("test", torch.device("cpu"))[0]
+    trials = drawn("test", 1, torch.device("cpu"))[0]
     longest = int(trials.delay.amax(0).argmax())
     x = trials.spikes[:, longest : longest + 1]
     voltage, spikes = net(x)

@@ -41,7 +41,7 @@ def given(*arguments: str) -> memory.Memory:
 def first_step(*arguments: str) -> list[float]:
     """Loss and size of the gradients of the first batch."""
     module = given("--fast", *SMALL, *arguments)
-    loss = module.training_step(memory.drawn("train", CPU)[0])["loss"]
+    loss = module.training_step(memory.drawn("train", 1, CPU)[0])["loss"]
     loss.backward()
     return [loss.item(), *(float(w.grad.norm()) for w in module.parameters() if w.grad is not None)]
 
@@ -112,13 +112,13 @@ def error_after(steps: int, *arguments: str) -> float:
         *arguments,
     )
     optim = torch.optim.Adam(module.net.parameters(), memory.FLAGS.learning_rate)
-    for trials in memory.drawn("train", CPU):
+    for trials in memory.drawn("train", steps, CPU):
         optim.zero_grad()
         module.training_step(trials)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(module.net.parameters(), memory.FLAGS.clip_grad)
         optim.step()
     with torch.no_grad():
-        for trials in memory.drawn("test", CPU):
+        for trials in memory.drawn("test", 8, CPU):
             module.test_step(trials)
     return float(module.means["recall_error"].compute())
 
@@ -171,7 +171,7 @@ def test_half_of_the_neurons_adapt():
 def test_the_first_spikes_are_near_the_target_rate():
     for flag in ("--poisson_rate=25", "--population_size=50", "--hidden_size=120", "--dt=0.002"):
         module = given("--fast", flag)
-        _, rate = module.answers(memory.drawn("train", CPU)[0])
+        _, rate = module.answers(memory.drawn("train", 1, CPU)[0])
         assert 2 < rate.mean() < 20, flag
 
 
@@ -209,3 +209,11 @@ def test_a_wrong_flag_ends_in_a_sentence(
     said = capsys.readouterr().err
     assert says in said
     assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_processes_that_train_one_net_get_equally_many_batches(part: str):
+    module = given("--fast")
+    alone, shared = (memory.batches(module, part, processes) for processes in (1, 4))
+    assert shared.count % 4 == 0
+    assert alone.count <= shared.count < alone.count + 4
