@@ -19,10 +19,12 @@ try:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
     from pytorch_lightning.plugins.io import TorchCheckpointIO
+    from torchmetrics import MeanMetric
+    from torchmetrics.classification import MulticlassAccuracy
 except ImportError as error:
     _flags.needs(error)
 
-__all__ = ["Batches", "fit", "pl", "share_batch_norms", "trainer"]
+__all__ = ["Batches", "MeanMetric", "MulticlassAccuracy", "fit", "pl", "share_batch_norms", "trainer"]
 
 
 class Batches:
@@ -67,11 +69,11 @@ class Batches:
         order = self._order()
         while self.done < len(self):
             chosen = order[self.done * size : (self.done + 1) * size]
-            if self.seed is not None and len(chosen) % processes:  # in training all must take equal steps
+            training = self.seed is not None or self.fresh
+            if training and len(chosen) % processes:  # all must take equal steps
                 chosen = torch.cat([chosen, order])[: -(-len(chosen) // processes) * processes]
             self.done += 1
-            if len(chosen) > rank:
-                yield self.fetch(chosen[rank::processes])
+            yield self.fetch(chosen[rank::processes])  # of none, it may be: all must take as many batches
 
     def _order(self) -> Tensor:
         if self.fresh:
