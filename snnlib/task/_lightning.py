@@ -20,11 +20,10 @@ try:
     from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
     from pytorch_lightning.plugins.io import TorchCheckpointIO
     from torchmetrics import MeanMetric
-    from torchmetrics.classification import MulticlassAccuracy
 except ImportError as error:
     _flags.needs(error)
 
-__all__ = ["Batches", "MeanMetric", "MulticlassAccuracy", "fit", "pl", "share_batch_norms", "trainer"]
+__all__ = ["Batches", "MeanMetric", "fit", "pl", "share_batch_norms", "trainer"]
 
 
 class Batches:
@@ -164,11 +163,11 @@ def fit(
         keeper.restore()
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         tested = trainer.test(module, test, verbose=False)
-        return {**_numbers(trainer.callback_metrics), **tested[0], "best_epoch": 0}
+        return {**_numbers(trainer.callback_metrics), **_numbers(tested[0]), "best_epoch": 0}
     best: Any = trainer.strategy.broadcast(run.read_checkpoint("best.pt") if run.chief else None)
     run.load_into(best, state_dict=module)
     tested = trainer.test(module, test, verbose=False)
-    return {**best["figures"], **tested[0], "best_epoch": best["epoch"] + 1}
+    return {**best["figures"], **_numbers(tested[0]), "best_epoch": best["epoch"] + 1}
 
 
 class _Checkpoints(TorchCheckpointIO):
@@ -359,7 +358,8 @@ def _summed(x: Tensor) -> Tensor:
 
 
 def _numbers(metrics: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}
+    """Figures as numbers, in the digits that float32 has."""
+    return {name: float(f"{float(value):.7g}") for name, value in metrics.items()}
 
 
 def _quiet() -> None:
