@@ -123,6 +123,7 @@ from snnlib.module import (
     SignedPoissonEncoder,
     SpikeLatencyEncoder,
     SpikeLatencyLIFEncoder,
+    SpikingPolicy,
 )
 
 __version__ = "0.1.0"
@@ -206,6 +207,7 @@ __all__ = [
     "SignedPoissonEncoder",
     "SpikeLatencyEncoder",
     "SpikeLatencyLIFEncoder",
+    "SpikingPolicy",
     "Surrogate",
     "constant_current_lif_encode",
     "correlation_based_update",

@@ -2,5 +2,15 @@
 
 from snnlib.dataset.augment import random_affine
 from snnlib.dataset.images import DataError, Images, generated_images, load_images
+from snnlib.dataset.store_recall import StoreRecall, Trials, draw_trials
 
-__all__ = ["DataError", "Images", "generated_images", "load_images", "random_affine"]
+__all__ = [
+    "DataError",
+    "Images",
+    "StoreRecall",
+    "Trials",
+    "draw_trials",
+    "generated_images",
+    "load_images",
+    "random_affine",
+]

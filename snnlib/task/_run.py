@@ -66,13 +66,13 @@ def launch(
         prepare: fills in flags whose default depends on other flags.
     """
     _flags.parse(values, usage)
-    prepare(values)
     keep_memory()
-    torch.manual_seed(values.seed)
-    random.seed(values.seed)
-    np.random.seed(values.seed % 2**32)
     run = None
     try:
+        prepare(values)
+        torch.manual_seed(values.seed)
+        random.seed(values.seed)
+        np.random.seed(values.seed % 2**32)
         run = Run(values, task)
         figures = train(run)
         figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}

@@ -16,12 +16,11 @@ from typing import Any
 from absl import flags
 from torch import Tensor
 from torch.nn.functional import nll_loss
-from torchmetrics.classification import MulticlassAccuracy
 
 from snnlib.dataset.augment import random_affine
 from snnlib.dataset.images import Images
 from snnlib.task import _flags, _run
-from snnlib.task._lightning import Batches, fit, pl, share_batch_norms, trainer
+from snnlib.task._lightning import Batches, MeanMetric, fit, pl, share_batch_norms, trainer
 from snnlib.task.mnist import defaults, encode, image_flags, load, network
 
 NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
@@ -48,8 +47,8 @@ class Classifier(pl.LightningModule):
         self.data = data
         self.learning_rate = FLAGS.learning_rate
         self.net = share_batch_norms(network(FLAGS, data))
-        self.valid_accuracy = MulticlassAccuracy(data.classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(data.classes, average="micro")
+        self.valid_accuracy = MeanMetric()
+        self.test_accuracy = MeanMetric()
 
     def setup(self, stage: str) -> None:
         self.data = self.data.to(self.device)
@@ -71,7 +70,7 @@ class Classifier(pl.LightningModule):
 
     def _count(self, name: str, images: Tensor, labels: Tensor) -> None:
         metric = getattr(self, name)
-        metric(self(images), labels)
+        metric.update((self(images).argmax(1) == labels).float())
         self.log(name, metric, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:

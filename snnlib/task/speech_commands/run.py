@@ -16,7 +16,6 @@ from absl import flags
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrize import register_parametrization
-from torchmetrics.classification import MulticlassAccuracy
 
 from snnlib.dataset.augment import add_noise, mask_spectrogram, random_shift
 from snnlib.dataset.images import DataError
@@ -28,7 +27,7 @@ from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run
-from snnlib.task._lightning import Batches, fit, pl, share_batch_norms, trainer
+from snnlib.task._lightning import Batches, MeanMetric, fit, pl, share_batch_norms, trainer
 
 NEEDS = ("pytorch_lightning", "torchaudio", "soundfile", "tensorboard", "matplotlib")
 BANDS = 40
@@ -103,8 +102,6 @@ flags.DEFINE_float(
 flags.DEFINE_boolean(
     "spec_augment", True, "Blank a stretch of time and of frequencies in training.", flag_values=FLAGS
 )
-for name in ("dropout", "beta", "noise", "time_shift"):
-    _flags.finite(name, FLAGS)
 flags.register_validator(
     "dt",
     lambda dt: 0.001 <= dt <= MEMBRANE[0],
@@ -204,8 +201,8 @@ class Classifier(pl.LightningModule):
         self.data = data
         self.features = LogMel(RATE, FLAGS.dt, BANDS)
         self.net: Any = share_batch_norms(network(len(data.labels)))
-        self.valid_accuracy = MulticlassAccuracy(len(data.labels), average="micro")
-        self.test_accuracy = MulticlassAccuracy(len(data.labels), average="micro")
+        self.valid_accuracy, self.test_accuracy = MeanMetric(), MeanMetric()
+        self.spike_rate_hz = MeanMetric()
 
     def setup(self, stage: str) -> None:
         self.data = self.data.to(self.device)
@@ -227,19 +224,21 @@ class Classifier(pl.LightningModule):
         return {"loss": loss, "examples": len(labels)}
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        self._count("valid_accuracy", *batch)
+        self._count(self.valid_accuracy, "valid_accuracy", *batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        outputs = self._count("test_accuracy", *batch)
-        spikes = [z for z, made in zip(outputs, self.net, strict=True) if isinstance(made, LSNNRecurrent)]
-        if spikes:
-            rate = torch.stack([z.mean() for z in spikes]).mean() / FLAGS.dt
-            self.log("spike_rate_hz", rate, on_step=False, on_epoch=True, batch_size=len(batch[1]))
+        outputs = self._count(self.test_accuracy, "test_accuracy", *batch)
+        spikes = [z for z, made in zip(outputs, self.net, strict=False) if isinstance(made, LSNNRecurrent)]
+        for z in spikes:
+            self.spike_rate_hz.update(z.mean((0, 2)) / FLAGS.dt)
+        if FLAGS.model != "lstm":
+            self.log("spike_rate_hz", self.spike_rate_hz, on_step=False, on_epoch=True)
 
-    def _count(self, name: str, clips: Tensor, labels: Tensor) -> list[Tensor]:
-        outputs = self.outputs(self.features(clips))
-        metric = getattr(self, name)
-        metric(outputs[-1].mean(0), labels)
+    def _count(self, metric: MeanMetric, name: str, clips: Tensor, labels: Tensor) -> list[Tensor]:
+        """Count what is right; of several processes one may be given no clips at the end."""
+        outputs = self.outputs(self.features(clips)) if len(clips) else []
+        if outputs:
+            metric.update((outputs[-1].mean(0).argmax(1) == labels).float())
         self.log(name, metric, on_step=False, on_epoch=True)
         return outputs
 
