@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -105,13 +104,6 @@ def test_a_wrong_flag_ends_in_a_sentence(
     assert len(said.strip().splitlines()) == 1
 
 
-def test_an_archive_that_is_not_there(tmp_path: Path):
-    done = run("speech_commands", "--dataset=nowhere.tar.xz", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: nowhere.tar.xz: No such file")
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
 def test_without_data_it_says_what_is_missing_and_the_ways_out(tmp_path: Path):
     # a proxy that refuses at once stands in for a machine with no network
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
@@ -193,9 +185,3 @@ def test_the_lstm_has_about_as_many_weights(flagged):
         flagged(f"--model={model}", "--hidden_size=256" if model == "lsnn" else "--nofast")
         sizes[model] = sum(p.numel() for p in task.network(12).parameters())
     assert sizes["lstm"] == pytest.approx(sizes["lsnn"], rel=0.03)
-
-
-def test_the_list_of_tasks_has_it(tmp_path: Path):
-    done = subprocess.run([sys.executable, "-m", "snnlib.task"], cwd=tmp_path, capture_output=True, text=True)
-    assert "speech_commands  Spoken words" in done.stdout
-    assert "soundfile" in done.stdout
