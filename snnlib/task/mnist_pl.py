@@ -13,12 +13,11 @@ from typing import Any
 from absl import flags
 from torch import Tensor
 from torch.nn.functional import nll_loss
-from torchmetrics.classification import MulticlassAccuracy
 
 from snnlib.dataset.augment import random_affine
-from snnlib.dataset.images import Images
 from snnlib.task import _flags, _run
-from snnlib.task._lightning import Batches, fit, pl, share_batch_norms, trainer
+from snnlib.task._classifier import ImageClassifier, fit_images
+from snnlib.task._lightning import trainer
 from snnlib.task.mnist import defaults, encode, image_flags, load, network
 
 FLAGS = image_flags(**_flags.LIGHTNING)
@@ -31,63 +30,23 @@ flags.DEFINE_boolean(
 )
 
 
-class Classifier(pl.LightningModule):
-    """The net, its loss and its figures."""
+class Classifier(ImageClassifier):
+    """The net of the mnist task, its loss and its figures."""
 
-    def __init__(self, data: Images) -> None:
-        super().__init__()
-        self.data = data
-        self.learning_rate = FLAGS.learning_rate
-        self.net = share_batch_norms(network(FLAGS, data))
-        self.valid_accuracy = MulticlassAccuracy(data.classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(data.classes, average="micro")
-
-    def setup(self, stage: str) -> None:
-        self.data = self.data.to(self.device)
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        images, labels = batch
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         x = self.data.scaled(images)
-        loss = nll_loss(self.net(encode(FLAGS, random_affine(x) if FLAGS.augment else x)), labels)
-        return {"loss": loss, "examples": len(labels)}
+        return nll_loss(self.net(encode(FLAGS, random_affine(x) if FLAGS.augment else x)), labels)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        self._count("valid_accuracy", *batch)
-
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        self._count("test_accuracy", *batch)
-
-    def _count(self, name: str, images: Tensor, labels: Tensor) -> None:
-        metric = getattr(self, name)
-        metric(self.net(encode(FLAGS, self.data.scaled(images))), labels)
-        self.log(name, metric, on_step=False, on_epoch=True)
-
-    def configure_optimizers(self) -> Any:
-        optim = _run.optimizer(FLAGS, self.net)
-        for group in optim.param_groups:
-            group["lr"] = self.learning_rate
-        rate = _run.schedule(optim, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-
-def batches(module: Classifier, part: str) -> Batches:
-    """The images of a part of the data, fetched on the device that holds them."""
-
-    def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = getattr(module.data, f"x_{part}"), getattr(module.data, f"y_{part}")
-        return x[index.to(x.device)], y[index.to(y.device)]
-
-    count = len(getattr(module.data, f"y_{part}"))
-    if part == "train":
-        return Batches(fetch, count, FLAGS.batch_size, FLAGS.seed, FLAGS.limit_train_batches)
-    return Batches(fetch, count, 500)
+    def predict(self, images: Tensor) -> Tensor:
+        return self.net(encode(FLAGS, self.data.scaled(images)))  # type: ignore[no-any-return]
 
 
 def find_learning_rate(run: _run.Run, module: Classifier) -> None:
     """Set the learning rate by a range test (Smith 2017), and keep it among the run's flags."""
     from pytorch_lightning.tuner.tuning import Tuner
 
-    tried = Tuner(trainer(run, "valid_accuracy")).lr_find(module, batches(module, "train"), num_training=60)
+    images = module.batches("train")
+    tried = Tuner(trainer(run, "valid_accuracy")).lr_find(module, images, num_training=60)
     rate = tried.suggestion() if tried else None
     if rate is None:
         raise _run.RunError("--find_learning_rate: the loss fell at no rate; give one with --learning_rate")
@@ -99,17 +58,15 @@ def find_learning_rate(run: _run.Run, module: Classifier) -> None:
 
 def train(run: _run.Run) -> dict[str, Any]:
     data = load(FLAGS)
-    module = Classifier(data)
+    module = Classifier(FLAGS, data, network(FLAGS, data))
     if FLAGS.find_learning_rate and not run.resumed:
         find_learning_rate(run, module)
-    parts = [batches(module, part) for part in ("train", "valid", "test")]
-    figures = fit(trainer(run, "valid_accuracy"), module, *parts)
+    figures = fit_images(run, module)
     if FLAGS.plot and run.chief and not FLAGS.fast_dev_run:
         report(run, module)
     return {
         "dataset": "generated" if FLAGS.fast else FLAGS.dataset,
         **figures,
-        "chance": round(1 / data.classes, 4),
         "learning_rate": module.learning_rate,
     }
 
