@@ -2,7 +2,7 @@
 
     python -m snnlib.task.cifar10 --dataset=cifar10 --data_dir=data
     python -m snnlib.task.cifar10 --dataset=my_images.npz --width=32
-    python -m snnlib.task.cifar10 --model=resnet --precision=bf16-mixed --channels_last
+    python -m snnlib.task.cifar10 --model=resnet --precision=bf16-mixed
     python -m snnlib.task.cifar10 --neuron_model=relu
 
 An image is the input current of the first convolution at every time step, and so that convolution runs once.
@@ -101,8 +101,8 @@ flags.DEFINE_float(
 )
 flags.DEFINE_boolean(
     "channels_last",
-    False,
-    "Keep the channels of a pixel side by side in memory, faster on GPUs.",
+    True,
+    "Keep the channels of a pixel side by side in memory, which is faster, most of all on GPUs.",
     flag_values=FLAGS,
 )
 
@@ -179,7 +179,8 @@ class Classifier(ImageClassifier):
         return cross_entropy(output, labels, label_smoothing=self.values.label_smoothing)
 
     def predict(self, images: Tensor) -> Tensor:
-        return (self.average or self.net)(self.sequence(images))
+        net = self.average or self.net
+        return net(self.sequence(images))  # type: ignore[no-any-return]
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)

@@ -75,7 +75,7 @@ def test_own_colour_images_in_half_precision_through_the_residual_net(tmp_path: 
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (60, 12, 9, 3), dtype=np.uint8), np.arange(60) % 3
     np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
-    options = ("--model=resnet", "--width=2", "--epochs=1", "--precision=bf16-mixed", "--channels_last")
+    options = ("--model=resnet", "--width=2", "--epochs=1", "--precision=bf16-mixed")
     figures = result(run("cifar10", "--dataset=own.npz", *options, cwd=tmp_path))
     assert figures["dataset"] == "own.npz"
     assert figures["chance"] == pytest.approx(1 / 3, abs=1e-3)
@@ -193,12 +193,13 @@ def test_the_moving_average_is_what_is_evaluated(usual: tuple[list[float], torch
 
 
 def test_channels_last_is_a_matter_of_memory_alone(usual: tuple[list[float], torch.Tensor]):
-    module = made("--channels_last")
+    module = made()
     weights = [w for w in module.net.parameters() if w.dim() == 4]
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
     assert not all(w.is_contiguous() for w in weights)
     assert module.sequence(module.data.x_test[:2])[0].is_contiguous(memory_format=torch.channels_last)
-    assert trained("--channels_last")[0] == pytest.approx(usual[0], rel=1e-3)
+    assert all(w.is_contiguous() for w in made("--nochannels_last").net.parameters())
+    assert trained("--nochannels_last")[0] == pytest.approx(usual[0], rel=1e-3)
 
 
 def test_the_dataset_is_the_one_that_is_named():
