@@ -52,9 +52,7 @@ def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, 
         dt: time step in s.
     """
     traces, readout = _outputs(net, sequence)
-    depths = (
-        sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if len(traces) > 5 else range(len(traces))
-    )
+    depths = sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if traces else []
     hidden, voltage = [traces[depth][:, 0].flatten(1).cpu() for depth in depths], readout[:, 0].float().cpu()
     figure, axes = plt.subplots(1, len(hidden) + 2, figsize=(3 * (len(hidden) + 2), 3), layout="constrained")
     picture = image.cpu().permute(1, 2, 0)
@@ -79,7 +77,7 @@ def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, 
         )
         axes[-1].plot(times, line, marker=".", **style)
     axes[-1].legend(frameon=False)
-    axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage")
+    axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage", xlim=(0.5 * ms, times[-1] + 0.5 * ms))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
