@@ -6,9 +6,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from snnlib.module.sequential import Lift, SequentialState, is_stateful
+from snnlib.module.sequential import Lift, SequentialState
 
-__all__ = ["ResNet", "Residual"]
+__all__ = ["JOINS", "ResNet", "Residual"]
+
+JOINS = ("current", "spikes")
+"""What the two ways through a block add up."""
 
 
 class ResNet(nn.Module):
@@ -33,6 +36,7 @@ class ResNet(nn.Module):
         blocks: number of blocks in each stage; (3, 3, 2) is the ResNet-19 of Zheng et al. without its hidden
             linear layer.
         gain: what the weights of the batch norms begin with.
+        join: see :class:`Residual`.
         dropout: probability with which an input of the readout is dropped in training.
 
     Shapes:
@@ -51,6 +55,7 @@ class ResNet(nn.Module):
         width: int = 128,
         blocks: Sequence[int] = (3, 3, 2),
         gain: float = 1.0,
+        join: str = "current",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -59,7 +64,7 @@ class ResNet(nn.Module):
         for stage, count in enumerate(blocks):
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(Residual(maps, width * 2**stage, stride, neuron, gain))
+                layers.append(Residual(maps, width * 2**stage, stride, neuron, gain, join))
                 maps = width * 2**stage
         readout = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(maps, classes)]
         self.layers = SequentialState(*layers, *(Lift(module) for module in readout))
@@ -70,47 +75,66 @@ class ResNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions with a way around them.
+    """Two convolutions with a way around them, which joins them before the last neurons or after.
 
     ::
 
-        current        = norm(conv(neurons(norm(conv(input)))))
-        output, state  = neurons(current + shortcut(input))
+        inner          = norm(conv(neurons(norm(conv(input)))))
+        output, state  = neurons(inner + shortcut(input))                     join="current"
+        output, state  = neurons(inner) + shortcut(input)                     join="spikes"
 
-    The shortcut is the identity, or where the shape changes a convolution of size 1 with a batch norm. As
-    two currents meet, the batch norms before the sum begin with ``gain / sqrt(2)`` (Zheng et al. 2021).
+    The shortcut is the identity, or where the shape changes a convolution of size 1 with a batch norm, for
+    spikes with neurons too. As two currents meet, the batch norms before their sum begin with
+    ``gain / sqrt(2)`` (Zheng et al. 2021). Sums of spikes may be 2 and more; with inner neurons that are silent
+    such a block is the identity, which neurons at the end are not (Fang et al. 2021).
 
     Parameters:
         maps, wanted: channels of the input and of the output.
         stride: of the first convolution.
         neuron: makes a layer of neurons.
         gain: what the weights of the batch norms begin with.
+        join: "current" or "spikes".
 
     Shapes:
         input ``[T, B, maps, H, W]``, output ``[T, B, wanted, H / stride, W / stride]``, rounded up.
+
+    Raises:
+        ValueError: ``join`` is another.
     """
 
     over_time = True
 
     def __init__(
-        self, maps: int, wanted: int, stride: int, neuron: Callable[[], nn.Module], gain: float = 1.0
+        self,
+        maps: int,
+        wanted: int,
+        stride: int,
+        neuron: Callable[[], nn.Module],
+        gain: float = 1.0,
+        join: str = "current",
     ) -> None:
         super().__init__()
-        half = gain / 2**0.5
-        first, second = _convolution(maps, wanted, 3, stride, gain), _convolution(wanted, wanted, 3, 1, half)
-        self.path = SequentialState(first, neuron(), second)
-        same = maps == wanted and stride == 1
-        self.shortcut = nn.Identity() if same else _convolution(maps, wanted, 1, stride, half)
-        self.neurons = neuron()
+        if join not in JOINS:
+            raise ValueError(f"join must be one of {JOINS}, got {join!r}")
+        spikes = join == "spikes"
+        last = gain if spikes else gain / 2**0.5
+        path: list[nn.Module] = [_convolution(maps, wanted, 3, stride, gain), neuron()]
+        path.append(_convolution(wanted, wanted, 3, 1, last))
+        around: list[nn.Module] = []
+        if maps != wanted or stride != 1:
+            around.append(_convolution(maps, wanted, 1, stride, last))
+        if spikes:
+            path.append(neuron())
+            around += [neuron()] if around else []
+        self.path, self.shortcut = SequentialState(*path), SequentialState(*around)
+        self.neurons = SequentialState(*([] if spikes else [neuron()]))
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        path, neurons = (None, None) if state is None else state
-        current, path = self.path(input, path)
-        current = current + self.shortcut(input)
-        if not is_stateful(self.neurons):
-            return self.neurons(current), (path, None)
-        output, neurons = self.neurons(current, neurons)
-        return output, (path, neurons)
+        path, around, after = (None, None, None) if state is None else state
+        inner, path = self.path(input, path)
+        beside, around = self.shortcut(input, around)
+        output, after = self.neurons(inner + beside, after)
+        return output, (path, around, after)
 
 
 def _convolution(maps: int, wanted: int, size: int, stride: int, gain: float) -> Lift:

@@ -24,7 +24,7 @@ from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif import LIF
-from snnlib.module.resnet import ResNet
+from snnlib.module.resnet import JOINS, ResNet
 from snnlib.task import _flags, _run
 from snnlib.task._classifier import ImageClassifier, fit_images
 
@@ -59,6 +59,13 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum(
     "model", "conv", ["conv", "resnet"], "Four convolutions, or residual blocks.", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "residual",
+    "current",
+    list(JOINS),
+    "What a block of the residual net adds its input to: the current of its last neurons, or their spikes.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "width",
@@ -144,7 +151,7 @@ def network(values: flags.FlagValues, data: Images) -> nn.Module:
     gain = 1.0 if relu else 1.0 / (values.dt * values.tau_mem_inv)
     shape, classes, width = data.shape, data.classes, values.width
     if values.model == "resnet":
-        return ResNet(shape, classes, neuron, width, gain=gain, dropout=values.dropout)
+        return ResNet(shape, classes, neuron, width, gain=gain, join=values.residual, dropout=values.dropout)
     channels = (width, 2 * width, 4 * width, 4 * width)
     readout = LIParameters(tau_syn_inv=values.tau_syn_inv, tau_mem_inv=values.tau_mem_inv)
     options = {"dropout": values.dropout, "backend": values.backend, "neuron": neuron, "gain": gain}

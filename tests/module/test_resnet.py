@@ -25,9 +25,10 @@ def small(shape=(3, 16, 16), neuron=lif, **options) -> ResNet:
 
 
 @pytest.mark.parametrize("neuron", [lif, nn.ReLU])
+@pytest.mark.parametrize("join", ["current", "spikes"])
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 7, 9)], ids=str)
-def test_output_is_log_probabilities_and_the_gradient_reaches_every_parameter(shape, neuron):
-    net = small(shape, neuron)
+def test_output_is_log_probabilities_and_the_gradient_reaches_every_parameter(shape, join, neuron):
+    net = small(shape, neuron, join=join)
     output = net(torch.rand(3, 6, *shape))
     assert output.shape == (6, 5)
     torch.testing.assert_close(output.exp().sum(1), torch.ones(6))
@@ -99,10 +100,27 @@ def test_a_block_adds_what_comes_in_to_its_own_current():
     torch.testing.assert_close(block(x)[0], lif()(x)[0])
 
 
-def test_its_state_goes_on():
+def test_spikes_are_added_to_spikes():
+    """A block whose inner neurons are silent is the identity; others give whole numbers up to 2."""
+    block = Residual(3, 3, 1, lif, join="spikes")
+    x = (torch.rand(5, 2, 3, 4, 4) < 0.3).float()
+    output, _ = block(x)
+    assert set(output.unique().tolist()) == {0.0, 1.0, 2.0}
+    nn.init.zeros_(block.path[2].lifted[1].weight)
+    assert torch.equal(block(x)[0], x)
+    assert sum(isinstance(m, LIF) for m in Residual(3, 6, 2, lif, join="spikes").modules()) == 3
+
+
+def test_another_join_is_refused():
+    with pytest.raises(ValueError, match=r"join must be one of .* got 'voltage'"):
+        Residual(3, 3, 1, lif, join="voltage")
+
+
+@pytest.mark.parametrize("join", ["current", "spikes"])
+def test_its_state_goes_on(join: str):
     """Two halves of a sequence are the whole; in evaluation, where norms do not look at the batch."""
     slow = LIFParameters(tau_mem_inv=300.0, tau_syn_inv=300.0)
-    block = Residual(3, 6, 2, lambda: LIF(slow), gain=4.0).eval()
+    block = Residual(3, 6, 2, lambda: LIF(slow), gain=4.0, join=join).eval()
     x = torch.randn(6, 2, 3, 8, 8)
     whole, _ = block(x)
     first, state = block(x[:3])

@@ -87,6 +87,7 @@ def test_own_colour_images_in_half_precision_through_the_residual_net(tmp_path: 
     [
         (["--model=nonsense"], "model"),
         (["--width=0"], "width"),
+        (["--residual=voltage"], "residual"),
         (["--neuron_model=izhikevich"], "neuron_model"),
         (["--dropout=1"], "dropout"),
         (["--label_smoothing=1"], "label_smoothing"),
@@ -173,6 +174,11 @@ def usual() -> tuple[list[float], torch.Tensor]:
 )
 def test_a_flag_changes_training(usual: tuple[list[float], torch.Tensor], flag: str):
     assert trained(flag)[0] != usual[0]
+
+
+def test_blocks_join_as_they_are_told():
+    first, second = (trained("--model=resnet", f"--residual={join}")[0] for join in ("current", "spikes"))
+    assert first != second
 
 
 def test_the_moving_average_is_what_is_evaluated(usual: tuple[list[float], torch.Tensor]):
