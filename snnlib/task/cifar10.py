@@ -62,7 +62,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum(
     "residual",
-    "current",
+    "spikes",
     list(JOINS),
     "What a block of the residual net adds its input to: the current of its last neurons, or their spikes.",
     flag_values=FLAGS,
