@@ -33,7 +33,7 @@ FLAGS = _flags.shared(
     seed=0,
     epochs=None,
     batch_size=128,
-    learning_rate=2e-3,
+    learning_rate=4e-3,
     weight_decay=0.05,
     clip_grad=0.0,
     optimizer="adamw",
@@ -109,7 +109,7 @@ flags.DEFINE_float(
 flags.DEFINE_boolean(
     "channels_last",
     True,
-    "Keep the channels of a pixel side by side in memory, which is faster, most of all on GPUs.",
+    "Keep the channels of a pixel side by side in memory, which is faster.",
     flag_values=FLAGS,
 )
 

@@ -109,13 +109,6 @@ def test_a_wrong_flag_ends_in_a_sentence(monkeypatch, capsys, arguments: list[st
     assert len(said.strip().splitlines()) == 1
 
 
-def test_a_file_that_is_not_there_ends_in_a_sentence(tmp_path: Path):
-    done = run("cifar10", "--dataset=nowhere.npz", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: nowhere.npz: no such file")
-    assert "Traceback" not in done.stderr
-
-
 # -- what the flags change, in this process ------------------------------------------------------------------
 
 
