@@ -124,6 +124,7 @@ from snnlib.module import (
     SignedPoissonEncoder,
     SpikeLatencyEncoder,
     SpikeLatencyLIFEncoder,
+    SpikingPolicy,
 )
 
 __version__ = "0.1.0"
@@ -208,6 +209,7 @@ __all__ = [
     "SignedPoissonEncoder",
     "SpikeLatencyEncoder",
     "SpikeLatencyLIFEncoder",
+    "SpikingPolicy",
     "Surrogate",
     "constant_current_lif_encode",
     "correlation_based_update",

@@ -24,6 +24,7 @@ from snnlib.module.lif_ex import LIFEx, LIFExCell, LIFExRecurrent, LIFExRecurren
 from snnlib.module.lif_refrac import LIFRefrac, LIFRefracCell, LIFRefracRecurrent, LIFRefracRecurrentCell
 from snnlib.module.lsnn import LSNN, LSNNCell, LSNNRecurrent, LSNNRecurrentCell
 from snnlib.module.neuron import Cell, Layer, Neuron, RecurrentCell, RecurrentLayer
+from snnlib.module.policy import SpikingPolicy
 from snnlib.module.resnet import ResNet
 from snnlib.module.sequential import Lift, SequentialState
 
@@ -74,4 +75,5 @@ __all__ = [
     "SignedPoissonEncoder",
     "SpikeLatencyEncoder",
     "SpikeLatencyLIFEncoder",
+    "SpikingPolicy",
 ]

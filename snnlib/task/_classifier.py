@@ -6,24 +6,19 @@ from absl import flags
 from torch import Tensor, nn
 
 from snnlib.dataset.images import Images
-from snnlib.task import _flags, _run
-from snnlib.task._lightning import Batches, fit, pl, share_batch_norms, trainer
-
-try:
-    from torchmetrics.classification import MulticlassAccuracy
-except ImportError as error:
-    _flags.needs(error)
+from snnlib.task import _run
+from snnlib.task._lightning import Batches, MeanMetric, fit, pl, share_batch_norms, trainer
 
 __all__ = ["ImageClassifier", "fit_images"]
 
 
 class ImageClassifier(pl.LightningModule):
-    """A net that tells images apart; a task says what its loss is and what it predicts.
+    """A net that tells images apart; a task says what its loss is, and as ``forward`` what it makes of images.
 
     Parameters:
         values: the task's flags.
         data: the images.
-        net: from what the task makes of images to log-probabilities ``[B, classes]``.
+        net: what learns.
     """
 
     def __init__(self, values: flags.FlagValues, data: Images, net: nn.Module) -> None:
@@ -31,15 +26,11 @@ class ImageClassifier(pl.LightningModule):
         self.values, self.data = values, data
         self.learning_rate = values.learning_rate
         self.net = share_batch_norms(net)
-        self.valid_accuracy = MulticlassAccuracy(data.classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(data.classes, average="micro")
+        self.valid_accuracy = MeanMetric()
+        self.test_accuracy = MeanMetric()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of training images, uint8 or float ``[B, C, H, W]``."""
-        raise NotImplementedError
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Log-probabilities of images that are not trained on."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
@@ -56,7 +47,7 @@ class ImageClassifier(pl.LightningModule):
 
     def _count(self, name: str, images: Tensor, labels: Tensor) -> None:
         metric = getattr(self, name)
-        metric(self.predict(images), labels)
+        metric.update((self(images).argmax(1) == labels).float())
         self.log(name, metric, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:

@@ -14,7 +14,10 @@ from snnlib.functional.threshold import SURROGATES
 
 __all__ = ["LIGHTNING", "fail", "parse", "positive", "shared"]
 
-_MAY_CHANGE = {"epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"}
+_MAY_CHANGE = {
+    *("epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"),
+    *("episodes", "stop_when_solved", "render", "video"),
+}
 """What a resumed run may be given anew; anything else would make it another run."""
 
 _OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -144,8 +147,6 @@ def shared(**defaults: Any) -> flags.FlagValues:
     for name, default in defaults.items():
         define, text, arguments = _SHARED[name]
         define(name, default, help=text, flag_values=values, **arguments)
-        if define is flags.DEFINE_float:
-            flags.register_validator(name, _finite, "must be finite", flag_values=values)
     if "accelerator" in values:
         flags.DEFINE_alias("device", "accelerator", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
@@ -158,10 +159,6 @@ def shared(**defaults: Any) -> flags.FlagValues:
 def positive(name: str, values: flags.FlagValues) -> None:
     """Refuse zero where a bound of absl's would let it pass."""
     flags.register_validator(name, lambda v: v is None or v > 0, "must be positive", flag_values=values)
-
-
-def _finite(value: float | None) -> bool:
-    return value is None or math.isfinite(value)
 
 
 def parse(values: flags.FlagValues, usage: str) -> None:
@@ -185,6 +182,10 @@ def _read(values: flags.FlagValues, argv: list[str]) -> None:
     rest = values(argv)[1:]
     if rest:
         raise flags.Error(f"unexpected argument {rest[0]!r}; flags are given as --name=value")
+    for name in values:  # the bounds of absl let nan pass
+        value = values[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise flags.IllegalFlagValueError(f"flag --{name}={value}: must be finite")
 
 
 def _help(values: flags.FlagValues) -> str:

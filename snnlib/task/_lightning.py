@@ -19,10 +19,11 @@ try:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
     from pytorch_lightning.plugins.io import TorchCheckpointIO
+    from torchmetrics import MeanMetric
 except ImportError as error:
     _flags.needs(error)
 
-__all__ = ["Batches", "fit", "pl", "share_batch_norms", "trainer"]
+__all__ = ["Batches", "MeanMetric", "fit", "pl", "share_batch_norms", "trainer"]
 
 
 class Batches:
@@ -67,11 +68,11 @@ class Batches:
         order = self._order()
         while self.done < len(self):
             chosen = order[self.done * size : (self.done + 1) * size]
-            if self.seed is not None and len(chosen) % processes:  # in training all must take equal steps
+            training = self.seed is not None or self.fresh
+            if training and len(chosen) % processes:  # all must take equal steps
                 chosen = torch.cat([chosen, order])[: -(-len(chosen) // processes) * processes]
             self.done += 1
-            if len(chosen) > rank:
-                yield self.fetch(chosen[rank::processes])
+            yield self.fetch(chosen[rank::processes])  # of none, it may be: all must take as many batches
 
     def _order(self) -> Tensor:
         if self.fresh:
@@ -92,7 +93,7 @@ class Batches:
     @place.setter
     def place(self, value: list[int]) -> None:
         self.epoch, self.done = value
-        self._goes_on = self.done < len(self)
+        self._goes_on = self.epoch >= 0 and self.done < len(self)
 
 
 def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
@@ -122,7 +123,7 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
             accumulate_grad_batches=values.accumulate_grad_batches,
             fast_dev_run=values.fast_dev_run,
             gradient_clip_val=values.clip_grad or None,
-            max_epochs=values.epochs,
+            max_epochs=options.pop("max_epochs", values.epochs),
             callbacks=callbacks,
             plugins=[_Checkpoints(run)],
             default_root_dir=run.folder,
@@ -162,11 +163,11 @@ def fit(
         keeper.restore()
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         tested = trainer.test(module, test, verbose=False)
-        return {**_numbers(trainer.callback_metrics), **tested[0], "best_epoch": 0}
+        return {**_numbers(trainer.callback_metrics), **_numbers(tested[0]), "best_epoch": 0}
     best: Any = trainer.strategy.broadcast(run.read_checkpoint("best.pt") if run.chief else None)
     run.load_into(best, state_dict=module)
     tested = trainer.test(module, test, verbose=False)
-    return {**best["figures"], **tested[0], "best_epoch": best["epoch"] + 1}
+    return {**best["figures"], **_numbers(tested[0]), "best_epoch": best["epoch"] + 1}
 
 
 class _Checkpoints(TorchCheckpointIO):
@@ -225,7 +226,8 @@ class _Keeper(Checkpoint):
     ) -> None:
         where = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
         examples = outputs.get("examples", 1)
-        self.loss += _run.finite(outputs["loss"], where) * examples
+        # Lightning has divided the loss by the batches of one step
+        self.loss += _run.finite(outputs["loss"], where) * trainer.accumulate_grad_batches * examples
         self.count += examples
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # the end of the epoch saves; a gradient that is half collected cannot be saved
@@ -356,7 +358,8 @@ def _summed(x: Tensor) -> Tensor:
 
 
 def _numbers(metrics: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}
+    """Figures as numbers, in the digits that float32 has."""
+    return {name: float(f"{float(value):.7g}") for name, value in metrics.items()}
 
 
 def _quiet() -> None:

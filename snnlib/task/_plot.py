@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError("figures need matplotlib: pip install 'snnlib[tasks]' (or --noplot)") from error
 
-__all__ = ["curves", "image_response"]
+__all__ = ["curves", "image_response", "memory_trial", "rewards"]
 
 
 def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> None:
@@ -29,13 +29,37 @@ def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequen
     left.set(xlabel=over, ylabel="training loss", yscale="log")
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
-    # the first epochs would flatten all that follows
-    settled = [line[name] for name in names for line in metrics[len(metrics) // 4 :]]
-    right.set(xlabel=over, ylim=(min(settled) - 0.01, 1.001))
-    right.legend(frameon=False, loc="lower right")
+    right.set(xlabel=over)
+    if all(name.endswith("_error") for name in names):
+        right.set(ylim=(-0.01, None))
+    else:  # the first epochs would flatten all that follows
+        settled = [line[name] for name in names for line in metrics[len(metrics) // 4 :]]
+        right.set(ylim=(min(settled) - 0.01, 1.001))
+    right.legend(frameon=False)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def rewards(path: Path, metrics: list[dict[str, float]], threshold: float | None, random: float) -> None:
+    """Draw the reward of training and validation episodes over the steps in the environment."""
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for name, style in (("train_reward", {"alpha": 0.6}), ("valid_reward", {"marker": "."})):
+        known = [line for line in metrics if name in line]
+        axis.plot(
+            [line["step"] for line in known],
+            [line[name] for line in known],
+            label=name.replace("_", " "),
+            **style,
+        )
+    for level, text in ((threshold, "solved"), (random, "random actions")):
+        if level is not None:
+            axis.axhline(level, color="gray", linestyle="--" if text == "solved" else ":", label=text)
+    axis.set(xlabel="steps in the environment", ylabel="mean reward of an episode")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -78,6 +102,49 @@ def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, 
         axes[-1].plot(times, line, marker=".", **style)
     axes[-1].legend(frameon=False)
     axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage", xlim=(0.5 * ms, times[-1] + 0.5 * ms))
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def memory_trial(
+    path: Path, inputs: Tensor, spikes: Tensor, thresholds: Tensor, readout: Tensor, target: Tensor, dt: float
+) -> None:
+    """Draw one trial of store and recall: inputs, spikes, thresholds, and the answer.
+
+    Parameters:
+        path: the PNG to write.
+        inputs: ``[T, 4 N]``: N neurons each for symbol 0, symbol 1, STORE and RECALL.
+        spikes: of the net's neurons, ``[T, H]``.
+        thresholds: the same neurons', ``[S, H]`` at S evenly spaced times.
+        readout: probability that the net gives to symbol 1, ``[T]``.
+        target: ``[P]``, the symbol to recall in each period, negative where none is.
+        dt: time step in s.
+    """
+    figure, axes = plt.subplots(
+        4, 1, figsize=(9, 8), sharex=True, layout="constrained", height_ratios=[1.2, 1.5, 1.5, 1]
+    )
+    end, hidden = len(inputs) * dt, spikes.shape[1]
+    population, period = inputs.shape[1] // 4, end / len(target)
+    for axis, raster in zip(axes, (inputs, spikes), strict=False):
+        time, row = raster.nonzero(as_tuple=True)
+        axis.scatter((time + 1) * dt, row, s=3, marker="|", linewidth=0.6, color="black")
+        axis.set(ylim=(raster.shape[1] - 0.5, -0.5))
+    names = ["symbol 0", "symbol 1", "STORE", "RECALL"]
+    axes[0].set(yticks=[(k + 0.5) * population for k in range(4)], yticklabels=names, title="input")
+    rate = float(spikes.mean()) / dt
+    axes[1].set(title=f"spikes, {rate:.1f} Hz", ylabel="neuron, by its readout")
+    image = axes[2].imshow(thresholds.T, aspect="auto", extent=(0, end, hidden - 0.5, -0.5), cmap="viridis")
+    axes[2].set(title="threshold", ylabel="neuron, by its readout")
+    figure.colorbar(image, ax=axes[2], pad=0.01)
+    axes[3].plot([(step + 1) * dt for step in range(len(readout))], readout, color="tab:blue", linewidth=0.8)
+    for now, symbol in enumerate(target.tolist()):
+        if symbol >= 0:
+            begin = now * period
+            axes[3].hlines(symbol, begin, begin + period, color="tab:red", linewidth=4)
+            for axis in axes:
+                axis.axvspan(begin, begin + period, color="tab:orange", alpha=0.2, linewidth=0)
+    axes[3].set(title="readout (blue) and what is asked for (red)", ylabel="P(symbol 1)", xlabel="time (s)")
+    axes[3].set(xlim=(0, end), ylim=(-0.05, 1.05))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -66,13 +66,13 @@ def launch(
         prepare: fills in flags whose default depends on other flags.
     """
     _flags.parse(values, usage)
-    prepare(values)
     keep_memory()
-    torch.manual_seed(values.seed)
-    random.seed(values.seed)
-    np.random.seed(values.seed % 2**32)
     run = None
     try:
+        prepare(values)
+        torch.manual_seed(values.seed)
+        random.seed(values.seed)
+        np.random.seed(values.seed % 2**32)
         run = Run(values, task)
         figures = train(run)
         figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
@@ -81,7 +81,8 @@ def launch(
             print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
         number = int(stop.args[0])
-        print(f"interrupted; go on with --resume={run.folder if run else ''}", file=sys.stderr)
+        if run and run.chief:
+            print(f"interrupted; go on with --resume={run.folder}", file=sys.stderr)
         sys.exit(128 + number)
     except ImportError as error:
         way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"

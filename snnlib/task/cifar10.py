@@ -28,6 +28,8 @@ from snnlib.module.resnet import JOINS, ResNet
 from snnlib.task import _flags, _run
 from snnlib.task._classifier import ImageClassifier, fit_images
 
+NEEDS = ("pytorch_lightning", "torchvision", "tensorboard", "matplotlib")
+
 FLAGS = _flags.shared(
     **_flags.LIGHTNING,
     seed=0,
@@ -178,14 +180,14 @@ class Classifier(ImageClassifier):
 
     def sequence(self, images: Tensor) -> Tensor:
         """The same image at every step, ``[T, B, C, H, W]``."""
-        x = self.data.scaled(images).contiguous(memory_format=self.format)
+        x = self.data.scaled(images).to(self.dtype).contiguous(memory_format=self.format)
         return x.expand(self.values.seq_length, *x.shape)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         output = self.net(self.sequence(augmented(self.values, images)))
         return cross_entropy(output, labels, label_smoothing=self.values.label_smoothing)
 
-    def predict(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         net = self.average or self.net
         return net(self.sequence(images))  # type: ignore[no-any-return]
 

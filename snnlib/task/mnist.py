@@ -25,6 +25,8 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.task import _flags, _run
 
+NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
+
 
 def image_flags(**trainer: Any) -> flags.FlagValues:
     """The flags of the experiment, and those of ``trainer``, with their defaults."""

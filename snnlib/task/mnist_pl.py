@@ -8,6 +8,9 @@ Experiment and flags are those of mnist; what Lightning's trainer does comes on 
 validation images choose; the test images are looked at once, at the end, with the best weights.
 """
 
+import contextlib
+import io
+import sys
 from typing import Any
 
 from absl import flags
@@ -20,6 +23,8 @@ from snnlib.task._classifier import ImageClassifier, fit_images
 from snnlib.task._lightning import trainer
 from snnlib.task.mnist import defaults, encode, image_flags, load, network
 
+NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
+
 FLAGS = image_flags(**_flags.LIGHTNING)
 flags.DEFINE_boolean(
     "find_learning_rate",
@@ -30,30 +35,37 @@ flags.DEFINE_boolean(
 )
 
 
+_RATES = 60
+"""Rates that --find_learning_rate tries, one a batch."""
+
+
 class Classifier(ImageClassifier):
-    """The net of the mnist task, its loss and its figures."""
+    """The net of the mnist task."""
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        x = self.data.scaled(images)
-        return nll_loss(self.net(encode(FLAGS, random_affine(x) if FLAGS.augment else x)), labels)
+        return nll_loss(self(images, FLAGS.augment), labels)
 
-    def predict(self, images: Tensor) -> Tensor:
-        return self.net(encode(FLAGS, self.data.scaled(images)))  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, augment: bool = False) -> Tensor:
+        x = self.data.scaled(images).to(self.dtype)
+        return self.net(encode(FLAGS, random_affine(x) if augment else x))  # type: ignore[no-any-return]
 
 
 def find_learning_rate(run: _run.Run, module: Classifier) -> None:
     """Set the learning rate by a range test (Smith 2017), and keep it among the run's flags."""
     from pytorch_lightning.tuner.tuning import Tuner
 
-    images = module.batches("train")
-    tried = Tuner(trainer(run, "valid_accuracy")).lr_find(module, images, num_training=60)
+    tuner = Tuner(trainer(run, "valid_accuracy", max_epochs=_RATES))
+    with contextlib.ExitStack() as stack:
+        if not sys.stderr.isatty():  # its progress bar is drawn in any case
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        tried = tuner.lr_find(module, module.batches("train"), num_training=_RATES)
     rate = tried.suggestion() if tried else None
     if rate is None:
         raise _run.RunError("--find_learning_rate: the loss fell at no rate; give one with --learning_rate")
     FLAGS["learning_rate"].value = module.learning_rate = rate
     run.write_flags()
     if run.chief:
-        print(f"learning_rate {module.learning_rate:.4g}", flush=True)
+        print(f"learning_rate {rate:.4g}", flush=True)
 
 
 def train(run: _run.Run) -> dict[str, Any]:
