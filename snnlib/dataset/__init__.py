@@ -1,6 +1,14 @@
 """Tensors for the tasks."""
 
-from snnlib.dataset.augment import add_noise, mask_spectrogram, random_affine, random_shift
+from snnlib.dataset.augment import (
+    add_noise,
+    cutout,
+    mask_spectrogram,
+    random_affine,
+    random_crop,
+    random_flip,
+    random_shift,
+)
 from snnlib.dataset.images import DataError, Images, generated_images, load_images
 from snnlib.dataset.log_mel import LogMel
 from snnlib.dataset.speech_commands import Speech, generated_speech, load_speech
@@ -14,6 +22,7 @@ __all__ = [
     "StoreRecall",
     "Trials",
     "add_noise",
+    "cutout",
     "draw_trials",
     "generated_images",
     "generated_speech",
@@ -21,5 +30,7 @@ __all__ = [
     "load_speech",
     "mask_spectrogram",
     "random_affine",
+    "random_crop",
+    "random_flip",
     "random_shift",
 ]

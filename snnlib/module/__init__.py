@@ -25,6 +25,7 @@ from snnlib.module.lif_refrac import LIFRefrac, LIFRefracCell, LIFRefracRecurren
 from snnlib.module.lsnn import LSNN, LSNNCell, LSNNRecurrent, LSNNRecurrentCell
 from snnlib.module.neuron import Cell, Layer, Neuron, RecurrentCell, RecurrentLayer
 from snnlib.module.policy import SpikingPolicy
+from snnlib.module.resnet import ResNet
 from snnlib.module.sequential import Lift, SequentialState
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "PopulationEncoder",
     "RecurrentCell",
     "RecurrentLayer",
+    "ResNet",
     "SequentialState",
     "SignedPoissonEncoder",
     "SpikeLatencyEncoder",

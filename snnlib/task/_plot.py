@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnlib.module.li import LI
 from snnlib.module.neuron import Neuron
 
 try:
@@ -64,18 +65,22 @@ def rewards(path: Path, metrics: list[dict[str, float]], threshold: float | None
 
 
 @torch.no_grad()
-def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, dt: float) -> None:
+def image_response(
+    path: Path, net: nn.Module, sequence: Tensor, image: Tensor, dt: float, answer: int | None = None
+) -> None:
     """Draw one image, the spikes of the hidden layers that it causes, and the voltages of the readout.
 
     Parameters:
         path: the PNG to write.
-        net: a network of snnlib's neurons; the last one is the readout.
+        net: its ``layers`` end in the readout; of many layers of neurons five are drawn.
         sequence: the encoded image, ``[T, 1, C, H, W]``.
         image: ``[C, H, W]``.
         dt: time step in s.
+        answer: the class that the net names; the one with the highest voltage of all if None.
     """
-    traces = _outputs(net, sequence)
-    *hidden, voltage = [trace[:, 0].flatten(1).cpu() for trace in traces]
+    traces, readout = _outputs(net, sequence)
+    depths = sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if traces else []
+    hidden, voltage = [traces[depth][:, 0].flatten(1).cpu() for depth in depths], readout[:, 0].float().cpu()
     figure, axes = plt.subplots(1, len(hidden) + 2, figsize=(3 * (len(hidden) + 2), 3), layout="constrained")
     picture = image.cpu().permute(1, 2, 0)
     axes[0].imshow(
@@ -83,23 +88,23 @@ def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, 
     )
     axes[0].set(title="input", xticks=[], yticks=[])
     ms = 1000 * dt
-    for index, (axis, spikes) in enumerate(zip(axes[1:-1], hidden, strict=True)):
+    for depth, axis, spikes in zip(depths, axes[1:-1], hidden, strict=True):
         steps, neurons = spikes.shape
         every = max(1, neurons // 150)  # more rows than that run into one another
         time, row = spikes[:, ::every].nonzero(as_tuple=True)
         axis.hlines(row * every, (time + 0.6) * ms, (time + 1.4) * ms, color="black", linewidth=1.0)
         share = float(spikes.mean())
-        axis.set(title=f"layer {index + 1}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
+        axis.set(title=f"layer {depth + 1}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
         axis.set(xlim=(0.5 * ms, (steps + 0.5) * ms), ylim=(-1, neurons))
-    winner = int(voltage.amax(0).argmax())
+    winner = int(voltage.amax(0).argmax()) if answer is None else answer
     times = [(step + 1) * ms for step in range(len(voltage))]
     for label, line in enumerate(voltage.T):
         style: dict[str, Any] = (
             {"linewidth": 2, "label": f"class {label}"} if label == winner else {"alpha": 0.5}
         )
-        axes[-1].plot(times, line, **style)
+        axes[-1].plot(times, line, marker=".", **style)
     axes[-1].legend(frameon=False)
-    axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage")
+    axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage", xlim=(0.5 * ms, times[-1] + 0.5 * ms))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -147,15 +152,18 @@ def memory_trial(
     plt.close(figure)
 
 
-def _outputs(net: nn.Module, sequence: Tensor) -> list[Tensor]:
-    """What each neuron layer put out while the net ran once, in order."""
-    traces: list[Tensor] = []
-    neurons = [module for module in net.modules() if isinstance(module, Neuron)]
-    hooks = [n.register_forward_hook(lambda _m, _i, output: traces.append(output[0])) for n in neurons]
+def _outputs(net: Any, sequence: Tensor) -> tuple[list[Tensor], Tensor]:
+    """What each layer of spiking neurons put out while the net ran once, in order, and what the readout did."""
+    spikes: list[Tensor] = []
+    last: list[Tensor] = []
+    neurons = [m for m in net.modules() if isinstance(m, Neuron) and not isinstance(m, LI)]
+    hooks = [n.register_forward_hook(lambda _m, _i, output: spikes.append(output[0])) for n in neurons]
+    hooks.append(net.layers.register_forward_hook(lambda _m, _i, output: last.append(output[0])))
     was_training = net.training
     net.eval()
     net(sequence)
     net.train(was_training)
     for hook in hooks:
         hook.remove()
-    return traces
+    readout: Any = last[0]
+    return spikes, readout[-1] if isinstance(readout, list) else readout

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.functional import nll_loss
 
 from snnlib.dataset.augment import random_affine
-from snnlib.dataset.images import Images
 from snnlib.task import _flags, _run
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, share_batch_norms, trainer
+from snnlib.task._classifier import ImageClassifier, fit_images
+from snnlib.task._lightning import trainer
 from snnlib.task.mnist import defaults, encode, image_flags, load, network
 
 NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
@@ -39,59 +39,15 @@ _RATES = 60
 """Rates that --find_learning_rate tries, one a batch."""
 
 
-class Classifier(pl.LightningModule):
-    """The net, its loss and its figures."""
+class Classifier(ImageClassifier):
+    """The net of the mnist task."""
 
-    def __init__(self, data: Images) -> None:
-        super().__init__()
-        self.data = data
-        self.learning_rate = FLAGS.learning_rate
-        self.net = share_batch_norms(network(FLAGS, data))
-        self.valid_accuracy = MeanMetric()
-        self.test_accuracy = MeanMetric()
-
-    def setup(self, stage: str) -> None:
-        self.data = self.data.to(self.device)
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return nll_loss(self(images, FLAGS.augment), labels)
 
     def forward(self, images: Tensor, augment: bool = False) -> Tensor:
         x = self.data.scaled(images).to(self.dtype)
         return self.net(encode(FLAGS, random_affine(x) if augment else x))  # type: ignore[no-any-return]
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        images, labels = batch
-        loss = nll_loss(self(images, FLAGS.augment), labels)
-        return {"loss": loss, "examples": len(labels)}
-
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        self._count("valid_accuracy", *batch)
-
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        self._count("test_accuracy", *batch)
-
-    def _count(self, name: str, images: Tensor, labels: Tensor) -> None:
-        metric = getattr(self, name)
-        metric.update((self(images).argmax(1) == labels).float())
-        self.log(name, metric, on_step=False, on_epoch=True)
-
-    def configure_optimizers(self) -> Any:
-        optim = _run.optimizer(FLAGS, self.net)
-        for group in optim.param_groups:
-            group["lr"] = self.learning_rate
-        rate = _run.schedule(optim, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-
-def batches(module: Classifier, part: str) -> Batches:
-    """The images of a part of the data, fetched on the device that holds them."""
-
-    def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = getattr(module.data, f"x_{part}"), getattr(module.data, f"y_{part}")
-        return x[index.to(x.device)], y[index.to(y.device)]
-
-    count = len(getattr(module.data, f"y_{part}"))
-    if part == "train":
-        return Batches(fetch, count, FLAGS.batch_size, FLAGS.seed, FLAGS.limit_train_batches)
-    return Batches(fetch, count, 500)
 
 
 def find_learning_rate(run: _run.Run, module: Classifier) -> None:
@@ -102,7 +58,7 @@ def find_learning_rate(run: _run.Run, module: Classifier) -> None:
     with contextlib.ExitStack() as stack:
         if not sys.stderr.isatty():  # its progress bar is drawn in any case
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        tried = tuner.lr_find(module, batches(module, "train"), num_training=_RATES)
+        tried = tuner.lr_find(module, module.batches("train"), num_training=_RATES)
     rate = tried.suggestion() if tried else None
     if rate is None:
         raise _run.RunError("--find_learning_rate: the loss fell at no rate; give one with --learning_rate")
@@ -114,17 +70,15 @@ def find_learning_rate(run: _run.Run, module: Classifier) -> None:
 
 def train(run: _run.Run) -> dict[str, Any]:
     data = load(FLAGS)
-    module = Classifier(data)
+    module = Classifier(FLAGS, data, network(FLAGS, data))
     if FLAGS.find_learning_rate and not run.resumed:
         find_learning_rate(run, module)
-    parts = [batches(module, part) for part in ("train", "valid", "test")]
-    figures = fit(trainer(run, "valid_accuracy"), module, *parts)
+    figures = fit_images(run, module)
     if FLAGS.plot and run.chief and not FLAGS.fast_dev_run:
         report(run, module)
     return {
         "dataset": "generated" if FLAGS.fast else FLAGS.dataset,
         **figures,
-        "chance": round(1 / data.classes, 4),
         "learning_rate": module.learning_rate,
     }
 

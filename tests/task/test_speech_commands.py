@@ -121,7 +121,7 @@ def trained(steps: int = 3) -> list[float]:
     torch.manual_seed(0)
     module = task.Classifier(generated_speech(int(task.FLAGS.classes)))
     module.setup("fit")
-    optim = torch.optim.Adam(module.net.parameters(), 0.01)
+    optim = torch.optim.Adam(module.layers.parameters(), 0.01)
     losses = []
     for step in range(steps):
         torch.manual_seed(step)

@@ -200,7 +200,7 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.data = data
         self.features = LogMel(RATE, FLAGS.dt, BANDS)
-        self.net: Any = share_batch_norms(network(len(data.labels)))
+        self.layers: Any = share_batch_norms(network(len(data.labels)))
         self.valid_accuracy, self.test_accuracy = MeanMetric(), MeanMetric()
         self.spike_rate_hz = MeanMetric()
 
@@ -209,10 +209,9 @@ class Classifier(pl.LightningModule):
         if stage == "fit":
             self.features.fit(self.data.x_train)
 
-    def outputs(self, features: Tensor) -> list[Tensor]:
-        """What every module puts out, the voltages of the readout last, ``[T, B, ...]``."""
-        hidden, _ = self.net(features.transpose(0, 1))
-        return hidden  # type: ignore[no-any-return]
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """What every layer puts out, the voltages of the readout last, ``[T, B, ...]``."""
+        return self.layers(features)[0]  # type: ignore[no-any-return]
 
     def training_step(self, index: Tensor) -> dict[str, Any]:
         clips, labels = self.data.draw(index)
@@ -220,7 +219,7 @@ class Classifier(pl.LightningModule):
         x = self.features(add_noise(x, self.data.noise, FLAGS.noise))
         if FLAGS.spec_augment:
             x = mask_spectrogram(x, x.shape[1] // 6, BANDS // 5)
-        loss = cross_entropy(self.outputs(x)[-1].mean(0), labels)
+        loss = cross_entropy(self(x.transpose(0, 1))[-1].mean(0), labels)
         return {"loss": loss, "examples": len(labels)}
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
@@ -228,7 +227,7 @@ class Classifier(pl.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
         outputs = self._count(self.test_accuracy, "test_accuracy", *batch)
-        spikes = [z for z, made in zip(outputs, self.net, strict=False) if isinstance(made, LSNNRecurrent)]
+        spikes = [z for z, made in zip(outputs, self.layers, strict=False) if isinstance(made, LSNNRecurrent)]
         for z in spikes:
             self.spike_rate_hz.update(z.mean((0, 2)) / FLAGS.dt)
         if FLAGS.model != "lstm":
@@ -236,14 +235,14 @@ class Classifier(pl.LightningModule):
 
     def _count(self, metric: MeanMetric, name: str, clips: Tensor, labels: Tensor) -> list[Tensor]:
         """Count what is right; of several processes one may be given no clips at the end."""
-        outputs = self.outputs(self.features(clips)) if len(clips) else []
+        outputs = self(self.features(clips).transpose(0, 1)) if len(clips) else []
         if outputs:
             metric.update((outputs[-1].mean(0).argmax(1) == labels).float())
         self.log(name, metric, on_step=False, on_epoch=True)
         return outputs
 
     def configure_optimizers(self) -> Any:
-        optim = _run.optimizer(FLAGS, self.net)
+        optim = _run.optimizer(FLAGS, self.layers)
         rate = _run.schedule(optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
@@ -275,7 +274,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         **figures,
         # what always naming the most frequent class of the test clips would reach
         "chance": round(float(data.y_test.bincount().max()) / len(data.y_test), 4),
-        "parameters": sum(p.numel() for p in module.net.parameters()),
+        "parameters": sum(p.numel() for p in module.layers.parameters()),
     }
 
 
@@ -283,10 +282,13 @@ def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
     _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy",))
-    features = module.cpu().features(module.data.x_test[:1].cpu())
-    _plot.image_response(
-        run.folder / "sample.png", module.net, features.transpose(0, 1), features.mT.flip(1), FLAGS.dt
-    )
+    module.cpu().eval()
+    first = int((module.data.y_test == 0).int().argmax())
+    x = module.features(module.data.x_test[first : first + 1].cpu())
+    with torch.no_grad():
+        answer = int(module(x.transpose(0, 1))[-1].mean(0).argmax())
+    path = run.folder / "sample.png"
+    _plot.image_response(path, module, x.transpose(0, 1), x.mT.flip(1), FLAGS.dt, answer)
 
 
 def main() -> None:
