@@ -27,7 +27,8 @@ from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, share_batch_norms, trainer
+from snnlib.task._lightning import Batches, MeanMetric, fit, pl, trainer
+from snnlib.task._processes import share_batch_norms
 
 NEEDS = ("pytorch_lightning", "torchaudio", "soundfile", "tensorboard", "matplotlib")
 BANDS = 40
