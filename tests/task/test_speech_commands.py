@@ -179,6 +179,24 @@ def test_time_constants_learn_and_stay_between_their_bounds(flagged):
     assert float(layer.tau_mem_inv.detach().max()) * task.FLAGS.dt <= 1 + 1e-6
 
 
+@pytest.mark.parametrize("model", ["lsnn", "lstm"])
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")  # there is no trainer here
+def test_a_batch_without_clips_counts_for_nothing(flagged, model: str):
+    """What the last of several processes is given at the end of an epoch."""
+    flagged(f"--model={model}")
+    module = task.Classifier(generated_speech()).eval()
+    x, y = module.data.x_test[:6], module.data.y_test[:6]
+    module.test_step((x, y))
+    before = float(module.test_accuracy.compute())
+    module.test_step((x[:0], y[:0]))
+    assert float(module.test_accuracy.compute()) == before == float((answers(module, x) == y).float().mean())
+
+
+def answers(module: task.Classifier, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return module(module.features(x).transpose(0, 1))[-1].mean(0).argmax(1)
+
+
 def test_the_lstm_has_about_as_many_weights(flagged):
     sizes = {}
     for model in ("lsnn", "lstm"):
