@@ -4,7 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-__all__ = ["cutout", "random_affine", "random_crop", "random_flip"]
+__all__ = [
+    "add_noise",
+    "cutout",
+    "mask_spectrogram",
+    "random_affine",
+    "random_crop",
+    "random_flip",
+    "random_shift",
+]
 
 
 def random_affine(x: Tensor, shift: float = 0.08, rotation: float = 0.1, scale: float = 0.05) -> Tensor:
@@ -30,6 +38,46 @@ def random_affine(x: Tensor, shift: float = 0.08, rotation: float = 0.1, scale: 
     rows = torch.stack([cos, -sin, across]), torch.stack([sin, cos, down])
     grid = affine_grid(torch.stack(rows).permute(2, 0, 1).to(x.dtype), list(x.shape), align_corners=False)
     return grid_sample(x, grid, align_corners=False)
+
+
+def add_noise(x: Tensor, noise: Tensor, volume: float, share: float = 0.8) -> Tensor:
+    """Mix background noise into clips, each at its own random volume.
+
+    Parameters:
+        x: clips ``[B, samples]``, floating point.
+        noise: pieces of noise to draw from, ``[M, samples]``; int16 is scaled to lie between -1 and 1.
+        volume: largest factor of the noise.
+        share: part of the clips that get any.
+    """
+    chosen = noise[torch.randint(len(noise), (len(x),), device=x.device)].to(x.dtype)
+    chosen = chosen / 32768.0 if noise.dtype == torch.int16 else chosen
+    factor = volume * torch.rand(len(x), 1, device=x.device)
+    return x + chosen * factor * (torch.rand(len(x), 1, device=x.device) < share)
+
+
+def random_shift(x: Tensor, largest: int) -> Tensor:
+    """Move each clip ``[B, samples]`` in time by up to ``largest`` samples either way, filling with zeros."""
+    by = torch.randint(-largest, largest + 1, (len(x), 1), device=x.device)
+    source = torch.arange(x.shape[1], device=x.device) - by
+    inside = (source >= 0) & (source < x.shape[1])
+    return x.gather(1, source.clamp(0, x.shape[1] - 1)) * inside
+
+
+def mask_spectrogram(x: Tensor, times: int, bands: int) -> Tensor:
+    """Blank a stretch of time and a band of frequencies in each example (SpecAugment, Park et al. 2019).
+
+    Parameters:
+        x: features ``[B, T, F]``, zero on average: zero is what fills the masks.
+        times, bands: largest widths, drawn for each example from 0 to these.
+    """
+    for dim, largest in ((1, times), (2, bands)):
+        size = x.shape[dim]
+        width = torch.randint(0, largest + 1, (len(x), 1), device=x.device)
+        begin = (torch.rand(len(x), 1, device=x.device) * (size - width + 1)).long()
+        at = torch.arange(size, device=x.device)
+        kept = (at < begin) | (at >= begin + width)
+        x = x * kept.unsqueeze(2 if dim == 1 else 1)
+    return x
 
 
 def random_crop(x: Tensor, padding: int = 4) -> Tensor:

@@ -65,7 +65,9 @@ def rewards(path: Path, metrics: list[dict[str, float]], threshold: float | None
 
 
 @torch.no_grad()
-def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, dt: float) -> None:
+def image_response(
+    path: Path, net: nn.Module, sequence: Tensor, image: Tensor, dt: float, answer: int | None = None
+) -> None:
     """Draw one image, the spikes of the hidden layers that it causes, and the voltages of the readout.
 
     Parameters:
@@ -74,6 +76,7 @@ def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, 
         sequence: the encoded image, ``[T, 1, C, H, W]``.
         image: ``[C, H, W]``.
         dt: time step in s.
+        answer: the class that the net names; the one with the highest voltage of all if None.
     """
     traces, readout = _outputs(net, sequence)
     depths = sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if traces else []
@@ -93,7 +96,7 @@ def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, 
         share = float(spikes.mean())
         axis.set(title=f"layer {depth + 1}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
         axis.set(xlim=(0.5 * ms, (steps + 0.5) * ms), ylim=(-1, neurons))
-    winner = int(voltage.amax(0).argmax())
+    winner = int(voltage.amax(0).argmax()) if answer is None else answer
     times = [(step + 1) * ms for step in range(len(voltage))]
     for label, line in enumerate(voltage.T):
         style: dict[str, Any] = (
@@ -162,7 +165,8 @@ def _outputs(net: Any, sequence: Tensor) -> tuple[list[Tensor], Tensor]:
     net.train(was_training)
     for hook in hooks:
         hook.remove()
-    return spikes, last[0]
+    readout: Any = last[0]
+    return spikes, readout[-1] if isinstance(readout, list) else readout
 
 
 def learned_weights(
