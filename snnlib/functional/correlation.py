@@ -146,20 +146,21 @@ def correlation_based_update(
         weights                                     otherwise
 
     The traces are not cleared, see :func:`correlation_sensor_step`. In ``x`` synapses lie as in
-    ``weights``, and so does the result; in Norse they come in with the presynaptic neuron first.
+    ``weights``, and so does the result; in Norse they come in with the presynaptic neuron first. Weights
+    ``[N, M]`` are shared by the samples; with ``[B, N, M]`` each sample has its own.
 
     Parameters:
         ts: index of this time step.
-        linear_update: from ``x`` to one number a synapse, N M in all, in any shape. A module, say
+        linear_update: from ``x`` to one number a weight, in any shape. A module, say
             ``torch.nn.Linear(2 * B * N * M, N * M)``, or a local rule of one's own:
             ``lambda x: (x.view(2, B, N, M)[0] - x.view(2, B, N, M)[1]).mean(0)``.
-        weights: ``[N, M]``, to row from column; not changed in place.
+        weights: ``[N, M]`` or ``[B, N, M]``, to row from column; not changed in place.
         correlation_state: the sensors.
         learning_rate: factor of the change.
         ts_frequency: steps between two changes.
 
     Returns:
-        The new weights ``[N, M]``, or ``weights`` itself.
+        The new weights, or ``weights`` itself.
 
     Raises:
         ValueError: ``ts_frequency`` is no positive integer, or ``linear_update`` returns a wrong number of

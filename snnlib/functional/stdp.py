@@ -90,7 +90,8 @@ def stdp_step_linear(
     A presynaptic spike k steps before a postsynaptic one gives ``eta_plus a_pre (1 - dt tau_pre_inv)^k``,
     which is ``eta_plus a_pre exp(-k dt tau_pre_inv)`` up to the Euler error; the other order gives the same
     with ``eta_minus``, ``a_post`` and ``tau_post_inv``, subtracted. Spikes in the same step count in both
-    terms, at distance 0. Changes are summed over the batch, as in Norse.
+    terms, at distance 0. Weights ``[N, M]`` are shared by the samples, whose changes are summed, as in Norse;
+    with weights ``[B, N, M]`` each sample has its own, and changes them alone.
 
     A spike adds ``a_pre`` to its trace whatever ``dt`` is. Norse adds ``dt tau_pre_inv a_pre``, so a pair
     weighs less there the finer time is: ``a_pre = dt tau_pre_inv`` and ``a_post = dt tau_post_inv`` give
@@ -102,13 +103,13 @@ def stdp_step_linear(
     Parameters:
         z_pre: presynaptic spikes, ``[B, M]``.
         z_post: postsynaptic spikes, ``[B, N]``.
-        w: weights ``[N, M]``, to row from column; not changed in place.
+        w: weights ``[N, M]`` or ``[B, N, M]``, to row from column; not changed in place.
         state: traces, see :class:`STDPState`.
         p: see :class:`STDPParameters`.
         dt: time step in s.
 
     Returns:
-        The new weights ``[N, M]`` and the new traces.
+        The new weights, in the shape of ``w``, and the new traces.
 
     Raises:
         ValueError: ``p.stdp_algorithm`` is unknown, shapes do not fit, or a rate or ``dt`` is wrong.
@@ -124,18 +125,24 @@ def stdp_step_linear(
     t_pre = state.t_pre - dt * p.tau_pre_inv * state.t_pre + p.a_pre * z_pre
     t_post = state.t_post - dt * p.tau_post_inv * state.t_post + p.a_post * z_post
     f = _DEPENDENCE[p.stdp_algorithm]
-    potentiation = p.eta_plus * f(p.w_max - w, p.mu) * (z_post.T @ t_pre)
-    depression = p.eta_minus * f(w - p.w_min, p.mu) * (t_post.T @ z_pre)
+    potentiation = p.eta_plus * f(p.w_max - w, p.mu) * _pairs(z_post, t_pre, w)
+    depression = p.eta_minus * f(w - p.w_min, p.mu) * _pairs(t_post, z_pre, w)
     w = w + potentiation - depression
     if p.hardbound:
         w = w.clamp(min=p.w_min).clamp(max=p.w_max)
     return w, STDPState(t_pre=t_pre, t_post=t_post)
 
 
+def _pairs(post: Tensor, pre: Tensor, w: Tensor) -> Tensor:
+    """Product of the two sides of every synapse, summed over the samples where they share it."""
+    return post.T @ pre if w.dim() == 2 else post.unsqueeze(2) * pre.unsqueeze(1)
+
+
 def _check_shapes(z_pre: Tensor, z_post: Tensor, w: Tensor) -> None:
     fits = z_pre.dim() == z_post.dim() == 2 and z_pre.shape[0] == z_post.shape[0]
-    if not fits or w.shape != (z_post.shape[1], z_pre.shape[1]):
+    shared = (z_post.shape[-1], z_pre.shape[-1])
+    if not fits or w.shape not in (shared, (len(z_pre), *shared)):
         raise ValueError(
-            "z_pre must be [B, M], z_post [B, N] and w [N, M], got "
+            "z_pre must be [B, M], z_post [B, N] and w [N, M] or [B, N, M], got "
             f"{list(z_pre.shape)}, {list(z_post.shape)} and {list(w.shape)}"
         )

@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError("figures need matplotlib: pip install 'snnlib[tasks]' (or --noplot)") from error
 
-__all__ = ["curves", "image_response", "memory_trial", "rewards"]
+__all__ = ["curves", "image_response", "learned_weights", "memory_trial", "rewards"]
 
 
 def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> None:
@@ -167,3 +167,43 @@ def _outputs(net: Any, sequence: Tensor) -> tuple[list[Tensor], Tensor]:
         hook.remove()
     readout: Any = last[0]
     return spikes, readout[-1] if isinstance(readout, list) else readout
+
+
+def learned_weights(
+    path: Path,
+    weights: tuple[Tensor, Tensor],
+    subsets: Tensor,
+    probability: list[float],
+    metrics: list[dict[str, float]],
+) -> None:
+    """Draw the weights of one episode before and after it, and the probability of the right answer in training.
+
+    Parameters:
+        path: the PNG to write.
+        weights: before and after, ``[N, M]``; the neurons of a class lie side by side.
+        subsets: which channels are correlated in either class, bool ``[2, M]``.
+        probability: of the right answer, after every optimisation step.
+        metrics: lines with ``step`` and ``valid_probability``.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    order = (subsets[0].int() * 2 + subsets[1].int()).argsort(descending=True, stable=True).cpu()
+    size, largest = int(subsets[0].sum()), float(weights[1].max())
+    for axis, values, title in zip(axes, weights, ("before", "after"), strict=False):
+        picture = values.cpu()[:, order]
+        shown = axis.imshow(picture, aspect="auto", vmin=0, vmax=largest, interpolation="nearest")
+        axis.axhline((len(values) + 1) // 2 - 0.5, color="white", linewidth=1)
+        for edge in (size, 2 * size):
+            axis.axvline(edge - 0.5, color="white", linewidth=1)
+        axis.set(title=f"weights {title} the lessons", xlabel="channel: of class 0, of class 1, others")
+    axes[0].set(ylabel="neuron")
+    figure.colorbar(shown, ax=axes[1])
+    axes[2].plot(range(1, len(probability) + 1), probability, linewidth=1, label="training episodes")
+    x, y = [line["step"] for line in metrics], [line["valid_probability"] for line in metrics]
+    axes[2].plot(x, y, "o", label="validation episodes")
+    axes[2].axhline(0.5, color="gray", linestyle=":", label="chance")
+    axes[2].set(xlabel="step of training", ylabel="probability of the right answer", ylim=(0.3, 1.01))
+    axes[2].xaxis.get_major_locator().set_params(integer=True)
+    axes[2].spines[["top", "right"]].set_visible(False)
+    axes[2].legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -24,6 +24,8 @@ from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
 from snnlib.task import _environment, _flags, _run
 
+NEEDS = ("gymnasium", "tensorboard", "matplotlib", "PIL")
+
 FLAGS = _flags.shared(
     device="cpu",
     seed=0,

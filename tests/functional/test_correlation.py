@@ -181,3 +181,17 @@ def test_a_wrong_update_is_refused():
     for frequency in (0, -2, 1.5):
         with pytest.raises(ValueError, match=f"ts_frequency={frequency}"):
             correlation_based_update(1, lambda x: x[:6], torch.zeros(3, 2), sensors(), 1.0, frequency)
+
+
+def test_update_of_weights_of_each_samples_own():
+    state = sensors()
+    weights = torch.rand(2, 3, 2)
+
+    def local(x):
+        causal, anti_causal = x.view(2, 2, 3, 2)
+        return causal - 2 * anti_causal * weights
+
+    new = correlation_based_update(4, local, weights, state, 0.1, 2)
+    for b in range(2):
+        change = state.correlation_trace[b] - 2 * state.anti_correlation_trace[b] * weights[b]
+        torch.testing.assert_close(new[b], weights[b] + 0.1 * change)

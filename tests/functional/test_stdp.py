@@ -146,7 +146,7 @@ def test_an_unknown_algorithm_is_refused():
 )
 def test_shapes_that_do_not_fit_are_refused(pre, post, w):
     z_pre, z_post = torch.zeros(pre), torch.zeros(post)
-    with pytest.raises(ValueError, match=r"w \[N, M\], got \[") as error:
+    with pytest.raises(ValueError, match=r"w \[N, M\] or \[B, N, M\], got \[") as error:
         stdp_step_linear(z_pre, z_post, torch.zeros(w), STDPState(z_pre, z_post))
     assert str(list(w)) in str(error.value)
 
@@ -157,3 +157,18 @@ def test_wrong_rates_are_refused():
         stdp_step_linear(z, z, z, STDPState(z, z), STDPParameters(tau_post_inv=-5.0))
     with pytest.raises(ValueError, match="dt=-1"):
         stdp_step_linear(z, z, z, STDPState(z, z), dt=-1)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_weights_of_each_samples_own_change_as_if_it_were_alone(algorithm):
+    generator = torch.Generator().manual_seed(3)
+    z_pre = (torch.rand(40, 3, 5, generator=generator) < 0.2).double()
+    z_post = (torch.rand(40, 3, 2, generator=generator) < 0.2).double()
+    w = torch.rand(3, 2, 5, generator=generator, dtype=torch.float64)
+    p = STDPParameters(stdp_algorithm=algorithm, mu=0.5, eta_plus=0.02, eta_minus=0.01)
+    new, state = learn(z_pre, z_post, w, p)
+    assert state.t_pre.shape == (3, 5)
+    assert not torch.equal(new, w)
+    for b in range(3):
+        alone, _ = learn(z_pre[:, b : b + 1], z_post[:, b : b + 1], w[b], p)
+        torch.testing.assert_close(new[b], alone)
