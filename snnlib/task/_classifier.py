@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from snnlib.dataset.images import Images
 from snnlib.task import _run
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, share_batch_norms, trainer
+from snnlib.task._lightning import Batches, MeanMetric, fit, pl, trainer
+from snnlib.task._processes import share_batch_norms
 
 __all__ = ["ImageClassifier", "fit_images"]
 

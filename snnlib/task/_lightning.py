@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributed as dist
 
 from snnlib.task import _flags, _run
+from snnlib.task._processes import place, summed
 
 try:
     import pytorch_lightning as pl
@@ -23,7 +24,7 @@ try:
 except ImportError as error:
     _flags.needs(error)
 
-__all__ = ["Batches", "MeanMetric", "fit", "pl", "share_batch_norms", "trainer"]
+__all__ = ["Batches", "MeanMetric", "fit", "pl", "trainer"]
 
 
 class Batches:
@@ -55,7 +56,7 @@ class Batches:
         self.epoch, self.done, self._goes_on = -1, 0, False
 
     def __len__(self) -> int:
-        _, processes = _place()
+        _, processes = place()
         whole = -(-self.count // (self.batch_size * processes))
         return max(1, round(whole * self.limit)) if self.limit <= 1.0 else min(whole, int(self.limit))
 
@@ -63,7 +64,7 @@ class Batches:
         if not self._goes_on:
             self.epoch, self.done = self.epoch + 1, 0
         self._goes_on = False
-        rank, processes = _place()
+        rank, processes = place()
         size = self.batch_size * processes
         order = self._order()
         while self.done < len(self):
@@ -242,7 +243,7 @@ class _Keeper(Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         sums = torch.tensor([self.loss, float(self.count)], dtype=torch.float64)
-        loss, count = _summed(sums.to(pl_module.device)).tolist()
+        loss, count = summed(sums.to(pl_module.device)).tolist()
         self.figures = {"train_loss": loss / max(1.0, count), **_numbers(trainer.callback_metrics)}
         self.loss, self.count = 0.0, 0
         self.stopped = trainer.should_stop
@@ -291,70 +292,6 @@ class _Keeper(Checkpoint):
         self.best, self.figures, self.stopped = checkpoint["best"], checkpoint["figures"], checkpoint["stopped"]
         if self.batches is not None:
             self.batches.place = checkpoint["place"]
-
-
-def share_batch_norms(net: nn.Module) -> nn.Module:
-    """Let every batch norm take mean and variance over the batches of all processes.
-
-    ``torch.nn.SyncBatchNorm`` does it on GPUs only. With one process nothing changes.
-    """
-    for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.forward = _SharedNorm(module)  # type: ignore[method-assign,assignment]
-    return net
-
-
-class _SharedNorm:
-    """The forward of a batch norm over all processes::
-
-    m = sum x / n,  v = sum (x - m)^2 / n          over the n values of a channel in all processes
-    y = weight (x - m) / sqrt(v + eps) + bias
-    """
-
-    def __init__(self, norm: Any) -> None:
-        self.norm, self.alone = norm, norm.forward
-
-    def __call__(self, x: Tensor) -> Tensor:
-        norm = self.norm
-        if not norm.training or _place()[1] == 1:
-            return self.alone(x)  # type: ignore[no-any-return]
-        over = [d for d in range(x.dim()) if d != 1]
-        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
-        n = _summed(x.new_tensor(float(x.numel() // x.shape[1])))
-        mean = _summed(x.sum(over)) / n
-        centred = x - mean.view(shape)
-        var = _summed(centred.square().sum(over)) / n
-        with torch.no_grad():
-            norm.num_batches_tracked += 1
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(var * n / (n - 1), norm.momentum)
-        scale = norm.weight * (var + norm.eps).rsqrt()
-        return centred * scale.view(shape) + norm.bias.view(shape)  # type: ignore[no-any-return]
-
-
-def _place() -> tuple[int, int]:
-    """Which process this is, and of how many."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all processes, in which each has the same part."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Sum.forward(ctx, grads[0].contiguous())
-
-
-def _summed(x: Tensor) -> Tensor:
-    return x if _place()[1] == 1 else _Sum.apply(x)
 
 
 def _numbers(metrics: Any) -> dict[str, float]:

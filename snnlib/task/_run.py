@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from snnlib.dataset.images import DataError
 from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags
+from snnlib.task._processes import is_chief
 
 __all__ = [
     "Run",
     "RunError",
     "device",
     "finite",
-    "is_chief",
     "launch",
     "new_folder",
     "optimizer",
@@ -262,12 +262,6 @@ class Run:
             self._events.close()
         if self._lock is not None:
             os.close(self._lock)
-
-
-def is_chief() -> bool:
-    """Whether this process is the first of those that train one net, or the only one."""
-    ranks = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def finite(loss: Tensor, where: str) -> float:

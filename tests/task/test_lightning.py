@@ -1,14 +1,12 @@
-"""The batches that Lightning's trainer is given, and batch norms over several processes."""
+"""The batches that Lightning's trainer is given."""
 
 from itertools import chain
-from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnlib.task import _lightning
-from snnlib.task._lightning import Batches, share_batch_norms
+from snnlib.task._lightning import Batches
 
 
 def seen(batches: Batches) -> list[list[int]]:
@@ -69,7 +67,7 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, count: int):
     whole = seen(Batches(itself, count, 6, seed=5))
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(_lightning, "_place", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(_lightning, "place", lambda rank=rank: (rank, 2))
         shares.append(seen(Batches(itself, count, 3, seed=5)))
     assert [len(share) for share in shares[0]] == [len(share) for share in shares[1]]
     for together, a, b in zip(whole, *shares, strict=True):
@@ -80,34 +78,6 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, count: int):
 def test_examples_that_only_test_are_never_doubled(monkeypatch: pytest.MonkeyPatch):
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(_lightning, "_place", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(_lightning, "place", lambda rank=rank: (rank, 2))
         shares.append(seen(Batches(itself, 5, 2)))
     assert shares == [[[0, 2], [4]], [[1, 3], []]]  # and each gets as many batches as the other
-
-
-@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 5)])
-def test_a_shared_norm_is_that_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]):
-    # two halves of one batch in one process: what a sum over processes gives is computed beforehand
-    x = torch.randn(shape, dtype=torch.float64)
-    kind: Any = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
-    whole = kind(3).double()
-    expected = whole(x)
-
-    halves = [x[:2], x[2:]]
-    over = [d for d in range(x.dim()) if d != 1]
-    totals = iter(())
-    monkeypatch.setattr(_lightning, "_place", lambda: (0, 2))
-    monkeypatch.setattr(_lightning, "_summed", lambda _: next(totals))
-    norm = share_batch_norms(kind(3).double())
-    n = torch.tensor(float(x.numel() // 3), dtype=torch.float64)
-    mean = x.sum(over) / n
-    view = [1, 3, *[1] * (x.dim() - 2)]
-    for half, out in zip(halves, expected.split([2, 4]), strict=True):
-        totals = iter([n, x.sum(over), (x - mean.view(view)).square().sum(over)])
-        torch.testing.assert_close(norm(half), out)
-    assert norm.num_batches_tracked == 2
-    again = kind(3).double()
-    again(x)
-    again(x)
-    torch.testing.assert_close(norm.running_mean, again.running_mean)
-    torch.testing.assert_close(norm.running_var, again.running_var)
