@@ -6,7 +6,7 @@ from absl import flags
 from torch import Tensor, nn
 
 from snnlib.dataset.images import Images
-from snnlib.task import _run
+from snnlib.task import _run, _train
 from snnlib.task._lightning import Batches, MeanMetric, fit, pl, trainer
 from snnlib.task._processes import share_batch_norms
 
@@ -52,10 +52,10 @@ class ImageClassifier(pl.LightningModule):
         self.log(name, metric, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
-        optim = _run.optimizer(self.values, self.net)
+        optim = _train.optimizer(self.values, self.net)
         for group in optim.param_groups:
             group["lr"] = self.learning_rate
-        rate = _run.schedule(optim, int(self.trainer.estimated_stepping_batches))
+        rate = _train.schedule(optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def batches(self, part: str) -> Batches:

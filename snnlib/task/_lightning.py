@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
 from snnlib.task._processes import place, summed
 
 try:
@@ -113,7 +113,7 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
         mode = "min" if small else "max"
         callbacks.append(EarlyStopping(monitor, patience=values.patience, mode=mode))
     if values.accelerator == "cuda" and not torch.cuda.is_available():
-        _run.device(values)
+        _train.device(values)
     try:
         made = pl.Trainer(
             accelerator=values.accelerator,
@@ -228,7 +228,7 @@ class _Keeper(Checkpoint):
         where = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
         examples = outputs.get("examples", 1)
         # Lightning has divided the loss by the batches of one step
-        self.loss += _run.finite(outputs["loss"], where) * trainer.accumulate_grad_batches * examples
+        self.loss += _train.finite(outputs["loss"], where) * trainer.accumulate_grad_batches * examples
         self.count += examples
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # the end of the epoch saves; a gradient that is half collected cannot be saved

@@ -22,7 +22,7 @@ from torch.distributions import Categorical
 from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
-from snnlib.task import _environment, _flags, _run
+from snnlib.task import _environment, _flags, _run, _train
 
 NEEDS = ("gymnasium", "tensorboard", "matplotlib", "PIL")
 
@@ -215,7 +215,7 @@ def update(agent: Agent, optim: torch.optim.Optimizer, episodes: _environment.Ep
             optim.step()
             share = len(index) / len(action)
             for name, value in (("loss", loss), ("value_loss", miss), ("entropy", entropy)):
-                figures[name] += _run.finite(value, "an update") * share
+                figures[name] += _train.finite(value, "an update") * share
     return figures
 
 
@@ -240,8 +240,8 @@ def train(run: _run.Run) -> dict[str, Any]:
     torch.set_num_threads(1)  # nets so small that threads would wait for each other longer than they compute
     stage = Stage()
     envs = _environment.Environments(FLAGS.environment, FLAGS.num_envs, FLAGS.episode_steps, shorten=True)
-    agent = Agent(envs.features, envs.actions).to(_run.device(FLAGS))
-    optim = _run.optimizer(FLAGS, agent)
+    agent = Agent(envs.features, envs.actions).to(_train.device(FLAGS))
+    optim = _train.optimizer(FLAGS, agent)
     # every update plays whole episodes from seeds of its own: a checkpoint needs nothing of the environments
     at = run.track({"updates": 0, "env_steps": 0, "best": None, "solved": False}, net=agent, optimizer=optim)
     if not at["updates"]:

@@ -37,7 +37,7 @@ from snnlib.functional.stdp import STDPParameters, STDPState, stdp_step_linear
 from snnlib.module.li import LI
 from snnlib.module.lif import LIF, LIFCell
 from snnlib.module.sequential import SequentialState
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
 
 NEEDS = ("tensorboard", "matplotlib")
 
@@ -232,11 +232,11 @@ def seeds() -> tuple[int, int]:
 
 
 def train(run: _run.Run) -> dict[str, Any]:
-    device = _run.device(FLAGS)
+    device = _train.device(FLAGS)
     net = PlasticNet().to(device)
-    optim = _run.optimizer(FLAGS, net)
+    optim = _train.optimizer(FLAGS, net)
     batches = -(-FLAGS.train_episodes // FLAGS.batch_size)
-    rate = _run.schedule(optim, FLAGS.epochs * batches)
+    rate = _train.schedule(optim, FLAGS.epochs * batches)
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
     while at["epoch"] < FLAGS.epochs:
@@ -252,7 +252,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             optim.step()
             rate.step()
             count = len(episodes.answer)
-            at["loss"] += _run.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * count
+            at["loss"] += _train.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * count
             at["probability"].append(float(right(logits, episodes.answer)) / count)
             at["batch"] = batch + 1
             due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0

@@ -22,7 +22,7 @@ from snnlib.functional.li import LIParameters
 from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
 from snnlib.task._lightning import Batches, MeanMetric, fit, pl, trainer
 
 NEEDS = ("pytorch_lightning", "tensorboard", "matplotlib")
@@ -203,8 +203,8 @@ class Memory(pl.LightningModule):
             metric.reset()
 
     def configure_optimizers(self) -> Any:
-        optim = _run.optimizer(FLAGS, self.net)
-        rate = _run.schedule(optim, int(self.trainer.estimated_stepping_batches))
+        optim = _train.optimizer(FLAGS, self.net)
+        rate = _train.schedule(optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 

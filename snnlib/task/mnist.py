@@ -23,7 +23,7 @@ from snnlib.functional.encode import constant_current_lif_encode, poisson_encode
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.module.convnet import ConvNet
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
 
@@ -154,12 +154,12 @@ def accuracy(net: ConvNet, data: Images, x: Tensor, y: Tensor) -> float:
 
 
 def train(run: _run.Run) -> dict[str, Any]:
-    device = _run.device(FLAGS)
+    device = _train.device(FLAGS)
     data = load(FLAGS).to(device)
     net = network(FLAGS, data).to(device)
-    optim = _run.optimizer(FLAGS, net)
+    optim = _train.optimizer(FLAGS, net)
     batches = -(-len(data.y_train) // FLAGS.batch_size)
-    rate = _run.schedule(optim, FLAGS.epochs * batches)
+    rate = _train.schedule(optim, FLAGS.epochs * batches)
     # where the run stands: saved with every checkpoint, so that a resumed run goes on in the middle of an epoch
     at = run.track(
         {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0},
@@ -181,7 +181,7 @@ def train(run: _run.Run) -> dict[str, Any]:
                 nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
             optim.step()
             rate.step()
-            at["loss"] += _run.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * len(index)
+            at["loss"] += _train.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * len(index)
             at["batch"] = batch + 1
             due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
             run.pause(at["epoch"] * batches + at["batch"], due)

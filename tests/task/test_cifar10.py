@@ -128,7 +128,7 @@ def made(*arguments: str) -> cifar10.Classifier:
 def trained(*arguments: str, steps: int = 2) -> tuple[list[float], torch.Tensor]:
     """The losses of some steps and what the net then says of an image."""
     module = made(*arguments)
-    optim = cifar10._run.optimizer(module.values, module.net)
+    optim = cifar10._train.optimizer(module.values, module.net)
     losses = []
     for _ in range(steps):
         loss = module.loss(module.data.x_train[:32], module.data.y_train[:32])

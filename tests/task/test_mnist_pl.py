@@ -12,7 +12,7 @@ import torch
 from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
 
 FAST = ("--fast", "--noplot", "--epochs=1")
-LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=4", "--noplot")
+LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=12", "--noplot")
 
 
 def without_counters(state: dict[str, Any]) -> dict[str, Any]:

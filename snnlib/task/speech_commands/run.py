@@ -26,7 +26,7 @@ from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
 from snnlib.task._lightning import Batches, MeanMetric, fit, pl, trainer
 from snnlib.task._processes import share_batch_norms
 
@@ -243,8 +243,8 @@ class Classifier(pl.LightningModule):
         return outputs
 
     def configure_optimizers(self) -> Any:
-        optim = _run.optimizer(FLAGS, self.layers)
-        rate = _run.schedule(optim, int(self.trainer.estimated_stepping_batches))
+        optim = _train.optimizer(FLAGS, self.layers)
+        rate = _train.schedule(optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 
