@@ -119,10 +119,12 @@ from snnlib.module import (
     PopulationEncoder,
     RecurrentCell,
     RecurrentLayer,
+    ResNet,
     SequentialState,
     SignedPoissonEncoder,
     SpikeLatencyEncoder,
     SpikeLatencyLIFEncoder,
+    SpikingPolicy,
 )
 
 __version__ = "0.1.0"
@@ -200,12 +202,14 @@ __all__ = [
     "PopulationEncoder",
     "RecurrentCell",
     "RecurrentLayer",
+    "ResNet",
     "STDPParameters",
     "STDPState",
     "SequentialState",
     "SignedPoissonEncoder",
     "SpikeLatencyEncoder",
     "SpikeLatencyLIFEncoder",
+    "SpikingPolicy",
     "Surrogate",
     "constant_current_lif_encode",
     "correlation_based_update",

@@ -26,7 +26,7 @@ from snnlib.benchmark import report
 from snnlib.benchmark.child import PREFIX
 from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
 
 FLAGS = _flags.shared(device="auto", seed=0, output_dir="runs", plot=True)
 for _name, _choices, _default in (
@@ -75,7 +75,7 @@ def main() -> int:
     # a row that is running ends with this process
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        device = _run.device(FLAGS).type
+        device = _train.device(FLAGS).type
         folder = _run.new_folder(Path(FLAGS.output_dir) / "benchmark")
         results = _measure_all(folder, device)
         if FLAGS.plot:

@@ -1,9 +1,10 @@
-"""Image sets as tensors: MNIST and its kin, the digits of scikit-learn, a person's own ``.npz``."""
+"""Image sets as tensors: MNIST and its kin, CIFAR, the digits of scikit-learn, a person's own ``.npz``."""
 
 import gzip
 import hashlib
 import math
-from collections.abc import Iterator
+import pickle
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ __all__ = ["FOLDS", "NAMES", "DataError", "Images", "generated_images", "load_im
 
 FOLDS = 12
 """Parts of the training images, of which one validates."""
-NAMES = ("mnist", "fashion_mnist", "kmnist", "digits")
-_TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+NAMES = ("mnist", "fashion_mnist", "kmnist", "digits", "cifar10", "cifar100")
+_MNIST = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+_CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 class DataError(Exception):
@@ -63,10 +65,12 @@ def load_images(name: str, data_dir: str | Path, fold: int = 0) -> Images:
     whole training set.
 
     Parameters:
-        name: "mnist", "fashion_mnist", "kmnist" (read from ``data_dir``, else downloaded there by
-            torchvision), "digits" (scikit-learn's 1,797 digits, 20 % of them for testing), or the path of
-            an ``.npz`` with x_train, y_train, x_test, y_test; images ``[N, H, W]`` or ``[N, H, W, C]``.
-        data_dir: where torchvision keeps its sets: ``<data_dir>/MNIST/raw/*.gz`` and so on.
+        name: "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100" (read from ``data_dir``, else
+            downloaded there by torchvision), "digits" (scikit-learn's 1,797 digits, 20 % of them for
+            testing), or the path of an ``.npz`` with x_train, y_train, x_test, y_test; images
+            ``[N, H, W]`` or ``[N, H, W, C]``.
+        data_dir: where torchvision keeps its sets: ``<data_dir>/MNIST/raw/*.gz``,
+            ``<data_dir>/cifar-10-batches-py`` and so on.
         fold: which twelfth of the training images validates, 0 to 11.
 
     Raises:
@@ -75,8 +79,10 @@ def load_images(name: str, data_dir: str | Path, fold: int = 0) -> Images:
     """
     if name == "digits":
         whole = _digits()
-    elif name in _TORCHVISION:
-        whole = _from_torchvision(_TORCHVISION[name], Path(data_dir))
+    elif name in _MNIST:
+        whole = _mnist(_MNIST[name], Path(data_dir))
+    elif name in _CIFAR:
+        whole = _cifar(_CIFAR[name], Path(data_dir))
     else:
         whole = _from_npz(Path(name))
     train, valid = _split(whole.y_train, FOLDS, fold)
@@ -135,23 +141,63 @@ def _split(y: Tensor, parts: int, fold: int = 0) -> tuple[Tensor, Tensor]:
     return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
 
 
-def _from_torchvision(kind: str, data_dir: Path) -> Images:
+def _mnist(kind: str, data_dir: Path) -> Images:
+    made = _torchvision(kind)
+    raw = data_dir / kind / "raw"
+    _fetch(made, data_dir, raw, made.resources)
+    x, y, x_test, y_test = (_idx(raw / name, md5) for name, md5 in _in_order(made.resources))
+    return _unsplit(x[:, None], y.long(), x_test[:, None], y_test.long())
+
+
+def _cifar(kind: str, data_dir: Path) -> Images:
+    made = _torchvision(kind)
+    folder = data_dir / made.base_folder
+    _fetch(made, data_dir, folder, made.train_list + made.test_list)
+    parts = (made.train_list, made.test_list)
+    (x, y), (x_test, y_test) = (_pickled(folder, files) for files in parts)
+    return _unsplit(x, y, x_test, y_test)
+
+
+def _torchvision(kind: str) -> Any:
+    """Torchvision's class of a set, which knows its files, where they are, and their checksums."""
     try:
         from torchvision import datasets
     except Exception as error:  # a torchvision of another build fails with an OSError or RuntimeError
         raise ImportError(f"{kind} needs torchvision ({error}): pip install 'snnlib[tasks]'") from error
-    made: Any = getattr(datasets, kind)
-    raw = data_dir / kind / "raw"
-    if not all((raw / name).exists() for name, _ in made.resources):
-        try:
-            made(str(data_dir), download=True)
-        except Exception as error:  # no network, no permission, a broken mirror: all one to the user
-            missing = [name for name, _ in made.resources if not (raw / name).exists()]
-            raise DataError(
-                f"{kind}: {', '.join(missing)} is not in {raw} and could not be downloaded"
-            ) from error
-    x, y, x_test, y_test = (_idx(raw / name, md5) for name, md5 in _in_order(made.resources))
-    return _unsplit(x[:, None], y.long(), x_test[:, None], y_test.long())
+    return getattr(datasets, kind)
+
+
+def _fetch(made: Any, data_dir: Path, folder: Path, files: Sequence[Sequence[str]]) -> None:
+    """Let torchvision download the set if a file is missing."""
+    if all((folder / name).exists() for name, _ in files):
+        return
+    try:
+        made(str(data_dir), download=True)
+    except Exception as error:  # no network, no permission, a broken mirror: all one to the user
+        missing = [name for name, _ in files if not (folder / name).exists()]
+        raise DataError(
+            f"{made.__name__}: {', '.join(missing)} is not in {folder} and could not be downloaded"
+        ) from error
+
+
+def _verified(path: Path, md5: str) -> bytes:
+    """What is in a file, checked against its published checksum."""
+    content = path.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise DataError(
+            f"{path} is damaged: its MD5 is not {md5} ({len(content)} bytes); delete it to fetch it anew"
+        )
+    return content
+
+
+def _pickled(folder: Path, files: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+    """Images and labels of CIFAR's files, which are pickles: only what has the published checksum is opened."""
+    images, labels = [], []
+    for name, md5 in files:
+        batch = pickle.loads(_verified(folder / name, md5), encoding="latin1")
+        images.append(torch.from_numpy(np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32)))
+        labels.append(torch.tensor(batch["labels"] if "labels" in batch else batch["fine_labels"]))
+    return torch.cat(images), torch.cat(labels)
 
 
 def _in_order(resources: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -161,12 +207,7 @@ def _in_order(resources: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 def _idx(path: Path, md5: str) -> Tensor:
     """A gzipped IDX file of bytes, checked against its published checksum."""
-    packed = path.read_bytes()
-    if hashlib.md5(packed, usedforsecurity=False).hexdigest() != md5:
-        raise DataError(
-            f"{path} is damaged: its MD5 is not {md5} ({len(packed)} bytes); delete it to fetch it anew"
-        )
-    data = gzip.decompress(packed)
+    data = gzip.decompress(_verified(path, md5))
     dims = data[3]
     shape = [int.from_bytes(data[4 + 4 * d : 8 + 4 * d], "big") for d in range(dims)]
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * dims)

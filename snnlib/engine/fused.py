@@ -14,7 +14,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -86,13 +86,16 @@ def sort_parameters(p: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Any
     return tensors, learned, tuple(None if name in tensors else getattr(p, name) for name in fields)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], *key: Any) -> tuple[str, str]:
     """:func:`_compiled` for torch.compile, which can hand over a type and a tuple, but no NamedTuple."""
     try:
         return _compiled(step, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
     except TypeError as error:  # a list among the parameters, say
         return "", f"a parameter cannot be hashed ({error})"
+
+
+# all that torch.compiler.assume_constant_result does, but for importing torch's compiler: most of a second
+_prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=256)
@@ -163,7 +166,6 @@ def wide(parameters: Sequence[Tensor], shape: torch.Size) -> list[Tensor]:
 # -- torch's side ----------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("snnlib::fused_forward", mutates_args=())
 def _forward(
     input: Tensor,
     states: Sequence[Tensor],
@@ -174,8 +176,7 @@ def _forward(
     return _KERNELS[name].forward(input, states, parameters, weights)
 
 
-@_forward.register_fake
-def _(
+def _fake_forward(
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
@@ -187,7 +188,6 @@ def _(
     return [states[0].new_empty(len(input), *states[0].shape), *finals, *over_time]
 
 
-@torch.library.custom_op("snnlib::fused_backward", mutates_args=())
 def _backward(
     gradient: Tensor,
     finals: Sequence[Tensor],
@@ -200,8 +200,7 @@ def _backward(
     return _KERNELS[name].backward(gradient, finals, kept, parameters, recurrent, asked)
 
 
-@_backward.register_fake
-def _(
+def _fake_backward(
     gradient: Tensor,
     finals: Sequence[Tensor],
     kept: Sequence[Tensor],
@@ -251,4 +250,26 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     return given if ctx.asked[0] else None, rest[: ctx.states], sums, weights, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup)
+def _twice(ctx: Any, *gradients: Any) -> NoReturn:
+    raise RuntimeError(
+        "snnlib::fused_backward, the backward pass of a fused loop, has no derivative of its own; "
+        "backend='reference' has one"
+    )
+
+
+def _register(name: str, run: Any, fake: Any, differentiate: Any, setup: Any) -> None:
+    """Make an operator of torch's.
+
+    ``torch.library.custom_op`` says the same in fewer words, and at the first call imports torch's compiler,
+    which takes most of a second.
+    """
+    schema = torch.library.infer_schema(run, mutates_args=())
+    _LIBRARY.define(f"{name}{schema}")
+    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"snnlib::{name}", fake, lib=_LIBRARY)
+    torch.library.register_autograd(f"snnlib::{name}", differentiate, setup_context=setup, lib=_LIBRARY)
+
+
+_LIBRARY = torch.library.Library("snnlib", "DEF")
+_register("fused_forward", _forward, _fake_forward, _differentiate, _setup)
+_register("fused_backward", _backward, _fake_backward, _twice, None)

@@ -189,4 +189,25 @@ def _fused(
         for value in (input, *state, *(p or ()), *weights)
     ):
         return None, "torch.func transforms its inputs"
-    return fused.attempt(backend, step, input, state, p, dt, weights)
+    if weights or not _channels_last(input):
+        return fused.attempt(backend, step, input, state, p, dt, weights)
+    # neurons do not know where they stand: in the order of memory nothing has to be copied
+    shape = input.shape[1:]
+    wide = {k: v.expand(shape).movedim(1, -1) for k, v in _tensors(p).items() if v.dim()}
+    p, state = p._replace(**wide) if wide else p, type(state)(*(v.movedim(1, -1) for v in state))
+    done, reason = fused.attempt(backend, step, input.movedim(2, -1), state, p, dt, weights)
+    if done is not None:
+        done = done[0].movedim(-1, 2), type(state)(*(v.movedim(-1, 1) for v in done[1]))
+    return done, reason
+
+
+def _channels_last(input: Tensor) -> bool:
+    """Whether maps ``[T, B, C, H, W]`` have the channels of a pixel side by side in memory."""
+    if input.dim() != 5 or not len(input):
+        return False
+    first = input[0]
+    return not first.is_contiguous() and first.is_contiguous(memory_format=torch.channels_last)
+
+
+def _tensors(p: Any) -> dict[str, Tensor]:
+    return {} if p is None else {k: v for k, v in p._asdict().items() if isinstance(v, Tensor)}

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from snnlib.engine.step import Step, UntraceableError, state_type
 
@@ -111,7 +111,7 @@ def trace(
             given: Any = [None] * len(wanted)
             if pairs:
                 ends, starts = zip(*pairs, strict=True)
-                given = torch.autograd.grad(ends, wanted, starts, allow_unused=True)
+                given = torch.autograd.grad(_Seed.apply(starts, *ends), wanted, allow_unused=True)
         return [value.detach() for value in outputs], list(given)
 
     names = ("x", *(f"s{k}" for k in range(count)), *(f"p{k}" for k in range(len(tensors))))
@@ -127,10 +127,12 @@ def trace(
         except Exception as error:
             raise UntraceableError(_brief(error)) from error
         try:
-            graph = make_fx(joint)(inputs, gradients).graph
+            recorder = _Recorder([*inputs, *gradients])
+            with recorder:
+                results = joint(inputs, gradients)
         except Exception as error:  # a step may do anything
             raise UntraceableError(_brief(error)) from error
-        return _lines(graph, (*names, *tangents), dtype)
+        return _lines(recorder.finish(results), recorder.constants, (*names, *tangents), dtype)
 
     # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
     with _LOCK, torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value):
@@ -154,7 +156,79 @@ def _brief(error: Exception) -> str:
     return first if isinstance(error, UntraceableError) else f"{type(error).__name__}: {first}"
 
 
-def _lines(graph: fx.Graph, names: tuple[str, ...], dtype: torch.dtype) -> tuple[list[Line], list[Value]]:
+class _Seed(torch.autograd.Function):
+    """A scalar whose gradients to ``outputs`` are ``gradients``.
+
+    ``torch.autograd.grad`` takes them as an argument, and imports sympy to compare shapes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gradients: tuple[Tensor, ...], *outputs: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return outputs[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> Any:
+        return None, *ctx.gradients
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operator that runs, those of autograd too.
+
+    ``make_fx`` does as much, and imports torch's compiler for it, which takes a second.
+
+    Attributes:
+        constants: tensors that came from neither the inputs nor an operator, by name.
+    """
+
+    def __init__(self, inputs: list[Tensor]) -> None:
+        super().__init__()
+        self.constants: dict[str, Tensor] = {}
+        self._graph = fx.Graph()
+        self._nodes = {id(value): self._graph.placeholder(f"i{k}") for k, value in enumerate(inputs)}
+        self._alive: list[Tensor] = list(inputs)  # an id is a name only as long as nothing else can get it
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it imports it, and nothing here is ever compiled
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._can_decompose() and (known := func.decompose(*args, **kwargs)) is not NotImplemented:
+            return known
+        taken = tree_map(self._node, (args, kwargs))
+        result = func(*args, **kwargs)
+        if not isinstance(result, Tensor):
+            asked = "it asks for the value of a tensor, with if, bool() or .item() say"
+            raise UntraceableError(asked if "scalar" in str(func) else str(func))
+        node = self._graph.call_function(func, *taken)
+        node.meta["val"] = result
+        self._name(result, node)
+        return result
+
+    def _name(self, value: Tensor, node: fx.Node) -> None:
+        self._nodes[id(value)] = node
+        self._alive.append(value)
+
+    def _node(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._nodes:
+            name = f"c{len(self.constants)}"
+            self.constants[name] = value
+            self._name(value, self._graph.get_attr(name))
+        return self._nodes[id(value)]
+
+    def finish(self, results: Any) -> fx.Graph:
+        """The graph that gives ``results``, without what they do not need."""
+        self._graph.output(tree_map(self._node, results))
+        self._graph.eliminate_dead_code()
+        return self._graph
+
+
+def _lines(
+    graph: fx.Graph, constants: dict[str, Tensor], names: tuple[str, ...], dtype: torch.dtype
+) -> tuple[list[Line], list[Value]]:
     """The graph as lines, with what is only renamed or computed twice left out."""
     values: dict[fx.Node, Value] = {}
     known: dict[tuple[str, tuple[Value, ...]], str] = {}
@@ -165,7 +239,7 @@ def _lines(graph: fx.Graph, names: tuple[str, ...], dtype: torch.dtype) -> tuple
         if node.op == "placeholder":
             values[node] = next(fresh)
         elif node.op == "get_attr":
-            values[node] = _constant(getattr(graph.owning_module, node.target), node.target)
+            values[node] = _constant(constants[str(node.target)])
         elif node.op == "output":
             results = [0.0 if v is None else values[v] for v in tree_leaves(node.args[0])]
         else:
@@ -248,10 +322,11 @@ def _translate(
     raise UntraceableError(str(target))
 
 
-def _constant(value: Any, name: str) -> float:
-    if isinstance(value, Tensor) and value.numel() == 1:
+def _constant(value: Tensor) -> float:
+    if value.numel() == 1:
         return float(value)
-    raise UntraceableError(f"a tensor made outside of the step and not in its parameters ({name})")
+    shape = list(value.shape)
+    raise UntraceableError(f"a tensor of shape {shape} made outside of the step and not in its parameters")
 
 
 def _split(

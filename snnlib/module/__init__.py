@@ -24,6 +24,8 @@ from snnlib.module.lif_ex import LIFEx, LIFExCell, LIFExRecurrent, LIFExRecurren
 from snnlib.module.lif_refrac import LIFRefrac, LIFRefracCell, LIFRefracRecurrent, LIFRefracRecurrentCell
 from snnlib.module.lsnn import LSNN, LSNNCell, LSNNRecurrent, LSNNRecurrentCell
 from snnlib.module.neuron import Cell, Layer, Neuron, RecurrentCell, RecurrentLayer
+from snnlib.module.policy import SpikingPolicy
+from snnlib.module.resnet import ResNet
 from snnlib.module.sequential import Lift, SequentialState
 
 __all__ = [
@@ -68,8 +70,10 @@ __all__ = [
     "PopulationEncoder",
     "RecurrentCell",
     "RecurrentLayer",
+    "ResNet",
     "SequentialState",
     "SignedPoissonEncoder",
     "SpikeLatencyEncoder",
     "SpikeLatencyLIFEncoder",
+    "SpikingPolicy",
 ]

@@ -1,6 +1,6 @@
 """The small convolutional network of the image tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
@@ -36,6 +36,8 @@ class ConvNet(nn.Module):
         kernel_size: of the convolutions, odd.
         dropout: probability with which a hidden spike is dropped in training.
         backend: what runs the neurons, see :func:`snnlib.engine.scan`.
+        neuron: makes what stands in for a layer of ``LIF(p)``, such as ``nn.ReLU``.
+        gain: what the weights of the batch norms begin with, see :class:`.ResNet`.
 
     Shapes:
         input ``[T, B, C, H, W]``, output log-probabilities ``[B, classes]``.
@@ -53,8 +55,11 @@ class ConvNet(nn.Module):
         kernel_size: int = 3,
         dropout: float = 0.0,
         backend: str = "auto",
+        neuron: Callable[[], nn.Module] | None = None,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
+        neuron = neuron or (lambda: LIF(p, dt, backend=backend))
         maps, height, width = shape
         layers: list[nn.Module] = []
         for wanted in channels:
@@ -66,16 +71,19 @@ class ConvNet(nn.Module):
             if min(height, width) >= 8:
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
-            layers.append(LIF(p, dt, backend=backend))
+            layers.append(neuron())
         layers += [
             nn.Flatten(),
             nn.Linear(maps * height * width, hidden, bias=False),
             nn.BatchNorm1d(hidden),
-            LIF(p, dt, backend=backend),
+            neuron(),
             nn.Dropout(dropout),
             nn.Linear(hidden, classes),
             LI(readout, dt, backend=backend),
         ]
+        for layer in layers:
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                nn.init.constant_(layer.weight, gain)
         self.layers = SequentialState(*layers)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class IzhikevichRecurrentCell(RecurrentCell):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: IzhikevichParameters = IzhikevichParameters(),
         dt: float = 0.001,
@@ -67,7 +67,7 @@ class IzhikevichRecurrent(RecurrentLayer):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: IzhikevichParameters = IzhikevichParameters(),
         dt: float = 0.001,

@@ -36,7 +36,7 @@ class LIFRecurrentCell(RecurrentCell):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: LIFParameters = LIFParameters(),
         dt: float = 0.001,
@@ -53,7 +53,7 @@ class LIFRecurrent(RecurrentLayer):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: LIFParameters = LIFParameters(),
         dt: float = 0.001,

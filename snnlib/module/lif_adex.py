@@ -36,7 +36,7 @@ class LIFAdExRecurrentCell(RecurrentCell):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: LIFAdExParameters = LIFAdExParameters(),
         dt: float = 0.001,
@@ -55,7 +55,7 @@ class LIFAdExRecurrent(RecurrentLayer):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: LIFAdExParameters = LIFAdExParameters(),
         dt: float = 0.001,

@@ -38,7 +38,7 @@ class LIFRefracRecurrentCell(RecurrentCell):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: LIFRefracParameters = LIFRefracParameters(),
         dt: float = 0.001,
@@ -57,7 +57,7 @@ class LIFRefracRecurrent(RecurrentLayer):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: LIFRefracParameters = LIFRefracParameters(),
         dt: float = 0.001,

@@ -36,7 +36,7 @@ class LSNNRecurrentCell(RecurrentCell):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: LSNNParameters = LSNNParameters(),
         dt: float = 0.001,
@@ -53,7 +53,7 @@ class LSNNRecurrent(RecurrentLayer):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: LSNNParameters = LSNNParameters(),
         dt: float = 0.001,

@@ -149,7 +149,7 @@ class Layer(Neuron):
 
 
 class _Recurrent(Neuron):
-    """Input and recurrent weights of a neuron, both ``[to, from]``.
+    """Input and recurrent weights of a neuron, both ``[to, from]``; no input weights with ``input_size=None``.
 
     Weights are drawn from a normal distribution of variance 2 / fan-in (He et al. 2015).
     """
@@ -157,7 +157,7 @@ class _Recurrent(Neuron):
     def __init__(
         self,
         step: Step,
-        input_size: int,
+        input_size: int | None,
         hidden_size: int,
         p: Any = None,
         dt: float = 0.001,
@@ -170,6 +170,8 @@ class _Recurrent(Neuron):
         super().__init__(step, p, dt)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.recurrent_state = state or recurrent_state_type(step)
+        self.input_weights: nn.Parameter | None
+        self.recurrent_weights: nn.Parameter
         self.input_weights = _weights("input_weights", input_weights, hidden_size, input_size)
         self.recurrent_weights = _weights("recurrent_weights", recurrent_weights, hidden_size, hidden_size)
         if not autapses:
@@ -205,11 +207,13 @@ class RecurrentCell(_Recurrent):
     ::
 
         x             = input_weights input + recurrent_weights z(t-1)
+        x             = input + recurrent_weights z(t-1)                      where input_size is None
         z, state      = step(x, state)
 
     Parameters:
         step: the neuron, see :mod:`snnlib.engine.step`.
-        input_size, hidden_size: numbers of inputs M and of neurons N.
+        input_size, hidden_size: numbers of inputs M and of neurons N. ``input_size=None`` gives the neurons
+            their currents themselves, ``[B, N]``: those of a Linear and a batch norm before them, say.
         p: its parameters; the step's own defaults if None.
         dt: time step in s.
         state: the NamedTuple of its state, ``z`` first; made from the step's own if None.
@@ -229,7 +233,11 @@ class RecurrentCell(_Recurrent):
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if state is None:
             check_input(input)
-        current = nn.functional.linear(input, self.input_weights)
+        current = input
+        if self.input_weights is not None:
+            current = nn.functional.linear(input, self.input_weights)
+        elif input.shape[-1:] != (self.hidden_size,):
+            raise ValueError(f"input must be [B, {self.hidden_size}], got shape {list(input.shape)}")
         p = fitted(self.p, integration_dtype(current.dtype))
         if state is None:
             check_fits("p", p, current.shape)
@@ -275,7 +283,11 @@ class RecurrentLayer(_Recurrent):
         )
 
 
-def _weights(name: str, given: Tensor | None, rows: int, columns: int) -> nn.Parameter:
+def _weights(name: str, given: Tensor | None, rows: int, columns: int | None) -> Any:
+    if columns is None:
+        if given is not None:
+            raise ValueError(f"input_size=None gives the neurons their currents; it does not go with {name}")
+        return None
     if given is None:
         given = torch.randn(rows, columns) * (2.0 / max(columns, 1)) ** 0.5
     if given.shape != (rows, columns):

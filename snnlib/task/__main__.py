@@ -1,10 +1,30 @@
-"""List the tasks: the first line of each script beside this file."""
+"""List the tasks: the first line of each script beside this file, what it needs, and whether that is there."""
 
 import ast
+from importlib.util import find_spec
 from pathlib import Path
+
+
+def described(script: Path) -> tuple[str, list[str]]:
+    """The first line of a script's docstring and its NEEDS, without importing it."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    text = ast.get_docstring(tree) or ""
+    needs: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NEEDS":
+            needs = list(ast.literal_eval(node.value))
+    return text.splitlines()[0], needs
+
+
+def state(needs: list[str]) -> str:
+    missing = [name for name in needs if find_spec(name) is None]
+    return f"missing: {', '.join(missing)}; pip install 'snnlib[tasks]'" if missing else "installed"
+
 
 if __name__ == "__main__":
     print("python -m snnlib.task.NAME --help\n")
-    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        print(f"  {path.stem:<16} {text.splitlines()[0]}")
+    here = Path(__file__).parent
+    for script in sorted([*here.glob("[a-z]*.py"), *here.glob("[a-z]*/run.py")], key=str):
+        line, needs = described(script)
+        name = script.parent.name if script.name == "run.py" else script.stem
+        print(f"  {name:<16} {line}\n{'':<18} needs {', '.join(needs)}: {state(needs)}")

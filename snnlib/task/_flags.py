@@ -12,12 +12,28 @@ from absl import flags
 from snnlib.engine.scan import BACKENDS
 from snnlib.functional.threshold import SURROGATES
 
-__all__ = ["fail", "finite", "parse", "positive", "shared"]
+__all__ = ["LIGHTNING", "fail", "parse", "positive", "shared"]
 
-_MAY_CHANGE = {"epochs", "device", "plot", "checkpoint_every", "resume", "help"}
+_MAY_CHANGE = {
+    *("epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"),
+    *("episodes", "stop_when_solved", "render", "video"),
+}
 """What a resumed run may be given anew; anything else would make it another run."""
 
 _OPTIMIZERS = ("adam", "adamw", "sgd")
+
+LIGHTNING: dict[str, Any] = {
+    "accelerator": "auto",
+    "devices": "auto",
+    "num_nodes": 1,
+    "strategy": "auto",
+    "precision": "32-true",
+    "accumulate_grad_batches": 1,
+    "limit_train_batches": 1.0,
+    "fast_dev_run": False,
+    "patience": 0,
+}
+"""The flags of Lightning's trainer and their defaults, the same in every task that uses it."""
 
 # name -> (how absl defines it, its help, further arguments)
 _SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
@@ -72,6 +88,47 @@ _SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
         "Also save the run every so many steps within an epoch; 0: at its end alone.",
         {"lower_bound": 0},
     ),
+    "patience": (
+        flags.DEFINE_integer,
+        "Stop after so many epochs without a better validation result; 0 never stops early.",
+        {"lower_bound": 0},
+    ),
+    "accelerator": (
+        flags.DEFINE_string,
+        "Where to compute, in Lightning's words: auto, cpu, gpu, mps, tpu, ...",
+        {},
+    ),
+    "devices": (
+        flags.DEFINE_string,
+        "How many of them on a machine, or which: 2, or 0,3, or auto for all.",
+        {},
+    ),
+    "num_nodes": (flags.DEFINE_integer, "Machines that train together.", {"lower_bound": 1}),
+    "strategy": (
+        flags.DEFINE_string,
+        "How they do, in Lightning's words: auto, ddp, ...; --batch_size is that of one device.",
+        {},
+    ),
+    "precision": (
+        flags.DEFINE_enum,
+        "Numbers to compute in; neurons integrate in float32 in any case.",
+        {"enum_values": ["32-true", "16-mixed", "bf16-mixed", "64-true"]},
+    ),
+    "accumulate_grad_batches": (
+        flags.DEFINE_integer,
+        "Batches whose gradients make one optimisation step.",
+        {"lower_bound": 1},
+    ),
+    "limit_train_batches": (
+        flags.DEFINE_float,
+        "Part of the training set that an epoch takes, up to 1, or a number of batches, above 1.",
+        {"lower_bound": 0.0},
+    ),
+    "fast_dev_run": (
+        flags.DEFINE_boolean,
+        "One batch of training, validation and test each, to see that a change works; keeps no checkpoint.",
+        {},
+    ),
     "plot": (flags.DEFINE_boolean, "Draw figures into the run's folder.", {}),
     "fast": (
         flags.DEFINE_boolean,
@@ -90,10 +147,10 @@ def shared(**defaults: Any) -> flags.FlagValues:
     for name, default in defaults.items():
         define, text, arguments = _SHARED[name]
         define(name, default, help=text, flag_values=values, **arguments)
-        if define is flags.DEFINE_float:
-            finite(name, values)
+    if "accelerator" in values:
+        flags.DEFINE_alias("device", "accelerator", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
-    for name in ("learning_rate", "dt", "tau_syn_inv", "tau_mem_inv", "alpha"):
+    for name in ("learning_rate", "dt", "tau_syn_inv", "tau_mem_inv", "alpha", "limit_train_batches"):
         if name in values:
             positive(name, values)
     return values
@@ -102,13 +159,6 @@ def shared(**defaults: Any) -> flags.FlagValues:
 def positive(name: str, values: flags.FlagValues) -> None:
     """Refuse zero where a bound of absl's would let it pass."""
     flags.register_validator(name, lambda v: v is None or v > 0, "must be positive", flag_values=values)
-
-
-def finite(name: str, values: flags.FlagValues) -> None:
-    """Refuse inf and nan, which absl's bounds let pass."""
-    flags.register_validator(
-        name, lambda v: v is None or math.isfinite(v), "must be finite", flag_values=values
-    )
 
 
 def parse(values: flags.FlagValues, usage: str) -> None:
@@ -132,6 +182,10 @@ def _read(values: flags.FlagValues, argv: list[str]) -> None:
     rest = values(argv)[1:]
     if rest:
         raise flags.Error(f"unexpected argument {rest[0]!r}; flags are given as --name=value")
+    for name in values:  # the bounds of absl let nan pass
+        value = values[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise flags.IllegalFlagValueError(f"flag --{name}={value}: must be finite")
 
 
 def _help(values: flags.FlagValues) -> str:
@@ -165,6 +219,15 @@ def _take_over(values: flags.FlagValues, program: str, arguments: list[str]) -> 
         if name not in _MAY_CHANGE and value != before:
             raise flags.Error(f"--{name}={value}: the run in {folder} has --{name}={before} and keeps it")
     _read(values, [program, f"--flagfile={folder / 'flags.txt'}", *arguments])
+
+
+def needs(error: ImportError) -> NoReturn:
+    """Where a package is missing: end with a sentence if a task is the program, raise if it is imported."""
+    told = f"{error}; this task needs it: pip install 'snnlib[tasks]'"
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    if program is not None and program.name.startswith("snnlib.task."):
+        fail(told)
+    raise ImportError(told) from error
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

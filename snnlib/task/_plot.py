@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnlib.module.li import LI
 from snnlib.module.neuron import Neuron
 
 try:
@@ -17,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError("figures need matplotlib: pip install 'snnlib[tasks]' (or --noplot)") from error
 
-__all__ = ["curves", "image_response", "learned_weights"]
+__all__ = ["curves", "image_response", "learned_weights", "memory_trial", "rewards"]
 
 
 def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> None:
@@ -28,10 +29,13 @@ def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequen
     left.set(xlabel=over, ylabel="training loss", yscale="log")
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
-    # the first epochs would flatten all that follows
-    settled = [line[name] for name in names for line in metrics[len(metrics) // 4 :]]
-    right.set(xlabel=over, ylim=(min(settled) - 0.01, 1.001))
-    right.legend(frameon=False, loc="lower right")
+    right.set(xlabel=over)
+    if all(name.endswith("_error") for name in names):
+        right.set(ylim=(-0.01, None))
+    else:  # the first epochs would flatten all that follows
+        settled = [line[name] for name in names for line in metrics[len(metrics) // 4 :]]
+        right.set(ylim=(min(settled) - 0.01, 1.001))
+    right.legend(frameon=False)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
@@ -39,19 +43,44 @@ def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequen
     plt.close(figure)
 
 
+def rewards(path: Path, metrics: list[dict[str, float]], threshold: float | None, random: float) -> None:
+    """Draw the reward of training and validation episodes over the steps in the environment."""
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for name, style in (("train_reward", {"alpha": 0.6}), ("valid_reward", {"marker": "."})):
+        known = [line for line in metrics if name in line]
+        axis.plot(
+            [line["step"] for line in known],
+            [line[name] for line in known],
+            label=name.replace("_", " "),
+            **style,
+        )
+    for level, text in ((threshold, "solved"), (random, "random actions")):
+        if level is not None:
+            axis.axhline(level, color="gray", linestyle="--" if text == "solved" else ":", label=text)
+    axis.set(xlabel="steps in the environment", ylabel="mean reward of an episode")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 @torch.no_grad()
-def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, dt: float) -> None:
+def image_response(
+    path: Path, net: nn.Module, sequence: Tensor, image: Tensor, dt: float, answer: int | None = None
+) -> None:
     """Draw one image, the spikes of the hidden layers that it causes, and the voltages of the readout.
 
     Parameters:
         path: the PNG to write.
-        net: a network of snnlib's neurons; the last one is the readout.
+        net: its ``layers`` end in the readout; of many layers of neurons five are drawn.
         sequence: the encoded image, ``[T, 1, C, H, W]``.
         image: ``[C, H, W]``.
         dt: time step in s.
+        answer: the class that the net names; the one with the highest voltage of all if None.
     """
-    traces = _outputs(net, sequence)
-    *hidden, voltage = [trace[:, 0].flatten(1).cpu() for trace in traces]
+    traces, readout = _outputs(net, sequence)
+    depths = sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if traces else []
+    hidden, voltage = [traces[depth][:, 0].flatten(1).cpu() for depth in depths], readout[:, 0].float().cpu()
     figure, axes = plt.subplots(1, len(hidden) + 2, figsize=(3 * (len(hidden) + 2), 3), layout="constrained")
     picture = image.cpu().permute(1, 2, 0)
     axes[0].imshow(
@@ -59,39 +88,85 @@ def image_response(path: Path, net: nn.Module, sequence: Tensor, image: Tensor, 
     )
     axes[0].set(title="input", xticks=[], yticks=[])
     ms = 1000 * dt
-    for index, (axis, spikes) in enumerate(zip(axes[1:-1], hidden, strict=True)):
+    for depth, axis, spikes in zip(depths, axes[1:-1], hidden, strict=True):
         steps, neurons = spikes.shape
         every = max(1, neurons // 150)  # more rows than that run into one another
         time, row = spikes[:, ::every].nonzero(as_tuple=True)
         axis.hlines(row * every, (time + 0.6) * ms, (time + 1.4) * ms, color="black", linewidth=1.0)
         share = float(spikes.mean())
-        axis.set(title=f"layer {index + 1}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
+        axis.set(title=f"layer {depth + 1}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
         axis.set(xlim=(0.5 * ms, (steps + 0.5) * ms), ylim=(-1, neurons))
-    winner = int(voltage.amax(0).argmax())
+    winner = int(voltage.amax(0).argmax()) if answer is None else answer
     times = [(step + 1) * ms for step in range(len(voltage))]
     for label, line in enumerate(voltage.T):
         style: dict[str, Any] = (
             {"linewidth": 2, "label": f"class {label}"} if label == winner else {"alpha": 0.5}
         )
-        axes[-1].plot(times, line, **style)
+        axes[-1].plot(times, line, marker=".", **style)
     axes[-1].legend(frameon=False)
-    axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage")
+    axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage", xlim=(0.5 * ms, times[-1] + 0.5 * ms))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _outputs(net: nn.Module, sequence: Tensor) -> list[Tensor]:
-    """What each neuron layer put out while the net ran once, in order."""
-    traces: list[Tensor] = []
-    neurons = [module for module in net.modules() if isinstance(module, Neuron)]
-    hooks = [n.register_forward_hook(lambda _m, _i, output: traces.append(output[0])) for n in neurons]
+def memory_trial(
+    path: Path, inputs: Tensor, spikes: Tensor, thresholds: Tensor, readout: Tensor, target: Tensor, dt: float
+) -> None:
+    """Draw one trial of store and recall: inputs, spikes, thresholds, and the answer.
+
+    Parameters:
+        path: the PNG to write.
+        inputs: ``[T, 4 N]``: N neurons each for symbol 0, symbol 1, STORE and RECALL.
+        spikes: of the net's neurons, ``[T, H]``.
+        thresholds: the same neurons', ``[S, H]`` at S evenly spaced times.
+        readout: probability that the net gives to symbol 1, ``[T]``.
+        target: ``[P]``, the symbol to recall in each period, negative where none is.
+        dt: time step in s.
+    """
+    figure, axes = plt.subplots(
+        4, 1, figsize=(9, 8), sharex=True, layout="constrained", height_ratios=[1.2, 1.5, 1.5, 1]
+    )
+    end, hidden = len(inputs) * dt, spikes.shape[1]
+    population, period = inputs.shape[1] // 4, end / len(target)
+    for axis, raster in zip(axes, (inputs, spikes), strict=False):
+        time, row = raster.nonzero(as_tuple=True)
+        axis.scatter((time + 1) * dt, row, s=3, marker="|", linewidth=0.6, color="black")
+        axis.set(ylim=(raster.shape[1] - 0.5, -0.5))
+    names = ["symbol 0", "symbol 1", "STORE", "RECALL"]
+    axes[0].set(yticks=[(k + 0.5) * population for k in range(4)], yticklabels=names, title="input")
+    rate = float(spikes.mean()) / dt
+    axes[1].set(title=f"spikes, {rate:.1f} Hz", ylabel="neuron, by its readout")
+    image = axes[2].imshow(thresholds.T, aspect="auto", extent=(0, end, hidden - 0.5, -0.5), cmap="viridis")
+    axes[2].set(title="threshold", ylabel="neuron, by its readout")
+    figure.colorbar(image, ax=axes[2], pad=0.01)
+    axes[3].plot([(step + 1) * dt for step in range(len(readout))], readout, color="tab:blue", linewidth=0.8)
+    for now, symbol in enumerate(target.tolist()):
+        if symbol >= 0:
+            begin = now * period
+            axes[3].hlines(symbol, begin, begin + period, color="tab:red", linewidth=4)
+            for axis in axes:
+                axis.axvspan(begin, begin + period, color="tab:orange", alpha=0.2, linewidth=0)
+    axes[3].set(title="readout (blue) and what is asked for (red)", ylabel="P(symbol 1)", xlabel="time (s)")
+    axes[3].set(xlim=(0, end), ylim=(-0.05, 1.05))
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _outputs(net: Any, sequence: Tensor) -> tuple[list[Tensor], Tensor]:
+    """What each layer of spiking neurons put out while the net ran once, in order, and what the readout did."""
+    spikes: list[Tensor] = []
+    last: list[Tensor] = []
+    neurons = [m for m in net.modules() if isinstance(m, Neuron) and not isinstance(m, LI)]
+    hooks = [n.register_forward_hook(lambda _m, _i, output: spikes.append(output[0])) for n in neurons]
+    hooks.append(net.layers.register_forward_hook(lambda _m, _i, output: last.append(output[0])))
     was_training = net.training
     net.eval()
     net(sequence)
     net.train(was_training)
     for hook in hooks:
         hook.remove()
-    return traces
+    readout: Any = last[0]
+    return spikes, readout[-1] if isinstance(readout, list) else readout
 
 
 def learned_weights(

@@ -3,7 +3,6 @@
 import fcntl
 import io
 import json
-import math
 import os
 import random
 import signal
@@ -11,27 +10,25 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
 from absl import flags
-from torch import Tensor, nn
 
 from snnlib.dataset.images import DataError
 from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags
+from snnlib.task._processes import is_chief
 
 __all__ = [
     "Run",
     "RunError",
-    "device",
-    "finite",
     "launch",
     "new_folder",
-    "optimizer",
     "process_seconds",
-    "schedule",
+    "random_state",
+    "set_random_state",
     "write",
 ]
 
@@ -51,7 +48,7 @@ def launch(
     task: str,
     train: Callable[["Run"], dict[str, Any]],
     usage: str,
-    prepare: Callable[[], None] = lambda: None,
+    prepare: Callable[[flags.FlagValues], None] = lambda values: None,
 ) -> None:
     """Run a task from the command line: flags, run folder, ``train``, the ``result:`` line, the exit code.
 
@@ -63,21 +60,23 @@ def launch(
         prepare: fills in flags whose default depends on other flags.
     """
     _flags.parse(values, usage)
-    prepare()
     keep_memory()
-    torch.manual_seed(values.seed)
-    random.seed(values.seed)
-    np.random.seed(values.seed % 2**32)
     run = None
     try:
+        prepare(values)
+        torch.manual_seed(values.seed)
+        random.seed(values.seed)
+        np.random.seed(values.seed % 2**32)
         run = Run(values, task)
         figures = train(run)
         figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
         run.close()
-        print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
+        if run.chief:
+            print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
         number = int(stop.args[0])
-        print(f"interrupted; go on with --resume={run.folder if run else ''}", file=sys.stderr)
+        if run and run.chief:
+            print(f"interrupted; go on with --resume={run.folder}", file=sys.stderr)
         sys.exit(128 + number)
     except ImportError as error:
         way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"
@@ -99,6 +98,7 @@ class Run:
     Attributes:
         flags: the task's flags.
         folder: where everything is written.
+        chief: whether this process is the one that writes; of several that train one net the others do not.
         resumed: the checkpoint to go on from, or None.
     """
 
@@ -109,14 +109,20 @@ class Run:
         self._at: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
         self._signal = 0
+        self.listen()
+        self.chief = is_chief()
+        root = Path(values.output_dir) / task
+        self.folder = Path(values.resume) if values.resume else new_folder(root) if self.chief else root
+        self._lock = self._claim() if self.chief else None
+        if values.resume and (self.folder / "last.pt").exists():
+            self.resumed = self.read_checkpoint("last.pt")
+        self._metrics: Any = self._open_metrics() if self.chief else None
+        self._events: Any = None
+
+    def listen(self) -> None:
+        """Note Ctrl-C and SIGTERM for :attr:`stopping`, which a task looks at between two steps."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        self.folder = Path(values.resume) if values.resume else new_folder(Path(values.output_dir) / task)
-        self._lock = self._claim()
-        if values.resume:
-            self.resumed = self._read("last.pt") if (self.folder / "last.pt").exists() else None
-        self._metrics = self._open_metrics()
-        self._events: Any = None
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._signal == number:  # a second Ctrl-C does not wait for the step to end
@@ -130,20 +136,15 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"another process works on the run in {self.folder}") from error
-        left_out = {"resume", "help", "h"}
-        lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
-        write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
+        self.write_flags()
         return lock
 
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged archive fails in many ways, a pickle with code in it in another
-            raise RunError(f"{path} is not a checkpoint that can be read: {_first_line(error)}") from error
-        if not isinstance(found, dict) or found.get("task") != self.task:
-            raise RunError(f"{path} is not a checkpoint of the task {self.task}")
-        return found
+    def write_flags(self) -> None:
+        """Write ``flags.txt``, anew where a flag was set by the run itself."""
+        left_out = {"resume", "help", "h"}
+        lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
+        if self.chief:
+            write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
 
     def _open_metrics(self) -> Any:
         path = self.folder / "metrics.jsonl"
@@ -188,36 +189,47 @@ class Run:
         if self.resumed:
             self.load_into(self.resumed, **parts)
             self._at = self.resumed["at"]
-            self.restore_random()
+            set_random_state(self.resumed["random"])
         return self._at
 
     def save(self, step: int, name: str = "last.pt") -> None:
         """Write a checkpoint: what :meth:`track` named, the step, and every random state."""
         states = {part: held.state_dict() for part, held in self._parts.items()}
-        whole = {"task": self.task, "step": step, "random": _random_state(), "at": self._at, **states}
+        self.write_checkpoint(name, {"step": step, "random": random_state(), "at": self._at, **states})
+
+    def write_checkpoint(self, name: str, content: dict[str, Any]) -> None:
+        """Write ``content``, which has a ``step``, as a checkpoint of this task."""
         buffer = io.BytesIO()
-        torch.save(whole, buffer)
+        torch.save({"task": self.task, **content}, buffer)
         write(self.folder / name, buffer.getvalue())
+
+    def read_checkpoint(self, name: str) -> dict[str, Any]:
+        """A checkpoint of this task; nothing in it is executed."""
+        path = self.folder / name
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged archive fails in many ways, a pickle with code in it in another
+            raise RunError(f"{path} is not a checkpoint that can be read: {_first_line(error)}") from error
+        if not isinstance(found, dict) or found.get("task") != self.task:
+            raise RunError(f"{path} is not a checkpoint of the task {self.task}")
+        return found
 
     def pause(self, step: int, due: bool = False) -> None:
         """Between two steps: write ``last.pt`` where it is ``due``; save and leave after Ctrl-C or SIGTERM."""
-        if due or self._signal:
+        if due or self.stopping:
             self.save(step)
-        if self._signal:
-            self.close()
-            raise Interrupted(self._signal)
+        if self.stopping:
+            self.stop()
 
-    def restore_random(self) -> None:
-        """Set every random state to what it was when the checkpoint was written."""
-        assert self.resumed is not None
-        state = self.resumed["random"]
-        torch.set_rng_state(state["torch"])
-        version, numbers, gauss = state["python"]
-        random.setstate((version, tuple(numbers), gauss))
-        kind, keys, *rest = state["numpy"]
-        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-        if torch.cuda.is_available() and state["cuda"]:
-            torch.cuda.set_rng_state_all(state["cuda"])
+    @property
+    def stopping(self) -> bool:
+        """Whether Ctrl-C or SIGTERM arrived."""
+        return self._signal != 0
+
+    def stop(self) -> NoReturn:
+        """Leave the run, which was saved."""
+        self.close()
+        raise Interrupted(self._signal or signal.SIGTERM)
 
     def load_into(self, checkpoint: dict[str, Any], **parts: Any) -> None:
         """Hand each of ``parts`` its state, or say which does not fit."""
@@ -229,10 +241,6 @@ class Run:
                     f"the {name} in {self.folder} does not fit the flags: {_first_line(error)}"
                 ) from error
 
-    def best(self) -> dict[str, Any]:
-        """The checkpoint ``best.pt``."""
-        return self._read("best.pt")
-
     def progress(self, steps: Iterable[int], label: str) -> Iterable[int]:
         """A progress bar on a terminal, the bare steps elsewhere."""
         if not sys.stderr.isatty():
@@ -242,49 +250,12 @@ class Run:
         return tqdm(steps, label, leave=False)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
         if self._events is not None:
             self._events.close()
-        os.close(self._lock)
-
-
-def finite(loss: Tensor, where: str) -> float:
-    """The loss as a number; ends the run where it is none."""
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise RunError(f"the loss is {value} in {where}")
-    return value
-
-
-def device(values: flags.FlagValues) -> torch.device:
-    """The device that ``--device`` names."""
-    if values.device == "cuda" and not torch.cuda.is_available():
-        raise RunError("--device=cuda: torch finds no CUDA device; --device=cpu or --device=auto runs without")
-    return torch.device("cuda" if values.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def optimizer(values: flags.FlagValues, net: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that ``--optimizer``, ``--learning_rate`` and ``--weight_decay`` name."""
-    rate, decay = values.learning_rate, values.weight_decay
-    if values.optimizer == "sgd":
-        return torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=decay)
-    if values.optimizer == "adam":
-        return torch.optim.Adam(net.parameters(), rate, weight_decay=decay)
-    return torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
-
-
-def schedule(
-    optim: torch.optim.Optimizer, steps: int, warmup: float = 0.1
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up over a share of the steps, then half a cosine down to zero (Loshchilov & Hutter 2017)."""
-    first = max(1, round(warmup * steps))
-
-    def factor(step: int) -> float:
-        if step < first:
-            return (step + 1) / first
-        return 0.5 + 0.5 * float(np.cos(np.pi * min(1.0, (step - first) / max(1, steps - first))))
-
-    return torch.optim.lr_scheduler.LambdaLR(optim, factor)
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def new_folder(root: Path) -> Path:
@@ -314,7 +285,8 @@ def write(path: Path, content: bytes) -> None:
         raise
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Every random state of the process, as plain values and tensors."""
     kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     version, numbers, gauss = random.getstate()
@@ -324,6 +296,17 @@ def _random_state() -> dict[str, Any]:
         "numpy": [kind, keys.tolist(), *rest],
         "python": [version, list(numbers), gauss],
     }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set every random state to what :func:`random_state` gave."""
+    torch.set_rng_state(state["torch"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def process_seconds() -> float:

@@ -37,7 +37,9 @@ from snnlib.functional.stdp import STDPParameters, STDPState, stdp_step_linear
 from snnlib.module.li import LI
 from snnlib.module.lif import LIF, LIFCell
 from snnlib.module.sequential import SequentialState
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
+
+NEEDS = ("tensorboard", "matplotlib")
 
 CONTROLS = ["none", "shuffled", "rates"]
 FLAGS = _flags.shared(
@@ -78,7 +80,7 @@ flags.DEFINE_enum(
     "random times, so that the rates alone remain; in training and in testing.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("episodes", 320, "Episodes of an epoch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("train_episodes", 320, "Episodes of an epoch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "test_episodes", 1000, "Episodes that are reported; a quarter as many validate.", 4, flag_values=FLAGS
 )
@@ -99,12 +101,10 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "tau_sensor_inv", 200.0, "Inverse time constant of sensors and STDP, 1/s.", 0.0, flag_values=FLAGS
 )
-for name in ("poisson_rate", "correlation", "initial_weight", "plasticity", "tau_sensor_inv"):
-    _flags.finite(name, FLAGS)
 for name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
     _flags.positive(name, FLAGS)
 
-FAST = {"epochs": 2, "episodes": 16, "batch_size": 8, "test_episodes": 16}
+FAST = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16}
 
 
 def consistent(f: dict[str, Any]) -> bool:
@@ -121,11 +121,11 @@ NAMES = ["subset", "channels", "poisson_rate", "dt", "update_every", "seq_length
 flags.register_multi_flags_validator(NAMES, consistent, flag_values=FLAGS)
 
 
-def defaults() -> None:
+def defaults(values: flags.FlagValues) -> None:
     """Shrink the run for ``--fast``, where the command line does not say otherwise."""
-    for name, value in FAST.items() if FLAGS.fast else ():
-        if not FLAGS[name].present:
-            FLAGS[name].value = value
+    for name, value in FAST.items() if values.fast else ():
+        if not values[name].present:
+            values[name].value = value
 
 
 class PlasticNet(nn.Module):
@@ -232,17 +232,17 @@ def seeds() -> tuple[int, int]:
 
 
 def train(run: _run.Run) -> dict[str, Any]:
-    device = _run.device(FLAGS)
+    device = _train.device(FLAGS)
     net = PlasticNet().to(device)
-    optim = _run.optimizer(FLAGS, net)
-    batches = -(-FLAGS.episodes // FLAGS.batch_size)
-    rate = _run.schedule(optim, FLAGS.epochs * batches)
+    optim = _train.optimizer(FLAGS, net)
+    batches = -(-FLAGS.train_episodes // FLAGS.batch_size)
+    rate = _train.schedule(optim, FLAGS.epochs * batches)
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
         for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
-            episodes = draw(min(FLAGS.batch_size, FLAGS.episodes - batch * FLAGS.batch_size), device)
+            episodes = draw(min(FLAGS.batch_size, FLAGS.train_episodes - batch * FLAGS.batch_size), device)
             logits, _, _ = net(episodes, FLAGS.control)
             loss = cross_entropy(logits, episodes.answer)
             optim.zero_grad()
@@ -252,14 +252,14 @@ def train(run: _run.Run) -> dict[str, Any]:
             optim.step()
             rate.step()
             count = len(episodes.answer)
-            at["loss"] += _run.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * count
+            at["loss"] += _train.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * count
             at["probability"].append(float(right(logits, episodes.answer)) / count)
             at["batch"] = batch + 1
             due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
             run.pause(at["epoch"] * batches + at["batch"], due)
         probability, accuracy = evaluate(net, FLAGS.test_episodes // 4, seeds()[0], FLAGS.control, device)
         figures = {
-            "train_loss": at["loss"] / FLAGS.episodes,
+            "train_loss": at["loss"] / FLAGS.train_episodes,
             "train_probability": sum(at["probability"][-batches:]) / batches,
             "valid_probability": probability,
             "valid_accuracy": accuracy,
@@ -275,7 +275,7 @@ def train(run: _run.Run) -> dict[str, Any]:
 
 
 def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: list[float]) -> dict[str, Any]:
-    best = run.best()
+    best = run.read_checkpoint("best.pt")
     run.load_into(best, net=net)
     chosen = next(m for m in run.metrics() if m["epoch"] == best["at"]["epoch"])
     looked_at = CONTROLS if FLAGS.control == "none" else [FLAGS.control]

@@ -23,111 +23,122 @@ from snnlib.functional.encode import constant_current_lif_encode, poisson_encode
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.module.convnet import ConvNet
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
 
-FLAGS = _flags.shared(
-    device="auto",
-    seed=0,
-    epochs=None,
-    batch_size=None,
-    learning_rate=2e-3,
-    weight_decay=0.01,
-    clip_grad=0.0,
-    optimizer="adamw",
-    seq_length=5,
-    dt=0.001,
-    tau_syn_inv=1000.0,
-    tau_mem_inv=500.0,
-    method="arctan",
-    alpha=None,
-    backend="auto",
-    data_dir="data",
-    output_dir="runs",
-    resume=None,
-    checkpoint_every=0,
-    plot=True,
-    fast=False,
-)
-flags.DEFINE_string(
-    "dataset",
-    "mnist",
-    f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "fold", 0, f"Which of {FOLDS} parts of the training images validates.", 0, FOLDS - 1, flag_values=FLAGS
-)
-flags.DEFINE_enum(
-    "encoder",
-    "direct",
-    ["direct", "constant_current", "poisson", "latency"],
-    "How an image becomes a sequence: its pixels as a current into the first convolution, spikes of neurons "
-    "that the pixels drive, Poisson spikes, or the first spike of those neurons.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_float(
-    "input_scale",
-    4.0,
-    "Current of a white pixel, in thresholds (constant_current, latency).",
-    lower_bound=0.0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_float(
-    "poisson_rate", 500.0, "Rate of a white pixel, Hz (poisson).", lower_bound=0.0, flag_values=FLAGS
-)
-flags.DEFINE_list("channels", ["32", "64", "64"], "Channels of the convolutions.", flag_values=FLAGS)
-flags.DEFINE_integer("hidden_size", 256, "Neurons of the hidden layer.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=FLAGS)
-flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=FLAGS)
-flags.register_validator(
-    "channels",
-    lambda names: bool(names) and all(n.isdecimal() and int(n) > 0 for n in names),
-    "must be positive numbers, --channels=32,64",
-    flag_values=FLAGS,
-)
-_flags.positive("poisson_rate", FLAGS)
-_flags.positive("input_scale", FLAGS)
+NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
 
 
-def defaults() -> None:
+def image_flags(**trainer: Any) -> flags.FlagValues:
+    """The flags of the experiment, and those of ``trainer``, with their defaults."""
+    values = _flags.shared(
+        **trainer,
+        seed=0,
+        epochs=None,
+        batch_size=None,
+        learning_rate=2e-3,
+        weight_decay=0.01,
+        clip_grad=0.0,
+        optimizer="adamw",
+        seq_length=5,
+        dt=0.001,
+        tau_syn_inv=1000.0,
+        tau_mem_inv=500.0,
+        method="arctan",
+        alpha=None,
+        backend="auto",
+        data_dir="data",
+        output_dir="runs",
+        resume=None,
+        checkpoint_every=0,
+        plot=True,
+        fast=False,
+    )
+    flags.DEFINE_string(
+        "dataset",
+        "mnist",
+        f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "fold", 0, f"Which of {FOLDS} parts of the training images validates.", 0, FOLDS - 1, flag_values=values
+    )
+    flags.DEFINE_enum(
+        "encoder",
+        "direct",
+        ["direct", "constant_current", "poisson", "latency"],
+        "How an image becomes a sequence: its pixels as a current into the first convolution, spikes of "
+        "neurons that the pixels drive, Poisson spikes, or the first spike of those neurons.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "input_scale",
+        4.0,
+        "Current of a white pixel, in thresholds (constant_current, latency).",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "poisson_rate", 500.0, "Rate of a white pixel, Hz (poisson).", lower_bound=0.0, flag_values=values
+    )
+    flags.DEFINE_list("channels", ["32", "64", "64"], "Channels of the convolutions.", flag_values=values)
+    flags.DEFINE_integer("hidden_size", 256, "Neurons of the hidden layer.", lower_bound=1, flag_values=values)
+    flags.DEFINE_float(
+        "dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=values
+    )
+    flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=values)
+    flags.register_validator(
+        "channels",
+        lambda names: bool(names) and all(n.isdecimal() and int(n) > 0 for n in names),
+        "must be positive numbers, --channels=32,64",
+        flag_values=values,
+    )
+    _flags.positive("poisson_rate", values)
+    _flags.positive("input_scale", values)
+    return values
+
+
+FLAGS = image_flags(device="auto")
+
+
+def defaults(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on the data set."""
-    epochs, batch_size = (2, 32) if FLAGS.fast else (40, 64) if FLAGS.dataset == "digits" else (10, 128)
-    FLAGS["epochs"].value = FLAGS.epochs or epochs
-    FLAGS["batch_size"].value = FLAGS.batch_size or batch_size
+    epochs, batch_size = (2, 32) if values.fast else (40, 64) if values.dataset == "digits" else (10, 128)
+    values["epochs"].value = values.epochs or epochs
+    values["batch_size"].value = values.batch_size or batch_size
 
 
-def load() -> Images:
-    if FLAGS.fast:
+def load(values: flags.FlagValues) -> Images:
+    if values.fast:
         return generated_images()
     try:
-        return load_images(FLAGS.dataset, FLAGS.data_dir, FLAGS.fold)
+        return load_images(values.dataset, values.data_dir, values.fold)
     except DataError as error:
-        if FLAGS.dataset not in NAMES:
+        if values.dataset not in NAMES:
             raise
         way_out = "give a folder that has it with --data_dir, or take --dataset=digits, which is embedded"
         raise DataError(f"{error}\n{way_out}") from error
 
 
-def network(data: Images) -> ConvNet:
+def network(values: flags.FlagValues, data: Images) -> ConvNet:
     p = LIFParameters(
-        tau_syn_inv=FLAGS.tau_syn_inv, tau_mem_inv=FLAGS.tau_mem_inv, method=FLAGS.method, alpha=FLAGS.alpha
+        tau_syn_inv=values.tau_syn_inv, tau_mem_inv=values.tau_mem_inv, method=values.method, alpha=values.alpha
     )
-    readout = LIParameters(tau_syn_inv=FLAGS.tau_syn_inv, tau_mem_inv=FLAGS.tau_mem_inv)
-    channels = [int(n) for n in FLAGS.channels]
-    options = {"dropout": FLAGS.dropout, "backend": FLAGS.backend}
-    return ConvNet(data.shape, data.classes, channels, FLAGS.hidden_size, p, readout, FLAGS.dt, **options)
+    readout = LIParameters(tau_syn_inv=values.tau_syn_inv, tau_mem_inv=values.tau_mem_inv)
+    channels = [int(n) for n in values.channels]
+    options = {"dropout": values.dropout, "backend": values.backend}
+    return ConvNet(data.shape, data.classes, channels, values.hidden_size, p, readout, values.dt, **options)
 
 
-def encode(x: Tensor) -> Tensor:
+def encode(values: flags.FlagValues, x: Tensor) -> Tensor:
     """Images between 0 and 1, ``[B, C, H, W]``, as a sequence ``[T, B, C, H, W]``."""
-    steps: int = FLAGS.seq_length
-    dt: float = FLAGS.dt
-    if FLAGS.encoder == "direct":
+    steps: int = values.seq_length
+    dt: float = values.dt
+    if values.encoder == "direct":
         return x.expand(steps, *x.shape)
-    if FLAGS.encoder == "poisson":
-        return poisson_encode(x, steps, FLAGS.poisson_rate, dt)
-    current, p = FLAGS.input_scale * x, LIFParameters(tau_mem_inv=FLAGS.tau_mem_inv)
-    if FLAGS.encoder == "latency":
+    if values.encoder == "poisson":
+        return poisson_encode(x, steps, values.poisson_rate, dt)
+    current, p = values.input_scale * x, LIFParameters(tau_mem_inv=values.tau_mem_inv)
+    if values.encoder == "latency":
         return spike_latency_lif_encode(current, steps, p, dt)
     return constant_current_lif_encode(current, steps, p, dt)
 
@@ -137,18 +148,18 @@ def accuracy(net: ConvNet, data: Images, x: Tensor, y: Tensor) -> float:
     net.eval()
     right = 0
     for images, labels in zip(x.split(500), y.split(500), strict=True):
-        right += int((net(encode(data.scaled(images))).argmax(1) == labels).sum())
+        right += int((net(encode(FLAGS, data.scaled(images))).argmax(1) == labels).sum())
     net.train()
     return right / len(y)
 
 
 def train(run: _run.Run) -> dict[str, Any]:
-    device = _run.device(FLAGS)
-    data = load().to(device)
-    net = network(data).to(device)
-    optim = _run.optimizer(FLAGS, net)
+    device = _train.device(FLAGS)
+    data = load(FLAGS).to(device)
+    net = network(FLAGS, data).to(device)
+    optim = _train.optimizer(FLAGS, net)
     batches = -(-len(data.y_train) // FLAGS.batch_size)
-    rate = _run.schedule(optim, FLAGS.epochs * batches)
+    rate = _train.schedule(optim, FLAGS.epochs * batches)
     # where the run stands: saved with every checkpoint, so that a resumed run goes on in the middle of an epoch
     at = run.track(
         {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0},
@@ -163,14 +174,14 @@ def train(run: _run.Run) -> dict[str, Any]:
         for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
             index = at["order"][batch * FLAGS.batch_size : (batch + 1) * FLAGS.batch_size].to(device)
             x = data.scaled(data.x_train[index])
-            loss = nll_loss(net(encode(random_affine(x) if FLAGS.augment else x)), data.y_train[index])
+            loss = nll_loss(net(encode(FLAGS, random_affine(x) if FLAGS.augment else x)), data.y_train[index])
             optim.zero_grad()
             loss.backward()
             if FLAGS.clip_grad:
                 nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
             optim.step()
             rate.step()
-            at["loss"] += _run.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * len(index)
+            at["loss"] += _train.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * len(index)
             at["batch"] = batch + 1
             due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
             run.pause(at["epoch"] * batches + at["batch"], due)
@@ -191,7 +202,7 @@ def train(run: _run.Run) -> dict[str, Any]:
 
 
 def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
-    best = run.best()
+    best = run.read_checkpoint("best.pt")
     run.load_into(best, net=net)
     chosen = next(m for m in run.metrics() if m["epoch"] == best["at"]["epoch"])
     if FLAGS.plot:
@@ -200,7 +211,11 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
         first = slice(0, 1)
         _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy", "test_accuracy"))
         _plot.image_response(
-            run.folder / "sample.png", net, encode(data.scaled(data.x_test[first])), data.x_test[0], FLAGS.dt
+            run.folder / "sample.png",
+            net,
+            encode(FLAGS, data.scaled(data.x_test[first])),
+            data.x_test[0],
+            FLAGS.dt,
         )
     return {
         "dataset": "generated" if FLAGS.fast else FLAGS.dataset,

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import pickle
 import shutil
 from pathlib import Path
 
@@ -219,3 +220,55 @@ def test_random_affine_turns_about_the_centre():
     assert float(angle.abs().max()) <= 0.5 + 0.02
     assert float(angle.abs().max()) > 0.4
     torch.testing.assert_close(torch.hypot(dx, dy), torch.full((64,), 6.0), atol=0.15, rtol=0)
+
+
+@pytest.fixture(params=["cifar10", "cifar100"])
+def cifar(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path, dict]:
+    """Files as CIFAR's, made here: 40 training and 20 test images, whose checksums torchvision's lists hold."""
+    datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
+    made = getattr(datasets, request.param.upper())
+    folder = tmp_path / made.base_folder
+    folder.mkdir()
+    rng, wanted = np.random.default_rng(0), {}
+    for part, count in (("train_list", 40), ("test_list", 20)):
+        files, images, labels = getattr(made, part), [], []
+        for name, _ in files:
+            x = rng.integers(0, 256, (count // len(files), 3072), dtype=np.uint8)
+            y = (rng.permutation(len(x)) % 4).tolist()
+            keys = (
+                {"fine_labels": y, "coarse_labels": [0] * len(y)} if "100" in request.param else {"labels": y}
+            )
+            (folder / name).write_bytes(pickle.dumps({"data": x, **keys}))
+            images.append(x)
+            labels += y
+        files = [[name, hashlib.md5((folder / name).read_bytes()).hexdigest()] for name, _ in files]
+        monkeypatch.setattr(made, part, files)
+        wanted[part] = np.concatenate(images), labels
+    return request.param, folder, wanted
+
+
+def test_cifar_is_read_from_its_original_files(cifar: tuple[str, Path, dict]):
+    name, folder, wanted = cifar
+    data = load_images(name, folder.parent)
+    check_splits(data)
+    assert data.shape == (3, 32, 32)
+    x, y = wanted["test_list"]
+    assert data.y_test.tolist() == y
+    # a row is red, then green, then blue, each line by line
+    assert data.x_test[3, 1, 2, 5] == x[3, 1024 + 2 * 32 + 5]
+    both = rows(data.x_train) | rows(data.x_valid)
+    assert both == {image.tobytes() for image in wanted["train_list"][0]}
+    assert data.classes == max(wanted["train_list"][1]) + 1
+
+
+def test_a_pickle_that_is_not_the_published_one_is_not_opened(cifar: tuple[str, Path, dict], tmp_path: Path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    name, folder, _ = cifar
+    path = min(folder.iterdir())
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(DataError, match=f"{path.name} is damaged"):
+        load_images(name, folder.parent)
+    assert not (tmp_path / "ran").exists()

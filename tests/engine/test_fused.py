@@ -432,3 +432,20 @@ def test_gradients_of_gradients_are_refused_and_the_reference_has_them(backend: 
         else:
             with pytest.raises(RuntimeError, match="fused_backward"):
                 torch.autograd.grad(gradient.square().sum(), x)
+
+
+@shapes(cpu=[(6, 3, 4, 5, 7), (1, 2, 3, 2, 2)], gpu=[(3, 2, 3, 2, 5)])
+def test_channels_last_stays_so_with_the_same_numbers(backend: str, shape: tuple[int, ...]):
+    """Maps whose channels lie side by side are neither copied nor turned; learned parameters follow them."""
+    neuron, source = next(n for n in NEURONS if n.name == "lsnn"), generator(3)
+    p = draw_parameters(neuron, source, (shape[2], 1, 1))
+    state, x = draw_state(neuron, source, shape[1:]), draw_input(neuron, source, shape)
+    turned = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
+    plain = assert_equal(backend, neuron, x, state, p)
+    ours = assert_equal(backend, neuron, turned, state, p)
+    for one, other in zip(plain, ours, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    assert ours[0].movedim(2, -1).is_contiguous()
+    assert not ours[0].is_contiguous()
+    repeated = [moved(v[:1].expand(shape), device_of(backend)) for v in (x, turned)]
+    assert torch.equal(*(scan(neuron.step, v, backend=backend)[0] for v in repeated))

@@ -79,7 +79,7 @@ def mixing_step(input, state: State, p=None, dt=0.001):
         (boolean_step, "it returns torch.bool"),
         (sorting_step, "sort"),
         (random_step, "rand_like"),
-        (branching_step, "tracing"),
+        (branching_step, "value of a tensor"),
     ],
 )
 def test_what_is_not_elementwise_is_named(step, says: str):

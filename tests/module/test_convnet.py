@@ -110,3 +110,12 @@ def test_it_learns_two_images():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_other_neurons_take_the_place_of_all_spiking_ones():
+    net = small((3, 16, 16), neuron=nn.ReLU, gain=1.5)
+    assert not any(isinstance(module, LIF) for module in net.modules())
+    assert sum(isinstance(module, nn.ReLU) for module in net.modules()) == 3
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert {w for norm in norms for w in norm.weight.tolist()} == {1.5}
+    assert net(torch.rand(1, 4, 3, 16, 16)).shape == (4, 5)

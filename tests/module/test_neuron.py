@@ -343,6 +343,32 @@ def test_weights_that_are_given_are_copied(autapses):
         same((w_in, w_rec), before)
 
 
+@pytest.mark.parametrize("kind", ["recurrent_cell", "recurrent_layer"])
+@every_neuron
+def test_neurons_may_be_given_their_currents(neuron, kind):
+    """Without input weights the input is what they would have made of it."""
+    p = neuron.parameters(**LONG_TAILS if neuron.spikes else {})
+    weighted = build(neuron, kind, p)
+    bare = getattr(neuron, kind)(None, N, p, DT, recurrent_weights=weighted.recurrent_weights)
+    assert bare.input_weights is None
+    assert bare.state_dict().keys() == {"recurrent_weights"}
+    x = sample(neuron, kind, 3)
+    current = (x @ weighted.input_weights.T).detach().requires_grad_()
+    output, state = bare(current)
+    same((output, state), weighted(x), rtol=1e-5, atol=1e-5)
+    (output.sum() + state.v.sum()).backward()
+    assert current.grad.abs().sum() > 0
+
+
+def test_currents_must_fit_the_neurons():
+    with pytest.raises(ValueError, match=r"\[B, 5\], got shape \[2, 4\]"):
+        LIFRecurrentCell(None, 5)(torch.ones(2, 4))
+    with pytest.raises(ValueError, match=r"got \[5, 5\] for \[3, 2, 4\]"):
+        LIFRecurrent(None, 5)(torch.ones(3, 2, 4))
+    with pytest.raises(ValueError, match=r"does not go with input_weights"):
+        LIFRecurrent(None, 5, input_weights=torch.ones(5, 4))
+
+
 # -- what a module holds -------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,15 @@ from snnlib.task import _run, correlation
 from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
 
 SMALL = ("--channels=20", "--subset=6", "--hidden_size=4", "--initial_weight=0.8", "--test_episodes=8")
-LONGER = ("--fast", "--noplot", "--epochs=3", "--episodes=64", "--batch_size=8", "--seq_length=50", *SMALL)
+LONGER = (
+    "--fast",
+    "--noplot",
+    "--epochs=3",
+    "--train_episodes=64",
+    "--batch_size=8",
+    "--seq_length=50",
+    *SMALL,
+)
 FIGURES = {"test_accuracy", "test_probability", "valid_accuracy", "shuffled_accuracy", "rates_accuracy"}
 
 
@@ -117,7 +125,7 @@ def clear() -> None:
 def trained(root: Path, *flags: str) -> tuple[dict, list, dict]:
     """A very short run in this process: the figures of its result, its metrics, its last checkpoint."""
     clear()
-    short = ["--fast", "--noplot", "--epochs=2", "--episodes=8", "--batch_size=4", "--seq_length=40"]
+    short = ["--fast", "--noplot", "--epochs=2", "--train_episodes=8", "--batch_size=4", "--seq_length=40"]
     correlation.FLAGS(["correlation", *short, *SMALL, f"--output_dir={root}", *flags])
     torch.manual_seed(correlation.FLAGS.seed)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -161,7 +169,7 @@ def test_the_same_flags_give_the_same_run(tmp_path: Path, usual: tuple[dict, lis
         "--rule=stdp",
         "--control=shuffled",
         "--control=rates",
-        "--episodes=12",
+        "--train_episodes=12",
         "--channels=22",
         "--subset=5",
         "--poisson_rate=60",
@@ -207,7 +215,7 @@ def test_a_checkpoint_is_also_written_within_an_epoch(tmp_path: Path, monkeypatc
 def test_training_leaves_no_trace_in_the_random_state_of_testing(tmp_path: Path):
     clear()
     correlation.FLAGS(["correlation", "--fast"])
-    correlation.defaults()
+    correlation.defaults(correlation.FLAGS)
     net, device = correlation.PlasticNet(), torch.device("cpu")
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -232,7 +240,7 @@ def lesson(*flags: str) -> tuple[correlation.PlasticNet, torch.Tensor, torch.Ten
 
 @torch.no_grad()
 def learned(net: correlation.PlasticNet, control: str) -> tuple[torch.Tensor, torch.Tensor]:
-    episodes = correlation.draw(40, torch.device("cpu"))
+    episodes = correlation.draw(160, torch.device("cpu"))
     _, before, after = net(episodes, control)
     # [class of the neuron, class of the subset]
     grown = torch.stack(
@@ -260,7 +268,7 @@ def test_weights_move_to_the_subset_that_a_neuron_was_taught_and_keep_their_sum(
 @pytest.mark.parametrize("control", ["shuffled", "rates"])
 def test_in_the_controls_weights_do_not_follow_the_subsets(control: str):
     _, grown, _ = lesson(f"--control={control}")
-    assert grown.abs().max() < 0.4
+    assert grown.abs().max() < 0.1
 
 
 def test_without_plasticity_nothing_changes_and_the_rule_begins_with_nothing():

@@ -7,8 +7,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -292,9 +290,3 @@ def test_help_lists_every_flag(tmp_path: Path):
     for name in mnist.FLAGS:
         assert f"--{name}" in done.stdout.replace("--[no]", "--")
         assert mnist.FLAGS[name].help.split()[0] in done.stdout
-
-
-def test_the_list_of_tasks(tmp_path: Path):
-    done = subprocess.run([sys.executable, "-m", "snnlib.task"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert any(line.split()[0] == "mnist" for line in done.stdout.splitlines() if line.strip())

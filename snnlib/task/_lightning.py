@@ -1,0 +1,306 @@
+"""Lightning as the trainer of a task; the run's folder, exact resume and ends are those of all tasks."""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from snnlib.task import _flags, _run, _train
+from snnlib.task._processes import place, summed
+
+try:
+    import pytorch_lightning as pl
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+    from pytorch_lightning.plugins.io import TorchCheckpointIO
+    from torchmetrics import MeanMetric
+except ImportError as error:
+    _flags.needs(error)
+
+__all__ = ["Batches", "MeanMetric", "fit", "pl", "trainer"]
+
+
+class Batches:
+    """Batches of examples that are fetched by their index, in a new order every epoch, or in their own.
+
+    The order follows from the seed and the epoch alone, so that where a run stands is two numbers. Of several
+    processes that train one net each takes its share of a batch, which is ``batch_size`` a process.
+
+    Parameters:
+        fetch: from indices ``[n]`` to the examples.
+        count: number of examples in an epoch.
+        batch_size: examples a process is given at once; the last batch of an epoch may have less.
+        seed: of the order; None keeps the examples in their own.
+        limit: part of the batches, up to 1, or how many, above 1.
+        fresh: whether examples are never seen again: those of epoch e begin at ``e * count``.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Tensor], Any],
+        count: int,
+        batch_size: int,
+        seed: int | None = None,
+        limit: float = 1.0,
+        fresh: bool = False,
+    ) -> None:
+        self.fetch, self.count, self.batch_size, self.seed, self.fresh = fetch, count, batch_size, seed, fresh
+        self.limit = limit
+        self.epoch, self.done, self._goes_on = -1, 0, False
+
+    def __len__(self) -> int:
+        _, processes = place()
+        whole = -(-self.count // (self.batch_size * processes))
+        return max(1, round(whole * self.limit)) if self.limit <= 1.0 else min(whole, int(self.limit))
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._goes_on:
+            self.epoch, self.done = self.epoch + 1, 0
+        self._goes_on = False
+        rank, processes = place()
+        size = self.batch_size * processes
+        order = self._order()
+        while self.done < len(self):
+            chosen = order[self.done * size : (self.done + 1) * size]
+            training = self.seed is not None or self.fresh
+            if training and len(chosen) % processes:  # all must take equal steps
+                chosen = torch.cat([chosen, order])[: -(-len(chosen) // processes) * processes]
+            self.done += 1
+            yield self.fetch(chosen[rank::processes])  # of none, it may be: all must take as many batches
+
+    def _order(self) -> Tensor:
+        if self.fresh:
+            return torch.arange(self.count) + self.epoch * self.count
+        if self.seed is None:
+            return torch.arange(self.count)
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        return torch.randperm(self.count, generator=generator)
+
+    @property
+    def place(self) -> list[int]:
+        """Epoch and batches of it that were given: where a resumed run goes on.
+
+        Not a ``state_dict``: what Lightning 2.6 finds under that name it restores only now and then.
+        """
+        return [self.epoch, self.done]
+
+    @place.setter
+    def place(self, value: list[int]) -> None:
+        self.epoch, self.done = value
+        self._goes_on = self.epoch >= 0 and self.done < len(self)
+
+
+def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
+    """Lightning's trainer, set by the flags of :data:`snnlib.task._flags.LIGHTNING`, and tied to a run.
+
+    Parameters:
+        run: where everything is written.
+        monitor: the figure that chooses the best epoch; the larger is the better, but for an error or a loss.
+        options: more arguments of ``pytorch_lightning.Trainer``.
+    """
+    values = run.flags
+    _quiet()
+    small = monitor.endswith(("_error", "_loss"))
+    callbacks: list[pl.Callback] = [_Keeper(run, monitor, -1.0 if small else 1.0)]
+    if values.patience:
+        mode = "min" if small else "max"
+        callbacks.append(EarlyStopping(monitor, patience=values.patience, mode=mode))
+    if values.accelerator == "cuda" and not torch.cuda.is_available():
+        _train.device(values)
+    try:
+        made = pl.Trainer(
+            accelerator=values.accelerator,
+            devices=values.devices,
+            num_nodes=values.num_nodes,
+            strategy=values.strategy,
+            precision=values.precision,
+            accumulate_grad_batches=values.accumulate_grad_batches,
+            fast_dev_run=values.fast_dev_run,
+            gradient_clip_val=values.clip_grad or None,
+            max_epochs=options.pop("max_epochs", values.epochs),
+            callbacks=callbacks,
+            plugins=[_Checkpoints(run)],
+            default_root_dir=run.folder,
+            logger=False,
+            enable_checkpointing=True,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        raise _run.RunError(" ".join(str(error).split())) from error
+    return made
+
+
+def fit(
+    trainer: pl.Trainer, module: pl.LightningModule, train: Batches, valid: Batches, test: Batches
+) -> dict[str, Any]:
+    """Train, or go on training, take the weights of the best epoch, and test them.
+
+    Returns:
+        What the module logged for the best epoch and for the test, and ``best_epoch``.
+    """
+    keeper = next(c for c in trainer.callbacks if isinstance(c, _Keeper))  # type: ignore[attr-defined]
+    run = keeper.run
+    keeper.batches = train
+    path = None
+    if run.resumed:
+        run.load_into(
+            run.resumed, state_dict=module
+        )  # Lightning would end with a traceback where it does not fit
+        path = run.folder / "last.pt"
+        keeper.on_load_checkpoint(trainer, module, run.resumed)
+    if not keeper.finished(trainer):
+        trainer.fit(module, train, valid, ckpt_path=path, weights_only=True if path else None)
+    else:
+        keeper.restore()
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        tested = trainer.test(module, test, verbose=False)
+        return {**_numbers(trainer.callback_metrics), **_numbers(tested[0]), "best_epoch": 0}
+    best: Any = trainer.strategy.broadcast(run.read_checkpoint("best.pt") if run.chief else None)
+    run.load_into(best, state_dict=module)
+    tested = trainer.test(module, test, verbose=False)
+    return {**best["figures"], **_numbers(tested[0]), "best_epoch": best["epoch"] + 1}
+
+
+class _Checkpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, written whole and read without running what is in them."""
+
+    def __init__(self, run: _run.Run) -> None:
+        self.run = run
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.run.write_checkpoint(Path(path).name, {**checkpoint, "step": checkpoint["global_step"]})
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return self.run.read_checkpoint(Path(path).name)
+
+
+class _Keeper(Checkpoint):
+    """Writes the run: figures, ``best.pt`` and ``last.pt`` after every epoch, ``last.pt`` between if asked.
+
+    Lightning's ``ModelCheckpoint`` is not used: it remembers absolute paths, so that a run that was moved
+    forgets its best epoch, and of equal epochs it keeps the first, which has learned least.
+    """
+
+    def __init__(self, run: _run.Run, monitor: str, sign: float) -> None:
+        self.run, self.monitor, self.sign = run, monitor, sign
+        self.best: float | None = None
+        self.figures: dict[str, float] = {}
+        self.stopped = False  # before the last epoch, for want of progress
+        self.loss, self.count = 0.0, 0
+        self.started = time.perf_counter()
+        self.batches: Batches | None = None
+        self._random: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.run.listen()  # Lightning has put its own in their place
+        if self._random is not None:
+            self.restore()
+        elif trainer.global_rank:  # the processes draw different augmentations
+            torch.manual_seed(self.run.flags.seed + 1_000_003 * trainer.global_rank)
+
+    def restore(self) -> None:
+        assert self._random is not None
+        _run.set_random_state(self._random)
+
+    def finished(self, trainer: pl.Trainer) -> bool:
+        """Whether there is nothing left to train, which is so after a resume of a whole run."""
+        done = self.run.resumed is not None and self.run.resumed["whole_epochs"] >= (trainer.max_epochs or 0)
+        return done or self.stopped
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        where = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
+        examples = outputs.get("examples", 1)
+        # Lightning has divided the loss by the batches of one step
+        self.loss += _train.finite(outputs["loss"], where) * trainer.accumulate_grad_batches * examples
+        self.count += examples
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # the end of the epoch saves; a gradient that is half collected cannot be saved
+        every = self.run.flags.checkpoint_every
+        stop = self._stopping(trainer)
+        if stop or (every and (batch_idx + 1) % every == 0):
+            self._save(trainer, "last.pt")
+        if stop:
+            self.run.stop()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        sums = torch.tensor([self.loss, float(self.count)], dtype=torch.float64)
+        loss, count = summed(sums.to(pl_module.device)).tolist()
+        self.figures = {"train_loss": loss / max(1.0, count), **_numbers(trainer.callback_metrics)}
+        self.loss, self.count = 0.0, 0
+        self.stopped = trainer.should_stop
+        if self.run.chief:
+            seconds = time.perf_counter() - self.started
+            epoch = trainer.current_epoch + 1
+            self.run.log(trainer.global_step, epoch=epoch, **self.figures, epoch_seconds=seconds)
+        value = self.sign * self.figures[self.monitor]
+        if self.best is None or value >= self.best:  # of equals the later, which has learned longer
+            self.best = value
+            self._save(trainer, "best.pt")
+        self._save(trainer, "last.pt")
+        if self._stopping(trainer):
+            self.run.stop()
+
+    def _save(self, trainer: pl.Trainer, name: str) -> None:
+        trainer.save_checkpoint(self.run.folder / name)
+
+    def _stopping(self, trainer: pl.Trainer) -> bool:
+        """Whether any of the processes was told to stop."""
+        return bool(trainer.strategy.reduce_boolean_decision(self.run.stopping, all=False))
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        own = {"random": _run.random_state(), "loss": self.loss, "count": self.count}
+        ranks: list[Any] = [own]
+        if trainer.world_size > 1:
+            ranks = [None] * trainer.world_size
+            dist.all_gather_object(ranks, own)
+        whole = trainer.fit_loop.epoch_progress.total.processed  # type: ignore[attr-defined]
+        checkpoint |= {"ranks": ranks, "best": self.best, "figures": self.figures}
+        place = self.batches.place if self.batches else [0, 0]
+        checkpoint |= {"stopped": self.stopped, "whole_epochs": whole, "place": place}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        ranks = checkpoint["ranks"]
+        if len(ranks) != trainer.world_size:
+            raise _run.RunError(
+                f"the run was trained by {len(ranks)} processes, these are {trainer.world_size}"
+            )
+        own = ranks[trainer.global_rank]
+        self._random, self.loss, self.count = own["random"], own["loss"], own["count"]
+        self.best, self.figures, self.stopped = checkpoint["best"], checkpoint["figures"], checkpoint["stopped"]
+        if self.batches is not None:
+            self.batches.place = checkpoint["place"]
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+    """Figures as numbers, in the digits that float32 has."""
+    return {name: float(f"{float(value):.7g}") for name, value in metrics.items()}
+
+
+def _quiet() -> None:
+    """Keep Lightning's advertisements and advice off the screen; errors still come."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")

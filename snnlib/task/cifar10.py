@@ -1,0 +1,222 @@
+"""Colour images: a spiking convolutional or residual network on CIFAR-10, CIFAR-100, or your own images.
+
+    python -m snnlib.task.cifar10 --dataset=cifar10 --data_dir=data
+    python -m snnlib.task.cifar10 --dataset=my_images.npz --width=32
+    python -m snnlib.task.cifar10 --model=resnet --precision=bf16-mixed
+    python -m snnlib.task.cifar10 --neuron_model=relu
+
+An image is the input current of the first convolution at every time step, and so that convolution runs once.
+After every epoch the validation images choose; the test images are looked at once, at the end, with the best
+weights. --neuron_model=relu is the control: the same net without spikes and without time.
+"""
+
+from typing import Any
+
+import torch
+from absl import flags
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from snnlib.dataset.augment import cutout, random_crop, random_flip
+from snnlib.dataset.images import NAMES, DataError, Images, generated_images, load_images
+from snnlib.functional.li import LIParameters
+from snnlib.functional.lif import LIFParameters
+from snnlib.module.convnet import ConvNet
+from snnlib.module.lif import LIF
+from snnlib.module.resnet import JOINS, ResNet
+from snnlib.task import _flags, _run
+from snnlib.task._classifier import ImageClassifier, fit_images
+
+NEEDS = ("pytorch_lightning", "torchvision", "tensorboard", "matplotlib")
+
+FLAGS = _flags.shared(
+    **_flags.LIGHTNING,
+    seed=0,
+    epochs=None,
+    batch_size=128,
+    learning_rate=4e-3,
+    weight_decay=0.05,
+    clip_grad=0.0,
+    optimizer="adamw",
+    seq_length=None,
+    dt=0.001,
+    tau_syn_inv=1000.0,
+    tau_mem_inv=500.0,
+    method="arctan",
+    alpha=None,
+    backend="auto",
+    data_dir="data",
+    output_dir="runs",
+    resume=None,
+    checkpoint_every=0,
+    plot=True,
+    fast=False,
+)
+flags.DEFINE_string(
+    "dataset",
+    "cifar10",
+    "cifar10, cifar100, or the path of an .npz with x_train, y_train, x_test, y_test.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "model", "conv", ["conv", "resnet"], "Four convolutions, or residual blocks.", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "residual",
+    "spikes",
+    list(JOINS),
+    "What a block of the residual net adds its input to: the current of its last neurons, or their spikes.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "width",
+    None,
+    "Channels of the first convolution; later ones have up to four times as many. Without it 64 (conv) or 128 "
+    "(resnet).",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "neuron_model",
+    "lif",
+    ["lif", "relu"],
+    "Spiking neurons, or their control, which needs no time.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "dropout", 0.0, "Share of the readout's inputs dropped in training.", 0.0, 0.95, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "label_smoothing", 0.1, "Share of a label that is spread over all classes.", 0.0, 0.95, flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "augment", True, "Move training images by up to 4 pixels and mirror half of them.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "cutout",
+    8,
+    "Side of a square blacked out in training images, pixels; 0: none.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "ema_decay",
+    0.0,
+    "Evaluate a moving average of the weights that keeps this share of itself in a step; 0: the weights.",
+    0.0,
+    0.99999,
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "channels_last",
+    True,
+    "Keep the channels of a pixel side by side in memory, which is faster.",
+    flag_values=FLAGS,
+)
+
+
+def defaults(values: flags.FlagValues) -> None:
+    """Fill in the flags whose default depends on others."""
+    resnet = values.model == "resnet"
+    values["epochs"].value = values.epochs or (2 if values.fast else 100 if resnet else 20)
+    values["width"].value = values.width or (4 if values.fast else 128 if resnet else 64)
+    # what does not spike has no use for time: every step would be the same
+    values["seq_length"].value = values.seq_length or (
+        1 if values.neuron_model == "relu" else 4 if resnet else 2
+    )
+
+
+def load(values: flags.FlagValues) -> Images:
+    if values.fast:
+        return generated_images()
+    try:
+        return load_images(values.dataset, values.data_dir)
+    except DataError as error:
+        if values.dataset not in NAMES:
+            raise
+        raise DataError(
+            f"{error}\ngive a folder that has it with --data_dir, or your own images as an .npz"
+        ) from error
+
+
+def network(values: flags.FlagValues, data: Images) -> nn.Module:
+    p = LIFParameters(
+        tau_syn_inv=values.tau_syn_inv, tau_mem_inv=values.tau_mem_inv, method=values.method, alpha=values.alpha
+    )
+    relu = values.neuron_model == "relu"
+
+    def neuron() -> nn.Module:
+        return nn.ReLU() if relu else LIF(p, values.dt, backend=values.backend)
+
+    # batch norms begin with currents that move a membrane by one threshold in one step, see ResNet
+    gain = 1.0 if relu else 1.0 / (values.dt * values.tau_mem_inv)
+    shape, classes, width = data.shape, data.classes, values.width
+    if values.model == "resnet":
+        return ResNet(shape, classes, neuron, width, gain=gain, join=values.residual, dropout=values.dropout)
+    channels = (width, 2 * width, 4 * width, 4 * width)
+    readout = LIParameters(tau_syn_inv=values.tau_syn_inv, tau_mem_inv=values.tau_mem_inv)
+    options = {"dropout": values.dropout, "backend": values.backend, "neuron": neuron, "gain": gain}
+    return ConvNet(shape, classes, channels, 4 * width, p, readout, values.dt, **options)
+
+
+def augmented(values: flags.FlagValues, images: Tensor) -> Tensor:
+    if values.augment:
+        images = random_flip(random_crop(images))
+    return cutout(images, values.cutout) if values.cutout else images
+
+
+class Classifier(ImageClassifier):
+    """The net, its moving average, its loss and its figures."""
+
+    def __init__(self, values: flags.FlagValues, data: Images) -> None:
+        net = network(values, data)
+        self.format = torch.channels_last if values.channels_last else torch.contiguous_format
+        super().__init__(values, data, net.to(memory_format=self.format))
+        self.average = None
+        if values.ema_decay:
+            keep = get_ema_multi_avg_fn(values.ema_decay)
+            self.average = AveragedModel(self.net, multi_avg_fn=keep, use_buffers=True).requires_grad_(False)
+
+    def sequence(self, images: Tensor) -> Tensor:
+        """The same image at every step, ``[T, B, C, H, W]``."""
+        x = self.data.scaled(images).to(self.dtype).contiguous(memory_format=self.format)
+        return x.expand(self.values.seq_length, *x.shape)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        output = self.net(self.sequence(augmented(self.values, images)))
+        return cross_entropy(output, labels, label_smoothing=self.values.label_smoothing)
+
+    def forward(self, images: Tensor) -> Tensor:
+        net = self.average or self.net
+        return net(self.sequence(images))  # type: ignore[no-any-return]
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:  # here, because what follows a batch may save it
+            self.average.update_parameters(self.net)
+
+
+def train(run: _run.Run) -> dict[str, Any]:
+    module = Classifier(FLAGS, load(FLAGS))
+    figures = fit_images(run, module)
+    if FLAGS.plot and run.chief and not FLAGS.fast_dev_run:
+        report(run, module)
+    return {
+        "dataset": "generated" if FLAGS.fast else FLAGS.dataset,
+        "neuron_model": FLAGS.neuron_model,
+        **figures,
+    }
+
+
+def report(run: _run.Run, module: Classifier) -> None:
+    from snnlib.task import _plot
+
+    _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy",))
+    image = module.data.x_test[:1].cpu()
+    net = module.average.module if module.average is not None else module.net
+    _plot.image_response(run.folder / "sample.png", net.cpu(), module.sequence(image), image[0], FLAGS.dt)
+
+
+if __name__ == "__main__":
+    _run.launch(FLAGS, "cifar10", train, __doc__, prepare=defaults)

@@ -1,0 +1,1 @@
+"""Spoken words: the script is :mod:`snnlib.task.speech_commands.run`."""

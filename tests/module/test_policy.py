@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from snnlib import (
+    LIFParameters,
+    LIFRecurrentCell,
+    LSNNParameters,
+    LSNNRecurrentCell,
+    SpikingPolicy,
+    constant_current_lif_encode,
+    li_feed_forward_step,
+)
+from snnlib.module.policy import RunningScale, tanh_network
+
+
+@pytest.mark.parametrize(
+    ("p", "cell"), [(LIFParameters(), LIFRecurrentCell), (LSNNParameters(), LSNNRecurrentCell)]
+)
+def test_a_policy_is_its_equations_step_by_step(p, cell):
+    torch.manual_seed(0)
+    policy = SpikingPolicy(3, 20, 4, p, seq_length=12, input_scale=7.0)
+    x = torch.randn(5, 3)
+    scores = policy(x)
+    assert scores.shape == (5, 4)
+    current = 7.0 * torch.cat([x.clamp(min=0), (-x).clamp(min=0)], 1)
+    spikes = constant_current_lif_encode(current, 12, LIFParameters())
+    neurons = cell(6, 20, p, input_weights=policy.hidden.input_weights)
+    neurons.load_state_dict(policy.hidden.state_dict())
+    state, voltages, fired = None, [], 0.0
+    rest = policy.readout.resting(torch.zeros(5, 4))
+    for s in spikes:
+        z, state = neurons(s, state)
+        fired += float(z.detach().sum())
+        v, rest = li_feed_forward_step(policy.weights(z), rest)
+        voltages.append(v)
+    assert fired > 20
+    assert torch.allclose(scores, torch.stack(voltages).mean(0), atol=1e-5)
+
+
+def test_a_sign_is_two_channels():
+    torch.manual_seed(0)
+    policy = SpikingPolicy(1, 20, 2, seq_length=30)
+    up, down = policy(torch.tensor([[2.0], [-2.0]]))
+    assert not torch.allclose(up, down)
+    assert policy(torch.zeros(1, 1)).abs().max() == 0  # no current, no spike
+
+
+def test_the_gradient_reaches_every_weight():
+    torch.manual_seed(0)
+    policy = SpikingPolicy(2, 30, 2, LIFParameters(method="triangle"), seq_length=20, input_scale=10.0)
+    policy(torch.randn(8, 2))[:, 0].sum().backward()
+    for name, weight in policy.named_parameters():
+        assert weight.grad.abs().max() > 0, name
+
+
+def test_the_running_scale_is_that_of_all_it_has_seen():
+    rng = np.random.default_rng(0)
+    parts = [rng.normal([3.0, -1.0], [0.1, 20.0], (n, 2)).astype(np.float32) for n in (1, 50, 7, 400)]
+    scale = RunningScale(2)
+    assert torch.equal(scale(torch.ones(1, 2)), torch.ones(1, 2))
+    for part in parts:
+        scale.see(torch.from_numpy(part))
+    whole = np.concatenate(parts).astype(np.float64)
+    assert np.allclose(scale.mean, whole.mean(0), atol=1e-3)
+    assert np.allclose(scale.variance, whole.var(0), rtol=1e-3)
+    expected = (parts[2] - whole.mean(0)) / whole.std(0)
+    assert np.allclose(scale(torch.from_numpy(parts[2])), expected, atol=1e-2)
+    assert float(scale(torch.full((1, 2), 1e6)).max()) == 10
+
+
+def test_the_network_without_spikes():
+    assert tanh_network(3, 16, 2)(torch.randn(5, 3)).shape == (5, 2)

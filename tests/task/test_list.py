@@ -1,0 +1,30 @@
+"""``python -m snnlib.task``: the tasks, what they need, and whether it is there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from snnlib.task.__main__ import state
+
+
+def listed(cwd: Path) -> dict[str, str]:
+    """What is said under the name of each task."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snnlib.task"], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()[2:]
+    return {name.split()[0]: needs.strip() for name, needs in zip(lines[::2], lines[1::2], strict=True)}
+
+
+def test_every_script_is_listed_with_what_it_needs(tmp_path: Path):
+    found = listed(tmp_path)
+    assert {"mnist", "mnist_pl"} <= found.keys()
+    assert not any(name.startswith("_") for name in found)
+    for needs in found.values():
+        assert needs.startswith("needs ")
+        assert needs.endswith(": installed")
+    assert "pytorch_lightning" in found["mnist_pl"]
+
+
+def test_what_is_missing_is_named():
+    assert state(["torch", "no_such_package"]) == "missing: no_such_package; pip install 'snnlib[tasks]'"

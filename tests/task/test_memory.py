@@ -1,0 +1,219 @@
+"""``python -m snnlib.task.memory``: what it writes and learns, how it stops and goes on, what it refuses."""
+
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from snnlib.task import _flags, memory
+from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+
+SMALL = ("--population_size=2", "--hidden_size=8", "--period=0.02", "--seq_periods=5", "--expected_delay=2")
+LONGER = (*SMALL, "--epochs=8", "--batches=20", "--batch_size=4", "--noplot")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def flags() -> Iterator[None]:
+    """The task's flags, left as they were found: not yet parsed."""
+    yield
+    memory.FLAGS.unparse_flags()
+    for name in memory.FLAGS:
+        memory.FLAGS[name].unparse()
+
+
+def given(*arguments: str) -> memory.Memory:
+    """The module of a run with these flags, before its first step."""
+    memory.FLAGS.unparse_flags()
+    for name in memory.FLAGS:
+        memory.FLAGS[name].unparse()
+    memory.FLAGS(["memory", *arguments])
+    memory.defaults(memory.FLAGS)
+    torch.manual_seed(memory.FLAGS.seed)
+    return memory.Memory()
+
+
+def first_step(*arguments: str) -> list[float]:
+    """Loss and size of the gradients of the first batch."""
+    module = given("--fast", *SMALL, *arguments)
+    loss = module.training_step(memory.drawn("train", 1, CPU)[0])["loss"]
+    loss.backward()
+    return [loss.item(), *(float(w.grad.norm()) for w in module.parameters() if w.grad is not None)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    return root / result(run("memory", *LONGER, cwd=root))["run"]
+
+
+def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
+    figures = result(run("memory", "--fast", cwd=tmp_path))
+    assert figures["task"] == "memory"
+    assert figures["neuron_model"] == "lsnn"
+    assert figures["chance"] == 0.5
+    assert 0 <= figures["recall_error"] <= 1
+    assert 0 <= figures["valid_error"] <= 1
+    assert 0 < figures["rate_hz"] < 100
+    folder = tmp_path / figures["run"]
+    assert folder.parent == tmp_path / "runs" / "memory"
+    names = {path.name for path in folder.iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
+    assert [(line["epoch"], line["step"]) for line in metrics(folder)] == [(1, 3), (2, 6)]
+
+
+def test_killed_and_then_interrupted_it_comes_to_the_same_weights(tmp_path: Path, undisturbed: Path):
+    wait = random.SystemRandom().uniform(0.0, 0.3)
+    print(f"killed {wait:.3f} s after the first epoch")
+    seen: list[float] = []
+
+    def an_epoch_ago() -> bool:
+        folder = only_run(tmp_path / "runs")
+        if not seen and folder and (folder / "last.pt").exists():
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() > seen[0] + wait
+
+    flags = (*LONGER, "--checkpoint_every=3")
+    code, _ = stop_when("memory", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=an_epoch_ago)
+    assert code == -signal.SIGKILL
+    folder = only_run(tmp_path / "runs")
+    assert folder is not None
+    done = checkpoint(folder)["step"]
+
+    def went_on() -> bool:
+        return checkpoint(folder)["step"] > done
+
+    resume = f"--resume={folder}"
+    code, said = stop_when("memory", resume, cwd=tmp_path, number=signal.SIGINT, ready=went_on)
+    assert code == 128 + signal.SIGINT
+    assert resume in said
+    assert "Traceback" not in said
+    result(run("memory", resume, cwd=tmp_path))
+    for name in ("last.pt", "best.pt"):
+        first, second = checkpoint(folder, name), checkpoint(undisturbed, name)
+        # Lightning's own counters note that a run was resumed
+        assert all(same(first[part], second[part]) for part in first.keys() | second.keys() if part != "loops")
+    assert metrics(folder) == metrics(undisturbed)
+
+
+def error_after(steps: int, *arguments: str) -> float:
+    """Recall error after some steps of training in a small setting: six symbols, time steps of 4 ms."""
+    module = given(
+        *("--dt=0.004", "--seq_periods=6", "--expected_delay=3", "--hidden_size=30", "--alpha=0.3"),
+        *("--tau_adapt=1", "--population_size=10", "--batch_size=32", f"--batches={steps}", "--epochs=1"),
+        *arguments,
+    )
+    optim = torch.optim.Adam(module.net.parameters(), memory.FLAGS.learning_rate)
+    for trials in memory.drawn("train", steps, CPU):
+        optim.zero_grad()
+        module.training_step(trials)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(module.net.parameters(), memory.FLAGS.clip_grad)
+        optim.step()
+    with torch.no_grad():
+        for trials in memory.drawn("test", 8, CPU):
+            module.test_step(trials)
+    return float(module.means["recall_error"].compute())
+
+
+def test_adaptation_learns_what_its_control_does_not():
+    assert error_after(100) < 0.1
+    assert error_after(100, "--neuron_model=lsnnlif") < 0.15
+    assert error_after(100, "--neuron_model=lif") > 0.2
+
+
+def test_the_same_seed_gives_the_same_first_step():
+    assert first_step("--seed=3") == first_step("--seed=3")
+    assert first_step("--seed=3") != first_step("--seed=4")
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--neuron_model=lif",
+        "--neuron_model=lsnnlif",
+        "--hidden_size=9",
+        "--tau_adapt=0.1",
+        "--beta=0.5",
+        "--period=0.03",
+        "--seq_periods=6",
+        "--seq_repetitions=2",
+        "--expected_delay=4",
+        "--population_size=3",
+        "--poisson_rate=70",
+        "--regularization_factor=0.02",
+        "--regularization_target=20",
+        "--batch_size=5",
+        "--dt=0.002",
+        "--tau_syn_inv=300",
+        "--tau_mem_inv=100",
+        "--method=arctan",
+        "--alpha=0.2",
+    ],
+)
+def test_a_flag_changes_the_first_step(flag: str):
+    assert first_step(flag) != first_step()
+
+
+def test_half_of_the_neurons_adapt():
+    beta = given("--neuron_model=lsnnlif", "--hidden_size=5", "--beta=0.3").net.neurons.p.beta
+    assert beta.tolist() == pytest.approx([0.3, 0.3, 0.0, 0.0, 0.0])
+    assert not given("--neuron_model=lif").net.neurons.p.beta.any()
+
+
+def test_the_first_spikes_are_near_the_target_rate():
+    for flag in ("--poisson_rate=25", "--population_size=50", "--hidden_size=120", "--dt=0.002"):
+        module = given("--fast", flag)
+        _, rate = module.answers(memory.drawn("train", 1, CPU)[0])
+        assert 2 < rate.mean() < 20, flag
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--neuron_model=alif", "neuron_model"),
+        ("--tau_adapt=0", "tau_adapt"),
+        ("--tau_adapt=inf", "tau_adapt"),
+        ("--beta=-1", "beta"),
+        ("--beta=nan", "beta"),
+        ("--period=0", "period"),
+        ("--period=nan", "period"),
+        ("--period=0.0001", "a period must last at least one time step"),
+        ("--seq_periods=1", "seq_periods"),
+        ("--seq_repetitions=0", "seq_repetitions"),
+        ("--expected_delay=0.9", "expected_delay"),
+        ("--expected_delay=201", "expected_delay must be from 1 to 200"),
+        ("--population_size=0", "population_size"),
+        ("--poisson_rate=1001", "must be a probability"),
+        ("--regularization_factor=-1", "regularization_factor"),
+        ("--regularization_factor=inf", "regularization_factor"),
+        ("--regularization_target=0", "regularization_target"),
+        ("--hidden_size=0", "hidden_size"),
+        ("--batches=0", "batches"),
+    ],
+)
+def test_a_wrong_flag_ends_in_a_sentence(
+    flag: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["memory", flag])
+    with pytest.raises(SystemExit) as stop:
+        _flags.parse(memory.FLAGS, "")
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_processes_that_train_one_net_get_equally_many_batches(part: str):
+    module = given("--fast")
+    alone, shared = (memory.batches(module, part, processes) for processes in (1, 4))
+    assert shared.count % 4 == 0
+    assert alone.count <= shared.count < alone.count + 4

@@ -1,0 +1,139 @@
+"""``python -m snnlib.task.mnist_pl`` as a process: one, two that train one net, stopped and gone on with."""
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+
+FAST = ("--fast", "--noplot", "--epochs=1")
+LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=12", "--noplot")
+
+
+def without_counters(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint but for Lightning's own counters, which note that a run was resumed."""
+    return {name: part for name, part in state.items() if name != "loops"}
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("fast")
+    return root / result(run("mnist_pl", *FAST, cwd=root))["run"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    return root / result(run("mnist_pl", *LONGER, cwd=root))["run"]
+
+
+def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
+    figures = result(run("mnist_pl", "--fast", cwd=tmp_path))
+    assert figures["task"] == "mnist_pl"
+    folder = tmp_path / figures["run"]
+    names = {path.name for path in folder.iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2]
+    assert figures["valid_accuracy"] == max(line["valid_accuracy"] for line in metrics(folder))
+    best = checkpoint(folder, "best.pt")
+    assert best["epoch"] + 1 == figures["best_epoch"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
+    tmp_path: Path, undisturbed: Path, number: signal.Signals
+):
+    wait = random.SystemRandom().uniform(0.0, 1.0)
+    print(f"stopped {wait:.3f} s after the first epoch")
+    seen: list[float] = []
+
+    def ready() -> bool:
+        folder = only_run(tmp_path / "runs")
+        if not seen and folder and (folder / "metrics.jsonl").exists() and metrics(folder):
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() > seen[0] + wait
+
+    code, said = stop_when(
+        "mnist_pl", *LONGER, "--checkpoint_every=5", cwd=tmp_path, number=number, ready=ready
+    )
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
+    assert "Traceback" not in said
+    folder = only_run(tmp_path / "runs")
+    assert folder is not None
+    assert result(run("mnist_pl", f"--resume={folder}", cwd=tmp_path))["run"] == str(folder)
+    for name in ("last.pt", "best.pt"):
+        resumed, whole = checkpoint(folder, name), checkpoint(undisturbed, name)
+        assert same(without_counters(resumed), without_counters(whole))
+    assert metrics(folder) == metrics(undisturbed)
+
+
+def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path):
+    # plain descent: Adam makes the sign of a gradient near zero as large as any other
+    flags = ("--fast", "--noplot", "--noaugment", "--accelerator=cpu", "--optimizer=sgd", "--learning_rate=0.1")
+    two = result(run("mnist_pl", *flags, "--strategy=ddp", "--devices=2", "--batch_size=8", cwd=tmp_path))
+    one = result(run("mnist_pl", *flags, "--batch_size=16", cwd=tmp_path))
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+    for name in ("valid_accuracy", "test_accuracy"):
+        assert two[name] == one[name]
+    first, second = (checkpoint(tmp_path / figures["run"])["state_dict"] for figures in (two, one))
+    for name, weights in first.items():  # batch norms and their running mean and variance too
+        torch.testing.assert_close(weights, second[name], rtol=1e-4, atol=1e-5)
+    assert len(list((tmp_path / "runs" / "mnist_pl").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "flag", ["--limit_train_batches=1.5", "--accumulate_grad_batches=2", "--precision=bf16-mixed"]
+)
+def test_flags_of_the_trainer_change_the_run(fast: Path, tmp_path: Path, flag: str):
+    folder = tmp_path / result(run("mnist_pl", *FAST, flag, cwd=tmp_path))["run"]
+    assert not same(checkpoint(folder)["state_dict"], checkpoint(fast)["state_dict"])
+
+
+def test_a_rate_is_found_and_kept(fast: Path, tmp_path: Path):
+    figures = result(run("mnist_pl", *FAST, "--find_learning_rate", cwd=tmp_path))
+    assert figures["learning_rate"] != 0.002
+    kept = (tmp_path / figures["run"] / "flags.txt").read_text()
+    assert f"--learning_rate={figures['learning_rate']}" in kept
+
+
+def test_patience_ends_a_run_that_does_not_get_better(tmp_path: Path):
+    flags = ("--fast", "--noplot", "--epochs=9", "--patience=1", "--learning_rate=1e-9")
+    folder = tmp_path / result(run("mnist_pl", *flags, cwd=tmp_path))["run"]
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2]
+    # a run that was stopped for that reason stays stopped
+    again = result(run("mnist_pl", f"--resume={folder}", cwd=tmp_path))
+    assert again["best_epoch"] == 2
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2]
+
+
+def test_a_dev_run_leaves_no_checkpoint(tmp_path: Path):
+    figures = result(run("mnist_pl", *FAST, "--fast_dev_run", cwd=tmp_path))
+    assert not list((tmp_path / figures["run"]).glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "says", "code"),
+    [
+        ("--accelerator=abacus", "abacus", 1),
+        ("--device=cuda", "torch finds no CUDA device", 1),
+        ("--strategy=nonsense", "nonsense", 1),
+        ("--devices=x", "devices", 1),
+        ("--limit_train_batches=0", "limit_train_batches", 2),
+        ("--precision=8", "precision", 2),
+    ],
+)
+def test_a_wrong_flag_ends_in_a_sentence(tmp_path: Path, flag: str, says: str, code: int):
+    if says.startswith("torch finds") and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    done = run("mnist_pl", *FAST, flag, cwd=tmp_path)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
