@@ -257,12 +257,16 @@ def learned(net: correlation.PlasticNet, control: str) -> tuple[torch.Tensor, to
     return grown, (after.sum(2) / before.sum(2) - 1).abs().max()
 
 
-@pytest.mark.parametrize("flags", [("--rule=gradient",), ("--rule=stdp", "--plasticity=0.05")])
-def test_weights_move_to_the_subset_that_a_neuron_was_taught_and_keep_their_sum(flags: tuple[str, ...]):
+@pytest.mark.parametrize(
+    ("flags", "least"), [(("--rule=gradient",), 1.0), (("--rule=stdp", "--plasticity=0.05"), 0.08)]
+)
+def test_weights_move_to_the_subset_that_a_neuron_was_taught_and_keep_their_sum(
+    flags: tuple[str, ...], least: float
+):
     _, grown, drift = lesson(*flags)
     assert drift < 1e-4
-    assert (grown.diagonal() > 0.2).all()
-    assert (grown.diagonal() > 2 * grown.flip(1).diagonal()).all()
+    assert (grown.diagonal() > least).all()
+    assert (grown.flip(1).diagonal() < 0).all()
 
 
 @pytest.mark.parametrize("control", ["shuffled", "rates"])
