@@ -14,7 +14,7 @@ from absl import flags
 
 pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 
-from snnlib.task import _flags, cifar10
+from snnlib.task import _flags, _train, cifar10
 from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
 
 LONGER = ("--fast", "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--dropout=0.1", "--cutout=3")
@@ -128,7 +128,7 @@ def made(*arguments: str) -> cifar10.Classifier:
 def trained(*arguments: str, steps: int = 2) -> tuple[list[float], torch.Tensor]:
     """The losses of some steps and what the net then says of an image."""
     module = made(*arguments)
-    optim = cifar10._train.optimizer(module.values, module.net)
+    optim = _train.optimizer(module.values, module.net)
     losses = []
     for _ in range(steps):
         loss = module.loss(module.data.x_train[:32], module.data.y_train[:32])
