@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from snnlib.dataset.images import Images
 from snnlib.task import _run, _train
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, trainer
+from snnlib.task._lightning import Batches, MeanMetric, fit, pl, scheduled, trainer
 from snnlib.task._processes import share_batch_norms
 
 __all__ = ["ImageClassifier", "fit_images"]
@@ -55,8 +55,7 @@ class ImageClassifier(pl.LightningModule):
         optim = _train.optimizer(self.values, self.net)
         for group in optim.param_groups:
             group["lr"] = self.learning_rate
-        rate = _train.schedule(optim, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        return scheduled(optim, self.trainer)
 
     def batches(self, part: str) -> Batches:
         """The images of a part of the data, fetched on the device that holds them."""

@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     _flags.needs(error)
 
-__all__ = ["Batches", "MeanMetric", "fit", "pl", "trainer"]
+__all__ = ["Batches", "MeanMetric", "fit", "pl", "scheduled", "trainer"]
 
 
 class Batches:
@@ -138,6 +138,12 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         raise _run.RunError(" ".join(str(error).split())) from error
     return made
+
+
+def scheduled(optim: torch.optim.Optimizer, trainer: pl.Trainer) -> Any:
+    """What ``configure_optimizers`` returns: the optimiser, and the schedule that all tasks have."""
+    rate = _train.schedule(optim, int(trainer.estimated_stepping_batches))
+    return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 
 def fit(

@@ -23,7 +23,7 @@ from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.task import _flags, _run, _train
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, trainer
+from snnlib.task._lightning import Batches, MeanMetric, fit, pl, scheduled, trainer
 
 NEEDS = ("pytorch_lightning", "tensorboard", "matplotlib")
 
@@ -203,9 +203,7 @@ class Memory(pl.LightningModule):
             metric.reset()
 
     def configure_optimizers(self) -> Any:
-        optim = _train.optimizer(FLAGS, self.net)
-        rate = _train.schedule(optim, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        return scheduled(_train.optimizer(FLAGS, self.net), self.trainer)
 
 
 def _wrong(voltage: Tensor, trials: Trials) -> Tensor:

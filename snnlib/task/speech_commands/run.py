@@ -27,7 +27,7 @@ from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run, _train
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, trainer
+from snnlib.task._lightning import Batches, MeanMetric, fit, pl, scheduled, trainer
 from snnlib.task._processes import share_batch_norms
 
 NEEDS = ("pytorch_lightning", "torchaudio", "soundfile", "tensorboard", "matplotlib")
@@ -243,9 +243,7 @@ class Classifier(pl.LightningModule):
         return outputs
 
     def configure_optimizers(self) -> Any:
-        optim = _train.optimizer(FLAGS, self.layers)
-        rate = _train.schedule(optim, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        return scheduled(_train.optimizer(FLAGS, self.layers), self.trainer)
 
 
 def batches(module: Classifier, part: str) -> Batches:
