@@ -15,7 +15,7 @@ from snnlib.task.speech_commands import run as task
 from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
 
 FAST = ("--fast", "--noplot", "--accelerator=cpu")
-LONGER = (*FAST, "--epochs=6", "--batch_size=8")
+LONGER = (*FAST, "--epochs=20", "--batch_size=8")
 
 
 @pytest.fixture(scope="module")
