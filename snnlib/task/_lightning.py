@@ -159,9 +159,8 @@ def fit(
     keeper.batches = train
     path = None
     if run.resumed:
-        run.load_into(
-            run.resumed, state_dict=module
-        )  # Lightning would end with a traceback where it does not fit
+        # Lightning would end with a traceback where it does not fit
+        run.load_into(run.resumed, state_dict=module)
         path = run.folder / "last.pt"
         keeper.on_load_checkpoint(trainer, module, run.resumed)
     if not keeper.finished(trainer):

@@ -172,7 +172,13 @@ def test_bad_archives_are_refused_with_a_reason(tmp_path: Path, changes: dict, s
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04 cut off", b"\x80\x04cos\nsystem\n", gzip.compress(b"no")]
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"PK\x03\x04 cut off", id="zip cut off"),
+        pytest.param(b"\x80\x04cos\nsystem\n", id="pickle"),
+        pytest.param(gzip.compress(b"no"), id="gzip"),
+    ],
 )
 def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes):
     path = tmp_path / "x.npz"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -54,6 +55,26 @@ def only_run(root: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def begun(root: Path) -> bool:
+    """Whether the one run below ``root`` has written a line of metrics."""
+    folder = only_run(root)
+    return folder is not None and (folder / "metrics.jsonl").exists() and bool(metrics(folder))
+
+
+def a_while_after(first: Callable[[], bool], longest: float) -> Callable[[], bool]:
+    """Holds from a random moment on, at most ``longest`` seconds after ``first()`` did."""
+    wait = random.SystemRandom().uniform(0.0, longest)
+    print(f"a wait of {wait:.3f} s")
+    seen: list[float] = []
+
+    def ready() -> bool:
+        if not seen and first():
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() > seen[0] + wait
+
+    return ready
+
+
 def checkpoint(folder: Path | str, name: str = "last.pt") -> dict[str, Any]:
     return torch.load(Path(folder) / name, weights_only=True)
 
@@ -73,3 +94,12 @@ def metrics(folder: Path | str) -> list[dict[str, Any]]:
     """metrics.jsonl without what the clock says."""
     lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if not k.endswith("seconds")} for line in lines]
+
+
+def assert_same_run(folder: Path | str, other: Path | str) -> None:
+    """Both checkpoints and all figures of two runs are equal, but for Lightning's counters of resumes."""
+    for name in ("last.pt", "best.pt"):
+        first, second = checkpoint(folder, name), checkpoint(other, name)
+        assert first.keys() == second.keys()
+        assert [part for part in first if part != "loops" and not same(first[part], second[part])] == []
+    assert metrics(folder) == metrics(other)

@@ -3,10 +3,8 @@
 import io
 import json
 import os
-import random
 import signal
 import sys
-import time
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from PIL import Image
 
 from snnlib.task import _run, cartpole
 from snnlib.task._environment import Environments, Episodes
-from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+from tests.task.command import a_while_after, checkpoint, metrics, only_run, result, run, same, stop_when
 
 TINY = "--environment=tests.task.tiny:Larger-v0"
 FAST = ("--fast", "--noplot", "--seq_length=8")
@@ -106,15 +104,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_killed_at_a_random_moment_it_resumes_to_the_same_numbers(tmp_path: Path, undisturbed: dict[str, Any]):
-    wait = random.SystemRandom().uniform(0.0, 2.0)
-    print(f"killed {wait:.3f} s after the run folder appeared")
-    seen: list[float] = []
-
-    def ready() -> bool:
-        if not seen and only_run(tmp_path / "runs"):
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + wait
-
+    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=2.0)
     code, _ = stop_when(
         "cartpole", *LONGER, "--episodes=100000", cwd=tmp_path, number=signal.SIGKILL, ready=ready
     )

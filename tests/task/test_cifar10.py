@@ -1,11 +1,8 @@
 """``python -m snnlib.task.cifar10``: as a process, stopped and gone on with; and what each flag changes."""
 
 import copy
-import random
 import signal
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +12,9 @@ from absl import flags
 pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 
 from snnlib.task import _flags, _train, cifar10
-from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+from tests.task.command import a_while_after, assert_same_run, metrics, only_run, result, run, stop_when
 
 LONGER = ("--fast", "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--dropout=0.1", "--cutout=3")
-
-
-def without_counters(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint but for Lightning's own counters, which note that a run was resumed."""
-    return {name: part for name, part in state.items() if name != "loops"}
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +41,14 @@ def test_a_run_writes_its_folder_and_nothing_else(undisturbed: Path):
 def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
     tmp_path: Path, undisturbed: Path, number: signal.Signals
 ):
-    wait = random.SystemRandom().uniform(0.0, 0.4)
-    print(f"stopped {wait:.3f} s after the first checkpoint")
-    seen: list[float] = []
-
-    def ready() -> bool:
-        folder = only_run(tmp_path / "runs")
-        if not seen and folder and (folder / "last.pt").exists():
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + wait
-
+    ready = a_while_after(lambda: any(tmp_path.rglob("last.pt")), longest=0.4)
     code, said = stop_when("cifar10", *LONGER, "--checkpoint_every=1", cwd=tmp_path, number=number, ready=ready)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
     assert "Traceback" not in said
     folder = only_run(tmp_path / "runs")
     assert folder is not None
     result(run("cifar10", f"--resume={folder}", cwd=tmp_path))
-    for name in ("last.pt", "best.pt"):
-        resumed, whole = checkpoint(folder, name), checkpoint(undisturbed, name)
-        assert same(without_counters(resumed), without_counters(whole))
-    assert metrics(folder) == metrics(undisturbed)
+    assert_same_run(folder, undisturbed)
 
 
 def test_own_colour_images_in_half_precision_through_the_residual_net(tmp_path: Path):

@@ -1,15 +1,24 @@
 """``python -m snnlib.task.correlation``: as a process, and inside this one for what each flag changes."""
 
-import random
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from snnlib.task import _run, correlation
-from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+from tests.task.command import (
+    a_while_after,
+    assert_same_run,
+    begun,
+    checkpoint,
+    metrics,
+    only_run,
+    result,
+    run,
+    same,
+    stop_when,
+)
 
 SMALL = ("--channels=20", "--subset=6", "--hidden_size=4", "--initial_weight=0.8", "--test_episodes=8")
 LONGER = (
@@ -48,21 +57,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_goes_on_to_the_same(folder: Path, undisturbed: Path, cwd: Path) -> None:
     figures = result(run("correlation", f"--resume={folder}", cwd=cwd))
     assert Path(figures["run"]) == folder
-    for name in ("last.pt", "best.pt"):
-        assert same(checkpoint(folder, name), checkpoint(undisturbed, name))
-    assert metrics(folder) == metrics(undisturbed)
+    assert_same_run(folder, undisturbed)
 
 
 def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(tmp_path: Path, undisturbed: Path):
-    wait = random.SystemRandom().uniform(0.0, 3.0)
-    print(f"killed {wait:.3f} s after the run folder appeared")
-    seen: list[float] = []
-
-    def ready() -> bool:
-        if not seen and only_run(tmp_path / "runs"):
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + wait
-
+    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=3.0)
     flags = (*LONGER, "--checkpoint_every=3")
     code, _ = stop_when("correlation", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=ready)
     assert code == -signal.SIGKILL
@@ -72,11 +71,13 @@ def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(tmp_path: Path
 
 
 def test_ctrl_c_saves_in_the_middle_of_an_epoch(tmp_path: Path, undisturbed: Path):
-    def ready() -> bool:
-        folder = only_run(tmp_path / "runs")
-        return folder is not None and bool((folder / "metrics.jsonl").exists() and metrics(folder))
-
-    code, said = stop_when("correlation", *LONGER, cwd=tmp_path, number=signal.SIGINT, ready=ready)
+    code, said = stop_when(
+        "correlation",
+        *LONGER,
+        cwd=tmp_path,
+        number=signal.SIGINT,
+        ready=lambda: begun(tmp_path / "runs"),
+    )
     folder = only_run(tmp_path / "runs")
     assert folder is not None
     assert code == 128 + signal.SIGINT

@@ -1,9 +1,7 @@
 """``python -m snnlib.task.memory``: what it writes and learns, how it stops and goes on, what it refuses."""
 
-import random
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,16 @@ import pytest
 import torch
 
 from snnlib.task import _flags, memory
-from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+from tests.task.command import (
+    a_while_after,
+    assert_same_run,
+    checkpoint,
+    metrics,
+    only_run,
+    result,
+    run,
+    stop_when,
+)
 
 SMALL = ("--population_size=2", "--hidden_size=8", "--period=0.02", "--seq_periods=5", "--expected_delay=2")
 LONGER = (*SMALL, "--epochs=8", "--batches=20", "--batch_size=4", "--noplot")
@@ -71,16 +78,7 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
 
 
 def test_killed_and_then_interrupted_it_comes_to_the_same_weights(tmp_path: Path, undisturbed: Path):
-    wait = random.SystemRandom().uniform(0.0, 0.3)
-    print(f"killed {wait:.3f} s after the first epoch")
-    seen: list[float] = []
-
-    def an_epoch_ago() -> bool:
-        folder = only_run(tmp_path / "runs")
-        if not seen and folder and (folder / "last.pt").exists():
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + wait
-
+    an_epoch_ago = a_while_after(lambda: any(tmp_path.rglob("last.pt")), longest=0.3)
     flags = (*LONGER, "--checkpoint_every=3")
     code, _ = stop_when("memory", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=an_epoch_ago)
     assert code == -signal.SIGKILL
@@ -97,11 +95,7 @@ def test_killed_and_then_interrupted_it_comes_to_the_same_weights(tmp_path: Path
     assert resume in said
     assert "Traceback" not in said
     result(run("memory", resume, cwd=tmp_path))
-    for name in ("last.pt", "best.pt"):
-        first, second = checkpoint(folder, name), checkpoint(undisturbed, name)
-        # Lightning's own counters note that a run was resumed
-        assert all(same(first[part], second[part]) for part in first.keys() | second.keys() if part != "loops")
-    assert metrics(folder) == metrics(undisturbed)
+    assert_same_run(folder, undisturbed)
 
 
 def error_after(steps: int, *arguments: str) -> float:

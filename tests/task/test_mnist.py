@@ -3,11 +3,9 @@
 import fcntl
 import os
 import pickle
-import random
 import resource
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,18 @@ import pytest
 import torch
 
 from snnlib.task import mnist
-from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+from tests.task.command import (
+    a_while_after,
+    assert_same_run,
+    begun,
+    checkpoint,
+    metrics,
+    only_run,
+    result,
+    run,
+    same,
+    stop_when,
+)
 
 FAST = ("--fast", "--noplot")
 LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=4", "--noplot")
@@ -68,24 +77,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_goes_on_to_the_same(folder: Path, undisturbed: Path, cwd: Path) -> None:
     figures = result(run("mnist", f"--resume={folder}", cwd=cwd))
     assert Path(figures["run"]) == folder
-    for name in ("last.pt", "best.pt"):
-        assert same(checkpoint(folder, name), checkpoint(undisturbed, name))
-    assert metrics(folder) == metrics(undisturbed)
+    assert_same_run(folder, undisturbed)
 
 
 @pytest.mark.parametrize("attempt", range(2))
 def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(
     tmp_path: Path, undisturbed: Path, attempt: int
 ):
-    wait = random.SystemRandom().uniform(0.0, 2.0)
-    print(f"killed {wait:.3f} s after the run folder appeared")
-    seen: list[float] = []
-
-    def ready() -> bool:
-        if not seen and only_run(tmp_path / "runs"):
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + wait
-
+    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=2.0)
     flags = (*LONGER, "--checkpoint_every=5")
     code, _ = stop_when("mnist", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=ready)
     assert code == -signal.SIGKILL
@@ -98,11 +97,9 @@ def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(
 def test_ctrl_c_and_sigterm_save_in_the_middle_of_an_epoch(
     tmp_path: Path, undisturbed: Path, number: signal.Signals
 ):
-    def ready() -> bool:
-        folder = only_run(tmp_path / "runs")
-        return folder is not None and bool((folder / "metrics.jsonl").exists() and metrics(folder))
-
-    code, said = stop_when("mnist", *LONGER, cwd=tmp_path, number=number, ready=ready)
+    code, said = stop_when(
+        "mnist", *LONGER, cwd=tmp_path, number=number, ready=lambda: begun(tmp_path / "runs")
+    )
     folder = only_run(tmp_path / "runs")
     assert folder is not None
     assert code == 128 + number

@@ -1,23 +1,26 @@
 """``python -m snnlib.task.mnist_pl`` as a process: one, two that train one net, stopped and gone on with."""
 
-import random
 import signal
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+from tests.task.command import (
+    a_while_after,
+    assert_same_run,
+    begun,
+    checkpoint,
+    metrics,
+    only_run,
+    result,
+    run,
+    same,
+    stop_when,
+)
 
 FAST = ("--fast", "--noplot", "--epochs=1")
 LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=12", "--noplot")
-
-
-def without_counters(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint but for Lightning's own counters, which note that a run was resumed."""
-    return {name: part for name, part in state.items() if name != "loops"}
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +54,7 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
 def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
     tmp_path: Path, undisturbed: Path, number: signal.Signals
 ):
-    wait = random.SystemRandom().uniform(0.0, 1.0)
-    print(f"stopped {wait:.3f} s after the first epoch")
-    seen: list[float] = []
-
-    def ready() -> bool:
-        folder = only_run(tmp_path / "runs")
-        if not seen and folder and (folder / "metrics.jsonl").exists() and metrics(folder):
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + wait
-
+    ready = a_while_after(lambda: begun(tmp_path / "runs"), longest=1.0)
     code, said = stop_when(
         "mnist_pl", *LONGER, "--checkpoint_every=5", cwd=tmp_path, number=number, ready=ready
     )
@@ -69,10 +63,7 @@ def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
     folder = only_run(tmp_path / "runs")
     assert folder is not None
     assert result(run("mnist_pl", f"--resume={folder}", cwd=tmp_path))["run"] == str(folder)
-    for name in ("last.pt", "best.pt"):
-        resumed, whole = checkpoint(folder, name), checkpoint(undisturbed, name)
-        assert same(without_counters(resumed), without_counters(whole))
-    assert metrics(folder) == metrics(undisturbed)
+    assert_same_run(folder, undisturbed)
 
 
 def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path):

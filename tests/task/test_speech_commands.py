@@ -1,10 +1,8 @@
 """``python -m snnlib.task.speech_commands``: what it writes, how it goes on, what each flag changes."""
 
 import os
-import random
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import torch
 
 from snnlib.dataset.speech_commands import generated_speech
 from snnlib.task.speech_commands import run as task
-from tests.task.command import checkpoint, metrics, only_run, result, run, same, stop_when
+from tests.task.command import a_while_after, assert_same_run, begun, metrics, only_run, result, run, stop_when
 
 FAST = ("--fast", "--noplot", "--accelerator=cpu")
 LONGER = (*FAST, "--epochs=20", "--batch_size=8")
@@ -60,16 +58,7 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
 def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
     tmp_path: Path, undisturbed: Path, number: signal.Signals
 ):
-    wait = random.SystemRandom().uniform(0.0, 0.5)
-    print(f"stopped {wait:.3f} s after the first epoch")
-    seen: list[float] = []
-
-    def ready() -> bool:
-        folder = only_run(tmp_path / "runs")
-        if not seen and folder and (folder / "metrics.jsonl").exists() and metrics(folder):
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + wait
-
+    ready = a_while_after(lambda: begun(tmp_path / "runs"), longest=0.5)
     flags = (*LONGER, "--checkpoint_every=2")
     code, said = stop_when("speech_commands", *flags, cwd=tmp_path, number=number, ready=ready)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
@@ -77,11 +66,7 @@ def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
     folder = only_run(tmp_path / "runs")
     assert folder is not None
     assert result(run("speech_commands", f"--resume={folder}", cwd=tmp_path))["run"] == str(folder)
-    for name in ("last.pt", "best.pt"):
-        resumed, whole = checkpoint(folder, name), checkpoint(undisturbed, name)
-        for part in ("state_dict", "optimizer_states", "lr_schedulers", "ranks", "place", "best", "figures"):
-            assert same(resumed[part], whole[part]), part
-    assert metrics(folder) == metrics(undisturbed)
+    assert_same_run(folder, undisturbed)
 
 
 @pytest.mark.parametrize(
