@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from snnlib.engine import adjoint
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of
 from snnlib.engine.trace import Traced, trace, without_backward
 
@@ -239,6 +240,8 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
         known.new_zeros(shape) if value is None else value
         for value, shape in zip(gradients, ctx.shapes, strict=False)
     )
+    if _KERNELS[ctx.name].traced.exact and gradients[ctx.states] is None:
+        finals[-1] = adjoint.beyond(gradient)
     given, *rest = torch.ops.snnlib.fused_backward(
         gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name
     )

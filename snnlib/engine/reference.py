@@ -1,10 +1,13 @@
 """The reference backend: a plain loop over time, the law that every other backend is tested against."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
+from snnlib.engine import adjoint
 from snnlib.engine.step import Step, recurrent_step
 
 __all__ = ["run"]
@@ -15,14 +18,89 @@ def run(
 ) -> tuple[Tensor, Any]:
     """Apply ``step`` to ``input[0], input[1], ...``; arguments and result as in :func:`snnlib.engine.scan`.
 
-    Autograd records every step, so memory grows with T times the number of operations in a step.
+    Autograd records every step, so memory grows with T times the number of operations in a step. With the
+    adjoint states are kept, and each step is recorded on the way back.
     """
+    if adjoint.is_exact(p) and torch.is_grad_enabled():
+        names = tuple(name for name, value in p._asdict().items() if isinstance(value, Tensor))
+        loop = _Loop(step, type(state), p, names, dt)
+        tensors = (*state, *(getattr(p, name) for name in names))
+        output, *last = _Adjoint.apply(loop, input, recurrent_weights, *tensors)
+        return output, type(state)(*last)
     outputs = []
     # unbind once: indexing input[t] in the loop would make the backward pass O(T^2)
     for x in input.unbind(0):
-        if recurrent_weights is None:
-            z, state = step(x, state, p, dt)
-        else:
-            z, state = recurrent_step(step, x, state, recurrent_weights, p, dt)
+        z, state = _one(step, x, state, p, dt, recurrent_weights)
         outputs.append(z)
     return (torch.stack(outputs) if outputs else torch.zeros_like(input)), state
+
+
+def _one(
+    step: Step, x: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
+) -> tuple[Tensor, Any]:
+    if recurrent_weights is None:
+        return step(x, state, p, dt)
+    return recurrent_step(step, x, state, recurrent_weights, p, dt)
+
+
+class _Loop(NamedTuple):
+    """What :class:`_Adjoint` is given beside tensors.
+
+    Attributes:
+        kind: the NamedTuple of the state.
+        p: the parameters, of which those with these names are given as tensors.
+    """
+
+    step: Step
+    kind: Any
+    p: Any
+    names: tuple[str, ...]
+    dt: float
+
+    def parameters(self, tensors: tuple[Tensor, ...]) -> Any:
+        return self.p._replace(**dict(zip(self.names, tensors, strict=True)))
+
+
+class _Adjoint(torch.autograd.Function):
+    """The loop, and the backward pass of :mod:`snnlib.engine.adjoint`: a loop back over the same steps."""
+
+    @staticmethod
+    def forward(ctx: Any, loop: _Loop, input: Tensor, weights: Tensor | None, *tensors: Tensor) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.loop, count = loop, len(loop.kind._fields)
+        state, p = loop.kind(*tensors[:count]), loop.parameters(tensors[count:])
+        states, outputs = [], []
+        for x in input.unbind(0):
+            states.append(state)
+            z, state = _one(loop.step, x, state, p, loop.dt, weights)
+            outputs.append(z)
+        ctx.states, ctx.count = states, count
+        output = torch.stack(outputs) if outputs else torch.zeros_like(input)
+        ctx.save_for_backward(input, *tensors, *([] if weights is None else [weights]))
+        return output, *(value.clone() for value in state)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None, *finals: Tensor | None) -> Any:
+        loop, count, names = ctx.loop, ctx.count, len(ctx.loop.names)
+        input, *tensors = ctx.saved_tensors
+        p, weights = loop.parameters(tensors[count : count + names]), tensors[count + names :]
+        gradient = torch.zeros_like(input) if gradient is None else gradient
+        given = [torch.zeros_like(v) if g is None else g for v, g in zip(tensors, finals, strict=False)]
+        if finals[-1] is None:
+            given[-1] = adjoint.beyond(gradient)
+        heard = [given.pop(0)] if weights else []
+        sums = [torch.zeros_like(value) for value in tensors[count : count + names]]
+        grown = [torch.zeros_like(value) for value in weights]
+        to_input = torch.zeros_like(input)
+        for t in range(len(input) - 1, -1, -1):
+            x, state = input[t], ctx.states[t]
+            if weights:
+                x = x + linear(state.z, weights[0])
+            arrived = gradient[t] + heard[0] if weights else gradient[t]
+            to_input[t], given, more = adjoint.step_back(loop, x, state[len(weights) :], p, arrived, given)
+            sums = [a + b for a, b in zip(sums, more, strict=True)]
+            if weights:
+                heard = [to_input[t] @ weights[0]]
+                grown[0] += to_input[t].T @ state.z
+        return None, to_input, *(grown or [None]), *heard, *given, *sums

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from snnlib.engine import reference
+from snnlib.engine import adjoint, reference
 from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.step import (
@@ -97,7 +97,9 @@ def scan(
         inner = state_type(step)._fields
         check_kind(state, inner if recurrent_weights is None else ("z", *inner))
         check_fits("state", state, shape)
-    p, state = fitted(p, dtype), fitted(state, dtype, shape)
+    p, state, kind = fitted(p, dtype), fitted(state, dtype, shape), type(state)
+    if adjoint.is_exact(p):
+        step, state = _exact(step, input, state, p, recurrent_weights, input_weights)
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
         done, reason = None, ""
@@ -111,7 +113,22 @@ def scan(
             done = reference.run(step, x, state, p, dt, recurrent_weights)
         return done[0].to(input.dtype), done[1]
 
-    return in_chunks(run, input, state, checkpoint_every)
+    output, last = in_chunks(run, input, state, checkpoint_every)
+    return output, kind(*last[: len(kind._fields)])
+
+
+def _exact(
+    step: Step, input: Tensor, state: Any, p: Any, recurrent: Tensor | None, *weights: Tensor | None
+) -> tuple[Step, Any]:
+    """The step and the state with which the adjoint is computed, see :func:`snnlib.engine.adjoint.later_step`."""
+    adjoint.check(step, p)
+    step = adjoint.later_step(step)
+    kind = state_type(step) if recurrent is None else recurrent_state_type(step)
+    learns = (input, *state, *p, recurrent, *weights)
+    wanted = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in learns)
+    # its gradient is wanted wherever another is, or the chunks of a sequence would not hear of each other
+    later = torch.zeros_like(state[0], memory_format=torch.contiguous_format).requires_grad_(wanted)
+    return step, kind(*state, later)
 
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from snnlib.engine import adjoint
 from snnlib.engine.step import Step, UntraceableError, state_type
 
 __all__ = ["Line", "Program", "Traced", "trace", "without_backward"]
@@ -45,12 +46,14 @@ class Traced(NamedTuple):
             the states and the parameters that learn.
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
         uses_output: whether the backward program reads ``z``.
+        exact: whether it is the adjoint.
     """
 
     forward: Program
     backward: Program
     saved: tuple[str, ...]
     uses_output: bool
+    exact: bool = False
 
     @property
     def learned(self) -> int:
@@ -92,10 +95,13 @@ def trace(
     """
     kind: Any = state_type(step)
     count = len(kind._fields)
+    exact = adjoint.is_exact(numbers)
+
+    def valued(*rest: Tensor) -> Any:
+        return numbers._replace(**dict(zip(tensors, rest, strict=True))) if tensors else numbers
 
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        p = numbers._replace(**dict(zip(tensors, rest[count:], strict=True))) if tensors else numbers
-        z, new = step(x, kind(*rest[:count]), p, dt)
+        z, new = step(x, kind(*rest[:count]), valued(*rest[count:]), dt)
         outputs = [v if isinstance(v, Tensor) else torch.full_like(x, float(v)) for v in (z, *new)]
         for value in outputs:
             if value.dtype != dtype:
@@ -105,14 +111,22 @@ def trace(
     def joint(inputs: list[Tensor], gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         with torch.enable_grad():
             inputs = [value.detach().requires_grad_() for value in inputs]
-            outputs = run(*inputs)
             wanted = inputs[: 1 + count] + [inputs[1 + count + tensors.index(name)] for name in learned]
-            pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
-            given: Any = [None] * len(wanted)
+            if exact:
+                x, *rest = inputs
+                p, (now, *given) = valued(*rest[count:]), gradients
+                outputs, ends, starts = adjoint.ends(step, x, rest[:count], p, dt, now, given)
+            else:
+                outputs = ends = list(run(*inputs))
+                starts = gradients
+            pairs = [(end, start) for end, start in zip(ends, starts, strict=True) if end.requires_grad]
+            found: Any = [None] * len(wanted)
             if pairs:
-                ends, starts = zip(*pairs, strict=True)
-                given = torch.autograd.grad(_Seed.apply(starts, *ends), wanted, allow_unused=True)
-        return [value.detach() for value in outputs], list(given)
+                ends, starts = map(list, zip(*pairs, strict=True))
+                found = list(torch.autograd.grad(_Seed.apply(starts, *ends), wanted, allow_unused=True))
+            if exact:
+                found[count] = gradients[0]  # what the step before hears as the gradient of the next output
+        return [value.detach() for value in outputs], found
 
     names = ("x", *(f"s{k}" for k in range(count)), *(f"p{k}" for k in range(len(tensors))))
     tangents = ("gz", *(f"g{k}" for k in range(count)))
@@ -132,14 +146,14 @@ def trace(
                 results = joint(inputs, gradients)
         except Exception as error:  # a step may do anything
             raise UntraceableError(_brief(error)) from error
-        return _lines(recorder.finish(results), recorder.constants, (*names, *tangents), dtype)
+        return _lines(recorder.finish(results), recorder.constants, (*names, *tangents), dtype, exact)
 
     # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
     with _LOCK, torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value):
         lines, results = traced(3)
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")
-    return _split(lines, names, tangents, results[: 1 + count], results[1 + count :])
+    return _split(lines, names, tangents, results[: 1 + count], results[1 + count :])._replace(exact=exact)
 
 
 def without_backward(traced: Traced) -> Traced:
@@ -227,9 +241,12 @@ class _Recorder(TorchDispatchMode):
 
 
 def _lines(
-    graph: fx.Graph, constants: dict[str, Tensor], names: tuple[str, ...], dtype: torch.dtype
+    graph: fx.Graph, constants: dict[str, Tensor], names: tuple[str, ...], dtype: torch.dtype, simple: bool
 ) -> tuple[list[Line], list[Value]]:
-    """The graph as lines, with what is only renamed or computed twice left out."""
+    """The graph as lines, with what is only renamed or computed twice left out.
+
+    ``simple`` also leaves out what :func:`_simplified` finds.
+    """
     values: dict[fx.Node, Value] = {}
     known: dict[tuple[str, tuple[Value, ...]], str] = {}
     lines: list[Line] = []
@@ -244,6 +261,8 @@ def _lines(
             results = [0.0 if v is None else values[v] for v in tree_leaves(node.args[0])]
         else:
             operator, arguments = _translate(node, values, dtype)
+            if simple:
+                operator, arguments = _simplified(operator, arguments, lines)
             key = (operator, arguments)
             if operator != "same" and key not in known:
                 known[key] = f"v{len(lines)}"
@@ -252,6 +271,28 @@ def _lines(
             if _in_place(node):
                 values[node.args[0]] = values[node]
     return lines, results
+
+
+def _simplified(operator: str, arguments: tuple[Value, ...], lines: list[Line]) -> tuple[str, tuple[Value, ...]]:
+    """Arithmetic with 0, 1 and a number and itself, which a step of no time is full of; NaN is not thought of."""
+    if len(arguments) != 2:
+        return operator, arguments
+    a, b = arguments
+    if operator == "mul" and 0 in arguments:
+        return "same", (0.0,)
+    if operator in ("mul", "add") and a in (0, 1) and not isinstance(a, str):
+        a, b = b, a  # the number second
+    if (operator in ("mul", "div") and b == 1) or (operator in ("add", "sub") and b == 0):
+        return "same", (a,)
+    if operator == "sub" and a == b:
+        return "same", (0.0,)
+    if operator == "div" and a == 0:
+        return "same", (0.0,)
+    if operator == "add":  # a + (c - a)
+        found = next((line for line in lines if line.name == b and line.operator == "sub"), None)
+        if found is not None and found.arguments[1] == a:
+            return "same", (found.arguments[0],)
+    return operator, arguments
 
 
 def _in_place(node: fx.Node) -> bool:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from snnlib.engine.step import Scalar
 from snnlib.functional.synapse import weighted
-from snnlib.functional.threshold import Method, reset, spike
+from snnlib.functional.threshold import Method, gate, reset, spike
 
 __all__ = [
     "LIFRefracFeedForwardState",
@@ -86,7 +86,8 @@ def lif_refrac_feed_forward_step(
         v    <- v + z (v_reset - v)
         rho  <- max(rho - dt, 0) + z (rho_reset - max(rho - dt, 0))
 
-    The synaptic current goes on while the membrane is held. ``rho`` carries no gradient from the spikes.
+    The synaptic current goes on while the membrane is held. With surrogates ``rho`` carries no
+    gradient from the spikes; with the adjoint it carries that of the time at which the neuron is free again.
 
     Parameters:
         input: current that arrives in this step, ``[B, *features]``, already weighted.
@@ -105,7 +106,7 @@ def lif_refrac_feed_forward_step(
     """
     i = state.i + input
     # rho counts down in steps of dt: half a step of tolerance keeps rounding from adding a step
-    free = (state.rho < 0.5 * dt).to(state.v.dtype)
+    free = gate(0.5 * dt - state.rho, dt, p.method)
     v = state.v + free * (dt * p.tau_mem_inv * ((p.v_leak - state.v) + i))
     i = i - dt * p.tau_syn_inv * i
     z = free * spike(v - p.v_th, p.method, p.alpha)

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from snnlib.engine.adjoint import NAME, Probe
 from snnlib.engine.check import is_concrete
 from snnlib.engine.step import Scalar
 
-__all__ = ["SURROGATES", "Method", "Surrogate", "check_method", "reset", "spike", "threshold"]
+__all__ = ["METHODS", "SURROGATES", "Method", "Surrogate", "check_method", "gate", "reset", "spike", "threshold"]
 
 Method = str | Callable[[Tensor, Any], Tensor]
 """A name in :data:`SURROGATES`, or a function ``(x, alpha) -> spikes`` that brings its own gradient."""
@@ -85,6 +86,9 @@ SURROGATES: dict[str, Surrogate] = {
     "piecewise": Surrogate(_piecewise, 1.0),
 }
 
+METHODS = (*SURROGATES, NAME)
+"""All names that ``method`` may have."""
+
 
 class _Spike(torch.autograd.Function):
     """``fired`` as numbers forward, the surrogate at x backward."""
@@ -126,24 +130,33 @@ def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> T
     piecewise   alpha where \|x\| < 1 / (2 alpha), else 0      1      Wu et al. 2018
     ==========  =============================================  =====  ==================================
 
+    or, with ``adjoint``, no derivative of z at all but that of the time at which x crosses zero, see
+    :mod:`snnlib.engine.adjoint`. It needs the steps that follow, so layers and :func:`snnlib.scan` have it, and
+    a single step has none. Its ``alpha`` is the least slope dx/dt that it divides by, in units of x a second (1):
+    a membrane that just touches its threshold has an arbitrarily large gradient.
+
     ``logistic`` draws its spikes: z = 1 with probability 1/2 + tanh(alpha x)/2, from torch's global
     generator. In super, tanh, logistic, heavi_erfc, sigmoid, arctan and piecewise a larger ``alpha`` is a
     narrower window; in circ and circ_dist alpha is its width, in triangle its height (the dampening factor).
 
     Parameters:
         x: distance to the threshold, any shape.
-        method: a name of the table, or a function ``(x, alpha) -> spikes`` of one's own.
-        alpha: a positive number or tensor; None takes the table's value. It gets no gradient.
+        method: a name of the table, ``adjoint``, or a function ``(x, alpha) -> spikes`` of one's own.
+        alpha: a positive number or tensor; None takes the method's own. It gets no gradient.
 
     Returns:
         0.0 and 1.0 in the shape and dtype of ``x``.
 
     Raises:
         ValueError: ``method`` is unknown or ``alpha`` is not positive.
+        RuntimeError: a gradient of a single step is wanted from the adjoint.
     """
     if callable(method):
         return method(x, alpha)
-    surrogate = check_method(method, alpha)
+    check_method(method, alpha)
+    if method == NAME:
+        return _without_gradient(x)
+    surrogate = SURROGATES[method]
     alpha = surrogate.alpha if alpha is None else alpha
     if surrogate.probability is None:
         fired = x.detach() > 0
@@ -152,25 +165,47 @@ def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> T
     return _Spike.apply(x, fired, method, alpha)  # type: ignore[no-any-return]
 
 
+def _without_gradient(x: Tensor) -> Tensor:
+    """Spikes of the adjoint outside of a sequence, where a gradient would have to know the steps that follow.
+
+    Raises:
+        RuntimeError: a gradient is wanted.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        raise RuntimeError(
+            "method='adjoint' needs the whole sequence: take a layer (LIF, LIFRecurrent, ...) or snnlib.scan in "
+            "the place of single steps and cells, whose gradients another method gives"
+        )
+    return (x > 0).to(x.dtype)
+
+
 threshold = spike
 """The name that Norse gives to :func:`spike`."""
 
 
-def check_method(method: Method, alpha: Scalar | None = None) -> Surrogate:
-    """The surrogate of that name.
+def check_method(method: Method, alpha: Scalar | None = None) -> None:
+    """Refuse a method that does not exist.
 
     Raises:
-        ValueError: there is none, or ``alpha`` is not positive.
+        ValueError: there is none of that name, or ``alpha`` is not positive.
     """
-    if not isinstance(method, str) or method not in SURROGATES:
-        raise ValueError(f"method must be one of {sorted(SURROGATES)} or a function, got method={method!r}")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"method must be one of {sorted(METHODS)} or a function, got method={method!r}")
     if isinstance(alpha, Tensor):
         positive = not is_concrete(alpha) or bool((alpha > 0).all())
     else:
         positive = alpha is None or alpha > 0
     if not positive:
         raise ValueError(f"alpha must be positive, got alpha={alpha}")
-    return SURROGATES[method]
+
+
+def gate(x: Tensor, width: float, method: Method) -> Tensor:
+    """H(x) for a variable that a neuron waits for while x rises by ``width`` a step.
+
+    A surrogate gives it no gradient. The adjoint gives it that of the time at which it opens: one over
+    ``width``, in the step before.
+    """
+    return method.gate(x, width) if isinstance(method, Probe) else (x > 0).to(x.dtype)
 
 
 def reset(v: Tensor, z: Tensor, v_reset: Scalar, detach: bool = True) -> Tensor:

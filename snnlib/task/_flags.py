@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from snnlib.engine.scan import BACKENDS
-from snnlib.functional.threshold import SURROGATES
+from snnlib.functional.threshold import METHODS
 
 __all__ = ["LIGHTNING", "fail", "parse", "positive", "shared"]
 
@@ -67,12 +67,12 @@ _SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     ),
     "method": (
         flags.DEFINE_enum,
-        "Surrogate derivative of the spike.",
-        {"enum_values": sorted(SURROGATES)},
+        "How the gradient passes a spike: by a surrogate derivative, or by the adjoint.",
+        {"enum_values": sorted(METHODS)},
     ),
     "alpha": (
         flags.DEFINE_float,
-        "Parameter of the surrogate, see the docs; the method's own if not given.",
+        "Parameter of the method, see the docs; the method's own if not given.",
         {"lower_bound": 0.0},
     ),
     "backend": (

@@ -1,0 +1,236 @@
+"""The adjoint: gradients of spike times, derived from a step for any neuron.
+
+A spike is where a function h of the state crosses zero. A small change moves it in time, and what follows it
+with it; nothing else about it can change a little. So the gradient of a loss passes a spike by its time
+alone, and a neuron that does not spike passes none (Wunderlich & Pehle 2021). On the grid of ``dt``, h receives
+from the spike of step k the gradient
+
+::
+
+    - dL_k / dh_k
+    dh_k  = h_k - h_(k-1)                 by which h rises in step k; above zero, since a threshold is crossed
+    dL_k  = g_(k+1) - g_k + sum over states j of lambda_j m_j       by which L changes if the spike moves a step
+    m     = F1(x, s) - F0(x, R(s))        the state after a spike in this step, less that after one a step before
+
+with g the gradient of the loss to the output, lambda that to the state after step k, and the step itself with
+and without a spike as F1 and F0. R is the reset: F1 of no time and no input. Otherwise the gradient
+follows the step transposed, its spikes held fixed. Together this is the jump of the adjoint at a spike,
+``lambda- = S^T lambda+ - grad(h) dL/dt_k / h'`` with the saltation matrix ``S = J + (f+ - J f-) grad(h)^T / h'``,
+where m / dt stands for ``J f- - f+``, dh / dt for h', and errors are in proportion to ``dt``.
+
+Everything is read from the step, which is called with a :class:`Probe` in the place of its ``method``.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from snnlib.engine.step import Step, default_parameters, name_of, state_type
+
+__all__ = [
+    "NAME",
+    "SLOWEST",
+    "Ends",
+    "Probe",
+    "beyond",
+    "check",
+    "ends",
+    "is_exact",
+    "later_step",
+    "step_back",
+]
+
+NAME = "adjoint"
+"""The ``method`` that asks for it."""
+SLOWEST = 1.0
+"""The ``alpha`` that is taken when a neuron names none: the least h', in units of h a second."""
+
+
+class Probe:
+    """Stands in the place of a step's ``method``: tells the neuron whether it spikes, and remembers h.
+
+    Parameters:
+        spikes: 0 or 1 for each neuron; None lets h decide.
+        gates: what the step's gates were in another call, to be the same in this one; None lets them decide.
+
+    Attributes:
+        h: distance to the threshold.
+        gates: value of each gate, in order.
+    """
+
+    def __init__(self, spikes: Tensor | None = None, gates: list[Tensor] | None = None) -> None:
+        self.spikes, self.known = spikes, gates
+        self.h: Tensor | None = None
+        self.gates: list[Tensor] = []
+
+    def __call__(self, x: Tensor, alpha: Any = None) -> Tensor:
+        if self.h is not None:
+            raise ValueError("method='adjoint' needs a step with one threshold, and this one has more")
+        self.h = x
+        return (x.detach() > 0).to(x.dtype) if self.spikes is None else self.spikes
+
+    def gate(self, x: Tensor, width: float) -> Tensor:
+        """See :func:`snnlib.functional.threshold.gate`."""
+        value: Tensor = _Gate.apply(x, width) if self.known is None else self.known[len(self.gates)]
+        self.gates.append(value.detach())
+        return value
+
+
+class _Gate(torch.autograd.Function):
+    """H(x) that opens once: its derivative is one over the width of a step, in the last step before it opens."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, width: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.width = width
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        opens = (x <= 0) & (x > -ctx.width)
+        return torch.where(opens, gradient[0] / ctx.width, 0.0), None
+
+
+def is_exact(p: Any) -> bool:
+    """Whether these parameters ask for the adjoint."""
+    method = getattr(p, "method", None)
+    return isinstance(method, str) and method == NAME
+
+
+class Ends(NamedTuple):
+    """What one step gives, and where autograd starts on the way back.
+
+    Attributes:
+        outputs: the spikes and the states after the step.
+        ends: the states and h, with their graph.
+        starts: the gradients that they receive.
+    """
+
+    outputs: list[Tensor]
+    ends: list[Tensor]
+    starts: list[Tensor]
+
+
+def ends(step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, given: list[Tensor]) -> Ends:
+    """One step with its spikes held fixed, and the gradient that h receives for them.
+
+    Parameters:
+        step: a :func:`later_step`; ``x, state, p, dt`` are its arguments.
+        now: gradient of its output.
+        given: gradients of the states after it, the last of which is that of the next output.
+    """
+    inner, kind = step.exact_of, state_type(step.exact_of)  # type: ignore[attr-defined]
+    *states, _ = state
+    *given, later = given
+    probe = Probe()
+    spikes, new = inner(x, kind(*states), p._replace(method=probe), dt)
+    assert probe.h is not None
+    with torch.no_grad():
+        before, moved = _around(inner, x, kind(*states), p, dt, probe.gates)
+        rise = (probe.h - before).clamp(min=dt * (SLOWEST if p.alpha is None else p.alpha))
+        total = later - now
+        for gradient, move in zip(given, moved, strict=True):
+            total = total + gradient * move
+        received = torch.where(spikes != 0, -total / rise, 0.0)
+    return Ends([spikes, *new, state[-1]], [*new, probe.h], [*given, received])
+
+
+def step_back(
+    loop: Any, x: Tensor, state: Any, p: Any, now: Tensor, given: list[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The gradients of one step, by autograd: to its input, to the states before it, to the parameters.
+
+    Parameters:
+        loop: has the ``step``, its ``dt``, and the ``names`` of the parameters that are tensors.
+        x, state, p, now, given: as for :func:`ends`.
+    """
+    with torch.enable_grad():
+        x, *states = (value.detach().requires_grad_() for value in (x, *state))
+        leaves = [getattr(p, name).detach().requires_grad_() for name in loop.names]
+        p = p._replace(**dict(zip(loop.names, leaves, strict=True)))
+        made = ends(loop.step, x, states, p, loop.dt, now, given)
+    wanted = [x, *states[:-1], *leaves]
+    pairs = [(end, start) for end, start in zip(made.ends, made.starts, strict=True) if end.requires_grad]
+    found = torch.autograd.grad([end for end, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
+    filled = [torch.zeros_like(w) if f is None else f for w, f in zip(wanted, found, strict=True)]
+    count = len(states)
+    return filled[0], [*filled[1:count], now], filled[count:]
+
+
+def beyond(gradient: Tensor) -> Tensor:
+    """The gradient of an output after the last, ``[B, *features]``: the line through the last two goes on."""
+    if len(gradient) < 2:
+        return gradient.sum(0)
+    return 2 * gradient[-1] - gradient[-2]
+
+
+def _around(
+    step: Step, x: Tensor, state: Any, p: Any, dt: float, gates: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """h before the step, and m: how the state after it changes while the spike moves by a step."""
+    none, one = torch.zeros_like(x), torch.ones_like(x)
+
+    def call(x: Tensor, state: Any, spikes: Tensor, dt: float, gates: Any = None) -> tuple[Tensor, Any]:
+        probe = Probe(spikes, gates)
+        _, new = step(x, state, p._replace(method=probe), dt)
+        assert probe.h is not None
+        return probe.h, new
+
+    before, _ = call(none, state, none, 0.0, gates)
+    _, reset = call(none, state, one, 0.0, gates)
+    _, early = call(x, reset, none, dt)
+    _, late = call(x, state, one, dt, gates)
+    return before, [b - a for a, b in zip(early, late, strict=True)]
+
+
+@functools.cache
+def later_step(step: Step) -> Step:
+    """``step`` with one field more in its state, ``later``, which it leaves as it is.
+
+    No number is carried in it, but a gradient, back in time: that of the output of the next step, also where
+    the next step is in another part of the sequence.
+    """
+    inner: Any = state_type(step)
+
+    class Later(NamedTuple("Later", [*((name, Tensor) for name in inner._fields), ("later", Tensor)])):  # type: ignore[misc]
+        __slots__ = ()
+
+    def run(input: Tensor, state: Any, p: Any = default_parameters(step), dt: float = 0.001) -> Any:
+        output, new = step(input, inner(*(getattr(state, name) for name in inner._fields)), p, dt)
+        return output, Later(*new, state.later)
+
+    run.__name__ = name_of(step)
+    run.__annotations__["state"] = Later
+    run.exact_of = step  # type: ignore[attr-defined]
+    return run
+
+
+def check(step: Step, p: Any) -> None:
+    """Refuse a step from which the adjoint cannot be read.
+
+    Raises:
+        ValueError: it does not take its method from ``p.method``, has more than one threshold, or moves
+            without input in no time.
+    """
+    kind: Any = state_type(step)
+    half = torch.full((1,), 0.5, dtype=torch.float64)
+    tensors = {name: half for name, value in p._asdict().items() if isinstance(value, Tensor)}
+    probe = Probe(torch.zeros_like(half))
+    if not hasattr(p, "alpha"):
+        raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
+    _, still = step(
+        torch.zeros_like(half), kind(*[half] * len(kind._fields)), p._replace(method=probe, **tensors), 0.0
+    )
+    if probe.h is None:
+        raise ValueError(
+            f"method='adjoint' needs a step that calls spike(..., p.method, p.alpha); {name_of(step)} does not"
+        )
+    for name, value in zip(kind._fields, still, strict=True):
+        if not torch.allclose(torch.as_tensor(value, dtype=half.dtype), half):
+            raise ValueError(
+                f"method='adjoint' needs a step that moves nothing in no time: with dt=0 and no input "
+                f"{name_of(step)} changes {name}; write a decay as 1 - dt * tau_inv"
+            )
