@@ -49,8 +49,8 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
     forward, backward = (_forward_recurrent, _backward_recurrent) if recurrent else (_forward, _backward)
     return Kernel(
         traced,
-        functools.partial(forward, module.forward, numbers[0], len(traced.saved)),
-        functools.partial(backward, module.backward, numbers[1], traced.learned),
+        functools.partial(forward, module.forward, numbers[0], traced),
+        functools.partial(backward, module.backward, numbers[1], traced),
     )
 
 
@@ -64,26 +64,28 @@ os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _in_threads(
-    work: Callable[..., None], steps: int, neurons: int, unit: int, room: Callable[[], Sequence[Any]] = tuple
+    work: Callable[..., None], worth: int, count: int, unit: int, room: Callable[..., Sequence[Any]]
 ) -> list[Sequence[Any]]:
-    """Share the neurons between this thread and a few more: as many as torch may use and the work is worth.
+    """Share neurons, or blocks of them, between this thread and a few more: as many as torch may use and the
+    work is worth.
 
     Parameters:
         work: called with the first neuron, the one after the last, and what ``room`` made for its thread.
-        steps: how many time steps it makes.
-        neurons: how many there are.
+        worth: time steps times neurons.
+        count: how many there are.
         unit: how many of them stay together.
-        room: makes what a thread needs for itself; here, because threads would wait for each other there.
+        room: makes what a thread needs for itself, from the first neuron and the one after the last; here,
+            because threads would wait for each other there.
 
     Returns:
         What ``room`` made, for each thread that worked.
     """
-    if not steps or not neurons:
+    if not worth:
         return []
-    units = -(-neurons // unit)
-    threads = max(1, min(torch.get_num_threads(), units, steps * neurons // _WORTH))
-    bounds = [min(neurons, units * k // threads * unit) for k in range(threads + 1)]
-    rooms = [room() for _ in range(threads)]
+    units = -(-count // unit)
+    threads = max(1, min(torch.get_num_threads(), units, worth // _WORTH))
+    bounds = [min(count, units * k // threads * unit) for k in range(threads + 1)]
+    rooms = [room(a, b) for a, b in itertools.pairwise(bounds)]
     parts = [(a, b, *own) for (a, b), own in zip(itertools.pairwise(bounds), rooms, strict=True)]
     others = [_pool(threads).submit(work, *part) for part in parts[1:]]
     work(*parts[0])
@@ -95,7 +97,7 @@ def _in_threads(
 def _forward(
     loop: Callable[..., None],
     numbers: tuple[Any, ...],
-    saved: int,
+    traced: Traced,
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
@@ -103,21 +105,25 @@ def _forward(
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.fused.Kernel`."""
     x, moves = still(input)
-    output, *kept = [_empty(input.shape, input.dtype) for _ in range(1 + saved)]
+    output, *kept = [_empty(input.shape, input.dtype) for _ in range(1 + len(traced.saved))]
     finals, constants = own(states), wide(parameters, input.shape[1:])
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
+    steps, neurons = len(input), input.shape[1:].numel()
 
-    def work(start: int, stop: int) -> None:
-        loop(*arrays, moves, start, stop, _BLOCK, *numbers)
+    def work(start: int, stop: int, *room: Any) -> None:
+        loop(*arrays, *room, moves, start, stop, _BLOCK, *numbers)
 
-    _in_threads(work, len(input), input.shape[1:].numel(), _UNIT)
-    return [output, *finals, *kept]
+    def room(start: int, stop: int) -> list[Any]:
+        return _events(traced, steps, start, stop, _BLOCK, input.dtype)
+
+    rooms = _in_threads(work, steps * neurons, neurons, _UNIT, room)
+    return [output, *finals, *kept, *_joined(traced, rooms, input.dtype)]
 
 
 def _backward(
     loop: Callable[..., None],
     numbers: tuple[Any, ...],
-    learned: int,
+    traced: Traced,
     gradient: Tensor,
     finals: Sequence[Tensor],
     kept: Sequence[Tensor],
@@ -128,21 +134,26 @@ def _backward(
     """See :class:`snnlib.engine.fused.Kernel`."""
     shape, dtype = gradient.shape[1:], gradient.dtype
     given, states = _empty(gradient.shape, dtype), own(finals)
-    sums = [torch.zeros(shape, dtype=dtype) for _ in range(learned)]
+    sums = [torch.zeros(shape, dtype=dtype) for _ in range(traced.learned)]
+    kept, packed = _apart(traced, kept)
     arrays = [*map(_rows, (gradient.contiguous(), *kept, given))]
     arrays += map(_row, (*states, *wide(parameters, shape), *sums))
 
-    def work(start: int, stop: int) -> None:
-        loop(*arrays, start, stop, _BLOCK, *numbers)
+    def work(start: int, stop: int, *room: Any) -> None:
+        loop(*arrays, *room, start, stop, _BLOCK, *numbers)
 
-    _in_threads(work, len(gradient), shape.numel(), _UNIT)
+    def room(_start: int, _stop: int) -> list[Any]:
+        return _from_packed(packed, _BLOCK)
+
+    count, unit = (len(packed[1]), 1) if packed else (shape.numel(), _UNIT)
+    _in_threads(work, gradient.numel(), count, unit, room)
     return [given, *states, *sums]
 
 
 def _forward_recurrent(
     loop: Callable[..., None],
     numbers: tuple[Any, ...],
-    saved: int,
+    traced: Traced,
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
@@ -152,28 +163,29 @@ def _forward_recurrent(
     steps, shape, dtype = len(input), states[0].shape, input.dtype
     size = shape[-1]
     x, moves = still(input)
-    output, *kept = [_empty((steps, *shape), dtype) for _ in range(1 + saved)]
+    output, *kept = [_empty((steps, *shape), dtype) for _ in range(1 + len(traced.saved))]
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
-    arrays += [_row(states[0].contiguous()), *(w.T.contiguous().numpy() for w in (weights[0], weights[-1]))]
-
+    weighted = [_row(states[0].contiguous()), *(w.T.contiguous().numpy() for w in (weights[0], weights[-1]))]
     block, sizes = _samples(size) * size, (int(len(weights) > 1), size, input.shape[-1])
 
-    def room() -> list[Any]:
+    def room(start: int, stop: int) -> list[Any]:
         found = np.empty(max(size, input.shape[-1]), np.int64)
-        return [*(_row(torch.empty(block, dtype=dtype)) for _ in range(2)), found]
+        scratch = [*(_row(torch.empty(block, dtype=dtype)) for _ in range(2)), found]
+        return [*_events(traced, steps, start, stop, block, dtype), *weighted, *scratch]
 
     def work(start: int, stop: int, *room: Any) -> None:
         loop(*arrays, *room, *sizes, moves, start, stop, block, *numbers)
 
-    _in_threads(work, steps, shape.numel(), size, room)
-    return [output, output[-1].clone() if steps else states[0].clone(), *finals, *kept]
+    rooms = _in_threads(work, output.numel(), shape.numel(), size, room)
+    last = output[-1].clone() if steps else states[0].clone()
+    return [output, last, *finals, *kept, *_joined(traced, rooms, dtype)]
 
 
 def _backward_recurrent(
     loop: Callable[..., None],
     numbers: tuple[Any, ...],
-    learned: int,
+    traced: Traced,
     gradient: Tensor,
     finals: Sequence[Tensor],
     kept: Sequence[Tensor],
@@ -187,29 +199,78 @@ def _backward_recurrent(
     weighted = len(recurrent) > 3
     given = _empty(input.shape if asked[0] else (0, *input.shape[1:]), dtype)
     g_first, *states = own(finals)
-    sums = [torch.zeros(shape, dtype=dtype) for _ in range(learned)]
+    sums = [torch.zeros(shape, dtype=dtype) for _ in range(traced.learned)]
     x, moves = still(input)
+    kept, packed = _apart(traced, kept)
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept, given))]
-    arrays += map(_row, (*states, *wide(parameters, shape), *sums, finals[0].contiguous(), first.contiguous()))
-    arrays += [weights.contiguous().numpy(), _rows(x), input_weights.contiguous().numpy()]
+    arrays += map(_row, (*states, *wide(parameters, shape), *sums))
+    fixed = [*map(_row, (finals[0].contiguous(), first.contiguous()))]
+    fixed += [weights.contiguous().numpy(), _rows(x), input_weights.contiguous().numpy()]
     block = _samples(size) * size
     flags = [int(flag) for flag in (weighted, asked[1], weighted and asked[2], asked[0])]
 
-    def room() -> list[Tensor]:
+    def room(_start: int, _stop: int) -> list[Any]:
         grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
         scratch = [torch.empty(block, dtype=dtype) for _ in range(2)]
-        return [*grown, *scratch, torch.empty(max(size, input.shape[-1]), dtype=torch.int64)]
+        own = [*grown, *scratch, torch.empty(max(size, input.shape[-1]), dtype=torch.int64)]
+        return [*own, *_from_packed(packed, block)]
 
-    def work(start: int, stop: int, *room: Tensor) -> None:
-        gw, gw_in, *scratch = (value.numpy() for value in room)
+    def work(start: int, stop: int, *room: Any) -> None:
+        gw, gw_in, *scratch = (value.numpy() for value in room[:5])
         more = [gw, gw_in, _row(g_first), *scratch, *flags, size, input.shape[-1], moves]
-        loop(*arrays, *more, start, stop, block, *numbers)
+        loop(*arrays, *room[5:], *fixed, *more, start, stop, block, *numbers)
 
-    rooms = _in_threads(work, len(gradient), shape.numel(), size, room)
+    count, unit = (len(packed[1]), 1) if packed else (shape.numel(), size)
+    rooms = _in_threads(work, gradient.numel(), count, unit, room)
     grown = [functools.reduce(torch.add, part).T for part in zip(*(room[:2] for room in rooms), strict=True)]
     if not grown:  # no step or no neuron
         given, grown = given.zero_(), [torch.zeros_like(weights), torch.zeros_like(input_weights)]
     return [given, g_first, *states, *sums, *grown]
+
+
+# -- what is kept for spikes alone ----------------------------------------------------------------------
+
+
+def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype: torch.dtype) -> list[Any]:
+    """What the forward loop packs spikes into: room for one step and for as many as there may be, where each
+    block of neurons ends, and a place to count.
+
+    Room for every neuron at every step is only asked for: memory that is not written to is not taken.
+    """
+    count, number = len(traced.events), _NUMBER[dtype]
+    if not count:
+        return []
+    starts = np.arange(start, stop, block)
+    blocks = np.stack([starts, np.minimum(starts + block, stop), np.zeros_like(starts)], axis=1)
+    packed = np.empty((count, steps * (stop - start)), number)
+    return [np.empty((count, block), number), packed, blocks, np.zeros(1, np.int64)]
+
+
+def _joined(traced: Traced, rooms: Sequence[Sequence[Any]], dtype: torch.dtype) -> list[Tensor]:
+    """All spikes that the threads packed, ``[E, spikes]``, and the blocks of neurons: first, end, last spike."""
+    if not traced.events:
+        return []
+    parts, tables, total = [], [], 0
+    for _, packed, blocks, place, *_ in rooms:
+        parts.append(packed[:, : place[0]])
+        tables.append(blocks + [0, 0, total])
+        total += int(place[0])
+    if not parts:
+        return [torch.empty(len(traced.events), 0, dtype=dtype), torch.empty(0, 3, dtype=torch.int64)]
+    return [torch.from_numpy(np.concatenate(some, axis)) for some, axis in ((parts, 1), (tables, 0))]
+
+
+def _apart(traced: Traced, kept: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """What was kept for all steps, and what was packed."""
+    return (kept[:-2], kept[-2:]) if traced.events else (kept, [])
+
+
+def _from_packed(packed: Sequence[Tensor], block: int) -> list[Any]:
+    """What the backward loop reads spikes from, as in :func:`_events`."""
+    if not packed:
+        return []
+    values, blocks = (value.numpy() for value in packed)
+    return [np.empty((len(values), block), values.dtype), values, blocks, np.zeros(1, np.int64)]
 
 
 def _samples(size: int) -> int:

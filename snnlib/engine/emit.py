@@ -70,12 +70,14 @@ F = np.{dtype}
 
 # Numba does not see that a function changed which its cached machine code has taken in: the source names it
 _PRODUCTS = """
-from snnlib.engine.product import add, copy, grow, multiply, push  # {digest}
+from snnlib.engine.product import add, copy, grow, multiply, pack, push, unpack  # {digest}
 """
 
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
+_EVENTS = ["events", "packed", "blocks", "place"]
+"""What is kept for spikes alone: room for one step, all of them, where the blocks of neurons end, where we are."""
 
 
 class Source(NamedTuple):
@@ -99,7 +101,7 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     forward, forward_numbers = lifted(traced.forward)
     backward, backward_numbers = lifted(traced.backward)
     called = ", ".join(sorted(CALLED))
-    used = _PRODUCTS.format(digest=_digest("product.py")) if recurrent else ""
+    used = _PRODUCTS.format(digest=_digest("product.py")) if recurrent or traced.events else ""
     head = _HEAD.format(name=name, called=called, used=used, dtype=str(dtype).removeprefix("torch."))
     bare = traced._replace(forward=forward, backward=backward)
     behind = _backward_source(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
@@ -140,12 +142,20 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
     states = [n for n in program.inputs if n.startswith("s")]
     parameters = [n for n in program.inputs if n.startswith("p")]
     kept = [f"k{k}" for k in range(len(traced.saved))]
+    events = [f"e{k}" for k in range(len(traced.events))]
     rows = ["x", *states, *parameters, "z", *kept]
-    inner = _inner("forward", rows, program, ["z", *states, *kept])
+    inner = _inner("forward", [*rows, *events], program, ["z", *states, *kept, *events])
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
     given += [f"{n}[t, a:b]" for n in kept]
+    given += [f"events[{k}, : b - a]" for k in range(len(events))]
+    pack, after = [], []
+    if events:
+        rows += _EVENTS
+        pack = ["place[0] = pack(z[t, a:b], events, packed, place[0])"]
+        after = ["blocks[(a - start) // block, 2] = place[0]"]
     if not recurrent:
-        return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", [given])
+        steps = [given, *pack]
+        return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", steps, (), after)
     steps = [
         "multiply(first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
         "if weighted:",
@@ -154,9 +164,10 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
         "else:",
         "    add(x[t * moves, a:b], row[: b - a], row[: b - a])",
         ["row[: b - a]", *given[1:]],
+        *pack,
     ]
     more = ["first", "columns", "columns_in", "row", "drive", "active", "weighted", *_SIZES, "moves"]
-    return inner + _loop("forward", [*rows, *more], program, "range(z.shape[0])", steps, [_INPUTS])
+    return inner + _loop("forward", [*rows, *more], program, "range(z.shape[0])", steps, [_INPUTS], after)
 
 
 def _backward_source(traced: Traced, recurrent: bool) -> str:
@@ -164,15 +175,19 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     states = [n for n in program.inputs if n.startswith("g") and n != "gz"]
     parameters = [n for n in program.inputs if n.startswith("p")]
     kept = [f"k{k}" for k in range(len(traced.saved))]
+    events = [f"e{k}" for k in range(len(traced.events))]
     sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(states))]
     output = ["z"] if traced.uses_output or recurrent else []
     timed = ["gz", *output, *kept, "gx"]
     rows = [*timed, *states, *parameters, *sums]
-    inner = _inner("backward", rows, program, ["gx", *states], sums)
+    inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
     given = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
+    given += [f"events[{k}, : b - a]" for k in range(len(events))]
     over = "range(gz.shape[0] - 1, -1, -1)"
+    unpack = ["place[0] = unpack(z[t, a:b], packed, place[0], events)"] if events else []
+    rows += _EVENTS if events else []
     if not recurrent:
-        return inner + _loop("backward", rows, program, over, [given])
+        return inner + _loop("backward", rows, program, over, [*unpack, given], packed=bool(events))
     given[0], given[len(timed) - 1] = "total[: b - a]", "row[: b - a]"
     steps = [
         "if t == gz.shape[0] - 1:",
@@ -180,6 +195,7 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
         "else:",
         "    push(row[: b - a], weights, total[: b - a])",
         "    add(gz[t, a:b], total[: b - a], total[: b - a])",
+        *unpack,
         given,
         "if learns:",
         "    grow(first[a:b] if t == 0 else z[t - 1, a:b], row[: b - a], gw, active)",
@@ -193,7 +209,9 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     arrays = ["last", "first", "weights", "x", "weights_in", "gw", "gw_in", "g_first", "row", "total", "active"]
     more = [*arrays, "weighted", "learns", "learns_in", "asked", *_SIZES, "moves"]
     after = ["push(row[: b - a], weights, g_first[a:b])"]
-    return inner + _loop("backward", [*rows, *more], program, over, steps, [_INPUTS], after)
+    return inner + _loop(
+        "backward", [*rows, *more], program, over, steps, [_INPUTS], after, packed=bool(events)
+    )
 
 
 def _inner(name: str, rows: list[str], program: Program, written: list[str], sums: Sequence[str] = ()) -> str:
@@ -230,24 +248,28 @@ def _loop(
     steps: list[Any],
     begin: Sequence[str] = (),
     after: Sequence[str] = (),
+    packed: bool = False,
 ) -> str:
     """All blocks of neurons ``a:b``, and within each all time steps.
 
     Parameters:
         steps: lines of a time step; a list among them is what the neurons' own step is given.
         begin, after: lines before the first step of a block and after the last one.
+        packed: whether the blocks are those of ``blocks``, in the order in which spikes were packed.
     """
     numbers = numbers_of(program)
     signature = ", ".join([*arguments, "start", "stop", "block", *numbers])
     lines = [f"_{name}({', '.join([*s, *numbers])})" if isinstance(s, list) else s for s in steps]
     inside = "\n".join(f"            {line}" for line in lines)
     ahead, behind = ("".join(f"\n        {line}" for line in more) for more in (begin, after))
+    blocks = "for a in range(start, stop, block):\n        b = min(a + block, stop)"
+    if packed:
+        blocks = "for r in range(start, stop):\n        a, b, place[0] = blocks[r]"
     return f"""
 
 @njit(error_model="numpy", nogil=True, cache=True, _nrt=False)
 def {name}({signature}):
-    for a in range(start, stop, block):
-        b = min(a + block, stop){ahead}
+    {blocks}{ahead}
         for t in {over}:
 {inside}{behind}
 """

@@ -31,8 +31,8 @@ class Kernel(NamedTuple):
 
     Attributes:
         traced: the step.
-        forward: ``(input, states, parameters, weights) -> [output, *final states, *saved]``. In a recurrent
-            layer weights are ``[recurrent]`` or ``[recurrent, input]``, and the first state is z.
+        forward: ``(input, states, parameters, weights) -> [output, *final states, *saved]``, and at last what was
+            kept for spikes alone, in two tensors of the backend's own. In a recurrent layer weights are ``[recurrent]`` or ``[recurrent, input]``, and the first state is z.
         backward: ``(gradient, gradients of final states, kept, parameters, recurrent, asked) -> [gradient of
             the input, *of the initial states, *of the parameters that learn, one value a neuron, *of the
             weights]``. Kept is what was saved, after the output if the traced step reads it; in a recurrent
@@ -71,7 +71,9 @@ def attempt(
     wanted = [input, *states, *parameters, *weights]
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
-    key = (tensors, learned, dt, dtype, backward, bool(weights), backend, input.device.type)
+    # what is packed has no size that a compiler could know
+    sparse = backend == "cpu" and not torch.compiler.is_compiling()
+    key = (tensors, learned, dt, dtype, sparse, backward, bool(weights), backend, input.device.type)
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:
         return None, reason
@@ -107,6 +109,7 @@ def _compiled(
     learned: tuple[str, ...],
     dt: float,
     dtype: torch.dtype,
+    sparse: bool,
     backward: bool,
     recurrent: bool,
     backend: str,
@@ -114,7 +117,7 @@ def _compiled(
 ) -> tuple[str, str]:
     try:
         _check(backend, device)
-        traced = trace(step, numbers, tensors, learned, dt, dtype)
+        traced = trace(step, numbers, tensors, learned, dt, dtype, sparse)
         traced = traced if backward else without_backward(traced)
         name = hashlib.sha256(repr((traced, dtype, recurrent, backend)).encode()).hexdigest()[:24]
         # Numba and Triton take their time to import: not before a sequence is run

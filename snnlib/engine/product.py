@@ -1,4 +1,5 @@
-"""Products with the weights of a recurrent layer, for the fused loops of :mod:`snnlib.engine.cpu`.
+"""What the fused loops of :mod:`snnlib.engine.cpu` call: products with the weights of a recurrent layer, and the
+packing of what is kept for spikes alone.
 
 Each works on a block of samples at one time step; what belongs to one sample lies together, samples one after
 the other. Sums are kept in registers, a strip of columns of a few rows at a time. LLVM's own vectoriser does
@@ -16,7 +17,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["add", "copy", "grow", "multiply", "push"]
+__all__ = ["add", "copy", "grow", "multiply", "pack", "push", "unpack"]
 
 _LANES = 16
 """Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
@@ -145,6 +146,56 @@ def _find(z, a, size, active):
             active[count] = m
             count += 1
     return count
+
+
+@njit(error_model="numpy", _nrt=False)
+def pack(z, rows, packed, place):
+    """Append the columns of ``rows`` where ``z`` is not zero to ``packed``; where it ends now.
+
+    Parameters:
+        z: spikes of one step, ``[N]``.
+        rows: ``[E, N]`` or wider.
+        packed: ``[E, spikes]``.
+        place: where ``packed`` ended before.
+    """
+    count = rows.shape[0]
+    for j in range(0, z.shape[0] - _LANES + 1, _LANES):
+        mask = _nonzero(z, j)
+        while mask:
+            lane = j + _lowest(mask)
+            for e in range(count):
+                packed[e, place] = rows[e, lane]
+            place += 1
+            mask &= mask - 1
+    for j in range(z.shape[0] - z.shape[0] % _LANES, z.shape[0]):
+        if z[j] != 0:
+            for e in range(count):
+                packed[e, place] = rows[e, j]
+            place += 1
+    return place
+
+
+@njit(error_model="numpy", _nrt=False)
+def unpack(z, packed, place, rows):
+    """Undo :func:`pack` for one step, the last before ``place``; where the steps before it end."""
+    count, rest = rows.shape[0], z.shape[0] % _LANES
+    for j in range(z.shape[0] - 1, z.shape[0] - rest - 1, -1):
+        if z[j] != 0:
+            place -= 1
+            for e in range(count):
+                rows[e, j] = packed[e, place]
+    for j in range(z.shape[0] - rest - _LANES, -1, -_LANES):
+        mask = _nonzero(z, j)
+        if mask:
+            place -= _ones(mask)
+            at = place
+            while mask:
+                lane = j + _lowest(mask)
+                for e in range(count):
+                    rows[e, lane] = packed[e, at]
+                at += 1
+                mask &= mask - 1
+    return place
 
 
 # -- innermost loops, in LLVM's vectors ------------------------------------------------------------------

@@ -47,6 +47,7 @@ class Traced(NamedTuple):
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
         uses_output: whether the backward program reads ``z``.
         exact: whether it is the adjoint.
+        events: names, in ``forward``, of what is kept only where the neuron spiked (``e0, e1, ...``).
     """
 
     forward: Program
@@ -54,11 +55,12 @@ class Traced(NamedTuple):
     saved: tuple[str, ...]
     uses_output: bool
     exact: bool = False
+    events: tuple[str, ...] = ()
 
     @property
     def learned(self) -> int:
         """How many parameters the backward program gives gradients for."""
-        return len(self.backward.outputs) - len(self.forward.outputs) + len(self.saved)
+        return len(self.backward.outputs) - len(self.forward.outputs) + len(self.saved) + len(self.events)
 
 
 _LOCK = threading.Lock()
@@ -78,7 +80,13 @@ _FILL = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0,
 
 @functools.lru_cache(maxsize=256)
 def trace(
-    step: Step, numbers: Any, tensors: tuple[str, ...], learned: tuple[str, ...], dt: float, dtype: torch.dtype
+    step: Step,
+    numbers: Any,
+    tensors: tuple[str, ...],
+    learned: tuple[str, ...],
+    dt: float,
+    dtype: torch.dtype,
+    sparse: bool = False,
 ) -> Traced:
     """Trace a step.
 
@@ -89,6 +97,7 @@ def trace(
         learned: which of them need a gradient.
         dt: time step in s.
         dtype: of the state.
+        sparse: whether what only spikes need may be kept for spikes only.
 
     Raises:
         UntraceableError: an operator is not elementwise, or random, or unknown here.
@@ -153,13 +162,14 @@ def trace(
         lines, results = traced(3)
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")
-    return _split(lines, names, tangents, results[: 1 + count], results[1 + count :])._replace(exact=exact)
+    out, grads = results[: 1 + count], results[1 + count :]
+    return _split(lines, names, tangents, out, grads, sparse and exact)._replace(exact=exact)
 
 
 def without_backward(traced: Traced) -> Traced:
     """The forward program alone, which saves nothing."""
     program = traced.forward
-    outputs = program.outputs[: len(program.outputs) - len(traced.saved)]
+    outputs = program.outputs[: len(program.outputs) - len(traced.saved) - len(traced.events)]
     kept = _closure({line.name: line for line in program.lines}, outputs, stop=set())
     lines = tuple(line for line in program.lines if line.name in kept)
     return Traced(Program(program.inputs, lines, outputs), Program(("gz",), (), ()), (), False)
@@ -371,7 +381,12 @@ def _constant(value: Tensor) -> float:
 
 
 def _split(
-    lines: list[Line], names: tuple[str, ...], tangents: tuple[str, ...], out: list[Value], grads: list[Value]
+    lines: list[Line],
+    names: tuple[str, ...],
+    tangents: tuple[str, ...],
+    out: list[Value],
+    grads: list[Value],
+    sparse: bool,
 ) -> Traced:
     """Cut the joint program where the fewest values cross from the forward to the backward half."""
     by_name = {line.name: line for line in lines}
@@ -379,27 +394,45 @@ def _split(
     for line in lines:
         if any(a in late for a in line.arguments if isinstance(a, str)):
             late.add(line.name)
-    needed = _closure(by_name, grads, stop=set())
-    # values of the forward half that the backward half reads
-    read = {
-        a
-        for line in lines
-        if line.name in late and line.name in needed
-        for a in line.arguments
-        if isinstance(a, str) and a not in late
-    } | {g for g in grads if isinstance(g, str) and g not in late}
-    parameters = tuple(name for name in names if name.startswith("p"))
-    free = set(parameters)
-    cut = _cheapest_cut(by_name, read, names, free, out[0])
-    saved = tuple(sorted(cut - free - {out[0]}))
-    uses_output = out[0] in cut
-    stop = set(saved) | free | ({out[0]} if uses_output else set()) | set(tangents)
-    kept = tuple(line for line in lines if line.name in _closure(by_name, [*out, *saved], stop=set()))
+    parameters = {name for name in names if name.startswith("p")}
+    always, arms = _at_spikes(by_name, grads, out[0]) if sparse else (by_name, [])
+    needed = _closure(always, grads, stop=set())
+    read = _read(always, late, needed, grads)
+    cut = _cheapest_cut(by_name, read, names, parameters, out[0])
+    more = _closure(by_name, arms, stop=needed) - needed
+    wanted = _read(by_name, late, more, arms)
+    # what is kept for every step is there for spikes too
+    at_spikes = _cheapest_cut(by_name, wanted, names, parameters | cut | {out[0]}, out[0]) - cut
+    saved, events = (tuple(sorted(found - parameters - {out[0]})) for found in (cut, at_spikes))
+    uses_output = out[0] in cut or bool(events)
+    stop = {*saved, *events, *parameters, *tangents} | ({out[0]} if uses_output else set())
+    kept = tuple(line for line in lines if line.name in _closure(by_name, [*out, *saved, *events], stop=set()))
     backward = tuple(line for line in lines if line.name in _closure(by_name, grads, stop))
-    read_again = {name: f"k{k}" for k, name in enumerate(saved)} | ({out[0]: "z"} if uses_output else {})
-    inputs = (*read_again.values(), *parameters, *tangents)
+    read_again = {name: f"k{k}" for k, name in enumerate(saved)} | {name: f"e{k}" for k, name in enumerate(events)}
+    read_again |= {str(out[0]): "z"} if uses_output else {}
+    inputs = (*read_again.values(), *sorted(parameters, key=names.index), *tangents)
     behind = _renamed(Program(inputs, backward, tuple(grads)), read_again)
-    return Traced(Program(names, kept, (*out, *saved)), behind, saved, uses_output)
+    return Traced(Program(names, kept, (*out, *saved, *events)), behind, saved, uses_output, events=events)
+
+
+def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
+    """Values of the forward half that the backward half reads, of which ``needed`` are the lines that count."""
+    arguments = [a for name in needed & late for a in by_name[name].arguments]
+    return {a for a in (*arguments, *ends) if isinstance(a, str) and a not in late}
+
+
+def _at_spikes(
+    by_name: dict[str, Line], grads: list[Value], output: Value
+) -> tuple[dict[str, Line], list[Value]]:
+    """The lines without what is computed for neurons that spiked alone, and the ends of that."""
+    always, arms = dict(by_name), []
+    for line in by_name.values():
+        if line.operator == "where" and line.arguments[2] == 0.0:
+            condition = by_name.get(str(line.arguments[0]))
+            if condition is not None and condition[1:] == ("ne", (output, 0)):
+                arms.append(line.arguments[1])
+                always[line.name] = line._replace(arguments=(line.arguments[0], 0.0, 0.0))
+    return always, arms
 
 
 def _closure(by_name: dict[str, Line], ends: Iterable[Value], stop: set[Any]) -> set[str]:
