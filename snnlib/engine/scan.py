@@ -186,7 +186,8 @@ def source(
         raise ValueError(f"backend must be one of {sorted(emitters)}, got {backend!r}")
     p = default_parameters(step) if p is None else p
     tensors, learned, _ = fused.sort_parameters(p)
-    traced = trace.trace(step, p, tensors, learned, dt, dtype)
+    step = adjoint.later_step(step) if adjoint.is_exact(p) else step
+    traced = trace.trace(step, p, tensors, learned, dt, dtype, backend == "cpu")
     return emitters[backend](traced, name_of(step), dtype, recurrent).text
 
 

@@ -75,6 +75,11 @@ _BINARY = {
     "div", "eq", "ge", "gt", "le", "lt", "maximum", "minimum", "mul", "ne", "pow",
     "logical_and", "logical_or", "bitwise_and", "bitwise_or",
 }  # fmt: skip
+_FOLDED: dict[str, Any] = {
+    **{"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div},
+    **{"exp": torch.exp, "neg": torch.neg},
+}
+"""What is computed while tracing where its arguments are numbers."""
 _FILL = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros": 0.0, "ones": 1.0}
 
 
@@ -272,7 +277,7 @@ def _lines(
         else:
             operator, arguments = _translate(node, values, dtype)
             if simple:
-                operator, arguments = _simplified(operator, arguments, lines)
+                operator, arguments = _simplified(operator, arguments, lines, dtype)
             key = (operator, arguments)
             if operator != "same" and key not in known:
                 known[key] = f"v{len(lines)}"
@@ -283,8 +288,12 @@ def _lines(
     return lines, results
 
 
-def _simplified(operator: str, arguments: tuple[Value, ...], lines: list[Line]) -> tuple[str, tuple[Value, ...]]:
+def _simplified(
+    operator: str, arguments: tuple[Value, ...], lines: list[Line], dtype: torch.dtype
+) -> tuple[str, tuple[Value, ...]]:
     """Arithmetic with 0, 1 and a number and itself, which a step of no time is full of; NaN is not thought of."""
+    if operator in _FOLDED and not any(isinstance(a, str) for a in arguments):
+        return "same", (float(_FOLDED[operator](*(torch.tensor(float(a), dtype=dtype) for a in arguments))),)
     if len(arguments) != 2:
         return operator, arguments
     a, b = arguments
