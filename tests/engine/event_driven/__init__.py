@@ -3,8 +3,8 @@
 It shares no code with snnlib: NumPy, float64, and a root to be found for each spike.
 """
 
-from .gradient import gradient
+from .differences import gradient
 from .network import DEFAULTS, Layer, simulate
-from .problem import Problem, problem
+from .problems import Problem, problem
 
 __all__ = ["DEFAULTS", "Layer", "Problem", "gradient", "problem", "simulate"]

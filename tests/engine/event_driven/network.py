@@ -170,14 +170,15 @@ class _Run:
         who = cross.argmin(1)
         fired = cross[self.every, who] <= share
         theta = np.where(fired, cross[self.every, who], share)
-        self.y, slope = evaluate(c, theta[:, None]), evaluate(derivative(h), theta[:, None])
+        self.y, slope = evaluate(c, theta), evaluate(derivative(h), theta)
         self._watch(h, slope, np.where(cross == np.inf, bound, -np.inf), length)
 
         arrived = whole & ~fired & (share == 1)
         self.t = np.where(arrived, target, self.t + theta * length)  # the very time, not one rounded
         steepness = slope[self.every, who] / np.where(length > 0, length, np.inf)
         self.log.append((fired, self.t, who, steepness, self.seen.copy()))
-        self._fire(np.flatnonzero(fired), who[fired])
+        if fired.any():
+            self._fire(np.flatnonzero(fired), who[fired])
         rows = np.flatnonzero(arrived & (event == self.t))
         self.y[1, rows] += self.weights[rows, :, self.channels[rows, self.seen[rows]]]
         self.seen[rows] += 1

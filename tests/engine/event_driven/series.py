@@ -9,14 +9,16 @@ A series is an array whose first axis is the degree, in theta = time / length of
 """
 
 from collections.abc import Mapping
-from math import comb
+from math import comb, factorial
 
 import numpy as np
 
 __all__ = ["crossings", "derivative", "evaluate", "series", "threshold"]
 
 _DEGREE = 12
-_BERNSTEIN = np.array([[comb(j, k) / comb(_DEGREE, k) for k in range(_DEGREE + 1)] for j in range(_DEGREE + 1)])
+_POWERS = np.arange(_DEGREE + 1)
+_FACTORIALS = np.array([float(factorial(k)) for k in _POWERS])
+_BERNSTEIN = np.array([[comb(j, k) / comb(_DEGREE, k) for k in _POWERS] for j in _POWERS])
 _LAST_TERM = 1e-16
 _SHORTEST = 1e-12  # s: below it an h that touches 0 is not told from one that crosses
 
@@ -26,37 +28,58 @@ def series(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The state over a step, ``[degree, state, P, N]``, from y, its value at the start, ``[state, P, N]``.
 
-    The equations are those of :mod:`~tests.engine.event_driven.network`; v rests where ``free`` is 0. The
-    exponential of AdEx, w = exp((v - v_th) / delta_T), has its own series, from w' = w v' / delta_T.
+    The equations are those of :mod:`~tests.engine.event_driven.network`; v rests where ``free`` is 0.
 
     Returns:
         The series; the length of the step in s, ``[P]``, which is cut where the last two terms would not be
         negligible; and whether it was not cut, ``[P]``.
     """
-    c = np.zeros((_DEGREE + 1, *y.shape))
-    c[0] = y
     T = length[:, None]
-    w = np.zeros((_DEGREE, *y.shape[1:]))
+    c = np.zeros((_DEGREE + 1, *y.shape))
+    c[0, 0] = y[0]
+    c[:, 1] = _decay(y[1], T * p["tau_syn_inv"])
+    if kind == "lsnn":
+        c[:, 2] = _decay(y[2], T * p["tau_adapt_inv"])
     if kind == "lif_adex":
-        w[0] = np.exp((y[0] - p["v_th"]) / p["delta_T"])
+        _adex(c, y, p, T)
+        return _cut(c, length)
+    membrane = T * p["tau_mem_inv"] * free
+    c[1, 0] = membrane * (c[0, 1] - y[0] + p["v_leak"])
+    for k in range(1, _DEGREE):
+        c[k + 1, 0] = membrane / (k + 1) * (c[k, 1] - c[k, 0])
+    return _cut(c, length)
+
+
+def _decay(start: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """start exp(-rate theta), ``[degree, P, N]``."""
+    return start * (-rate) ** _POWERS[:, None, None] / _FACTORIALS[:, None, None]
+
+
+def _adex(c: np.ndarray, y: np.ndarray, p: Mapping[str, np.ndarray], length: np.ndarray) -> None:
+    """Fill in v and a. The exponential, w = exp((v - v_th) / delta_T), is a series by w' = w v' / delta_T."""
+    membrane, adapt, sharp = length * p["tau_mem_inv"], length * p["tau_ada_inv"], 1 / p["delta_T"]
+    slope, w = np.zeros_like(c[1:, 0]), np.zeros_like(c[1:, 0])  # slope is of v / delta_T
+    w[0] = np.exp((y[0] - p["v_th"]) * sharp)
+    c[0, 2] = y[2]
+    u = y[0] - p["v_leak"]
     for k in range(_DEGREE):
-        v, i = c[k, :2]
-        u = v - p["v_leak"] if k == 0 else v
-        drive, n = i - u, k + 1
-        if kind == "lif_adex":
-            if k > 0:
-                w[k] = np.einsum("kpn,kpn->pn", derivative(c[:n, 0]), w[k - 1 :: -1]) / (k * p["delta_T"])
-            drive += p["delta_T"] * w[k] - c[k, 2]
-            c[n, 2] = T * p["tau_ada_inv"] / n * (p["adaptation_current"] * u - c[k, 2])
-        elif kind == "lsnn":
-            c[n, 2] = T * p["tau_adapt_inv"] / -n * c[k, 2]
-        c[n, 0] = T * p["tau_mem_inv"] / n * free * drive
-        c[n, 1] = T * p["tau_syn_inv"] / -n * i
+        if k > 0:
+            u = c[k, 0]
+            w[k] = np.einsum("kpn,kpn->pn", slope[:k], w[k - 1 :: -1]) / k
+        rise = membrane * (c[k, 1] - u + p["delta_T"] * w[k] - c[k, 2])
+        slope[k] = rise * sharp
+        c[k + 1, 0] = rise / (k + 1)
+        c[k + 1, 2] = adapt / (k + 1) * (p["adaptation_current"] * u - c[k, 2])
+
+
+def _cut(c: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What :func:`series` returns, of a series that may be too long."""
     last = np.abs(c[-2:]).max((1, 3))
     with np.errstate(divide="ignore"):
         cut = np.minimum((_LAST_TERM / last[0]) ** (1 / (_DEGREE - 1)), (_LAST_TERM / last[1]) ** (1 / _DEGREE))
     rows = np.flatnonzero(cut < 1)
-    c[:, :, rows] = _shortened(c[:, :, rows], cut[rows, None])
+    if len(rows):
+        c[:, :, rows] = _shortened(c[:, :, rows], cut[rows])
     return c, length * np.minimum(cut, 1), cut >= 1
 
 
@@ -83,11 +106,12 @@ def crossings(h: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray
         if not len(rows):
             break
         share[rows] /= 2
-        h[:, rows] = _shortened(h[:, rows], 0.5)
+        h[:, rows] = _shortened(h[:, rows], np.full(len(rows), 0.5))
         bounds[:, rows] = np.tensordot(_BERNSTEIN, h[:, rows], 1)
     cross = np.where(above[0], 0.0, np.inf)  # rounding may carry h over 0 at the end of the step before
     once = ~above[0] & above[-1]
-    cross[once] = _root(h[:, once]) * np.broadcast_to(share[:, None], once.shape)[once]
+    if once.any():
+        cross[once] = _root(h[:, once]) * share[once.nonzero()[0]]
     return cross, bounds.max(0), share
 
 
@@ -108,21 +132,17 @@ def _root(h: np.ndarray) -> np.ndarray:
 
 
 def evaluate(c: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """A series at theta."""
-    total = c[-1].copy()
-    for term in c[-2::-1]:
-        total *= theta
-        total += term
-    return total
+    """A series at theta, ``[P]`` or, for polynomials ``[degree, M]``, ``[M]``."""
+    powers = theta ** _POWERS[: len(c), None]
+    return np.einsum("kspn,kp->spn" if c.ndim == 4 else "kpn,kp->pn" if c.ndim == 3 else "kp,kp->p", c, powers)
 
 
 def derivative(c: np.ndarray) -> np.ndarray:
     """The series of the derivative with respect to theta."""
-    return c[1:] * np.arange(1, len(c)).reshape(-1, *[1] * (c.ndim - 1))
+    return c[1:] * _POWERS[1:].reshape(-1, *[1] * (c.ndim - 1))
 
 
-def _shortened(c: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """The series over the first ``share`` of a step."""
-    return c * np.stack([np.asarray(share) ** k for k in range(len(c))]).reshape(
-        len(c), *[1] * (c.ndim - 3), -1, 1
-    )
+def _shortened(c: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """The series ``[degree, ..., P, N]`` over the first ``share``, ``[P]``, of a step."""
+    powers = share ** _POWERS[:, None]
+    return c * (powers[:, None, :, None] if c.ndim == 4 else powers[:, :, None])
