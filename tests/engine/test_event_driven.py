@@ -2,6 +2,7 @@
 
 import ast
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,11 @@ from tests.engine.event_driven import DEFAULTS, Layer, gradient, problem, proble
 from tests.engine.event_driven.network import batched, events_of, run
 
 KINDS = list(DEFAULTS)
+
+
+@cache
+def small(kind: str) -> event_driven.Problem:
+    return problem(kind, 0, layers=2, recurrent=True, neurons=(3, 2), channels=3, duration=0.03, spread=0.1)
 
 
 def one(kind: str, weight: float, recurrent: float | None = None, **parameters: float) -> list[Layer]:
@@ -171,15 +177,15 @@ def euler(q: event_driven.Problem, dt: float) -> list[list[np.ndarray]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_euler_converges_to_it(kind: str) -> None:
     """Numbers of spikes are the same, and their times are off by some steps: first order."""
-    q = problem(kind, seed=0, layers=2, recurrent=True, neurons=(4, 3), spread=0.1)
-    exact, error = simulate(q.inputs, q.layers, q.duration), []
-    for dt in (2e-5, 5e-6):
+    q, error = small(kind), []
+    exact = simulate(q.inputs, q.layers, q.duration)
+    for dt in (4e-5, 1e-5):
         grid = euler(q, dt)
         assert [[len(t) for t in layer] for layer in grid] == [[len(t) for t in layer] for layer in exact]
         gaps = [np.abs(a - b) for x, y in zip(grid, exact, strict=True) for a, b in zip(x, y, strict=True)]
         error.append(np.concatenate(gaps).max())
-    assert error[0] < 10 * 2e-5
-    assert error[1] < 10 * 5e-6
+    assert error[0] < 10 * 4e-5
+    assert error[1] < 10 * 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -235,30 +241,25 @@ def test_gradient_of_the_closed_form() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_has_each_element_in_its_place(kind: str) -> None:
-    q = problem(kind, seed=2, layers=2, recurrent=True, neurons=(3, 2), channels=3)
-    shared, own = "tau_mem_inv", "v_th"  # one number for a layer, and one a neuron
-    layers = [replace(x, parameters={**x.parameters, own: np.ones(len(x.weights))}) for x in q.layers]
-    found = gradient(loss, q.inputs, layers, q.duration, [shared, own])
-    for k, layer in enumerate(layers):
-        assert found[k]["weights"].shape == layer.weights.shape
-        assert found[k][shared].shape == ()
-        for name, where in [
-            ("weights", (1, 2)),
-            ("recurrent", (0, 1)),
-            ("recurrent", (1, 1)),
-            (shared, ()),
-            (own, 1),
-        ]:
-            sides = []
-            for side in (1e-6, -1e-6):
-                p = dict(layer.parameters)
-                value = np.array(p[name] if name in p else getattr(layer, name), float)
-                value[where] += side
-                new = {"parameters": p | {name: value}} if name in p else {name: value}
-                moved = [*layers[:k], replace(layer, **new), *layers[k + 1 :]]
-                sides.append(loss(simulate(q.inputs, moved, q.duration)))
-            slope = (sides[0] - sides[1]) / 2e-6
-            assert found[k][name][where] == pytest.approx(slope, rel=1e-5, abs=1e-7), (k, name)
+    q = small(kind)
+    # one number for a layer, where everything else is one a neuron
+    layers = [replace(x, parameters={**x.parameters, "tau_mem_inv": 110.0}) for x in q.layers]
+    found = gradient(loss, q.inputs, layers, q.duration, ["tau_mem_inv", "v_th"])
+    assert found[0]["tau_mem_inv"].shape == ()
+    places = [(0, "weights", (1, 2)), (0, "recurrent", (0, 1)), (0, "tau_mem_inv", ()), (0, "v_th", 2)]
+    places += [(1, "weights", (1, 2)), (1, "recurrent", (1, 1)), (1, "tau_mem_inv", ())]
+    slopes = []
+    for k, name, where in places:
+        layer, p, sides = layers[k], dict(layers[k].parameters), []
+        for side in (1e-6, -1e-6):
+            value = np.array(p[name] if name in p else getattr(layer, name), float)
+            value[where] += side
+            new = {"parameters": p | {name: value}} if name in p else {name: value}
+            moved = [*layers[:k], replace(layer, **new), *layers[k + 1 :]]
+            sides.append(loss(simulate(q.inputs, moved, q.duration)))
+        slopes.append((sides[0] - sides[1]) / 2e-6)
+        assert found[k][name][where] == pytest.approx(slopes[-1], rel=1e-5, abs=1e-7), (k, name)
+    assert np.count_nonzero(slopes) >= len(places) - 1  # a spike at the end may reach nothing
 
 
 @pytest.mark.parametrize("excess", [1e-7, -1e-7])
@@ -279,21 +280,25 @@ def test_gradient_where_spikes_change_places() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_problem_keeps_its_rules(kind: str) -> None:
-    q, again = (problem(kind, seed=3, layers=2, recurrent=True, neurons=(5, 4), most=5) for _ in range(2))
+    q = small(kind)
     spikes = simulate(q.inputs, q.layers, q.duration)
-    np.testing.assert_equal(simulate(again.inputs, again.layers, again.duration), spikes)
-    other = problem(kind, seed=4, layers=2, recurrent=True, neurons=(5, 4))
-    assert not np.array_equal(other.layers[0].weights, q.layers[0].weights)
     arrivals = np.concatenate(q.inputs)
     assert np.abs(arrivals / 1e-3 - np.rint(arrivals / 1e-3)).max() < 1e-9
     for layer in spikes:
         counts, own = [len(t) for t in layer], np.sort(np.concatenate(layer))
-        assert max(counts) <= 5
+        assert max(counts) <= 6
         assert np.count_nonzero(counts) >= 0.75 * len(counts)
         assert own.max() < q.duration - 1e-3
         assert np.diff(own).min() > 5e-5
         assert np.abs(own[:, None] - arrivals).min() > 5e-5
         arrivals = own
+
+
+def test_a_seed_is_a_problem() -> None:
+    first, again, other = (problem("lif", seed=seed, neurons=2) for seed in (1, 1, 2))
+    np.testing.assert_equal(again.inputs, first.inputs)
+    np.testing.assert_equal(again.layers[0].weights, first.layers[0].weights)
+    assert not np.array_equal(other.layers[0].weights, first.layers[0].weights)
 
 
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:

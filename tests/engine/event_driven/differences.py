@@ -42,7 +42,8 @@ def gradient(
 
     Raises:
         ValueError: within a difference a spike appears, vanishes or passes one that reaches its neuron, so that
-            the loss has no derivative (or the step is too wide); no layer has the parameter.
+            the loss has no derivative (or the step is too wide); no layer has the parameter. Not noticed is an
+            arrival that passes the end of a refractory period, which is a kink as well.
     """
     missing = [name for name in parameters if not any(name in layer.parameters for layer in layers)]
     if missing:
