@@ -3,6 +3,7 @@
 from snnlib.engine import scan
 from snnlib.functional import (
     IZHIKEVICH_BEHAVIORS,
+    METHODS,
     SURROGATES,
     CorrelationSensorParameters,
     CorrelationSensorState,
@@ -125,6 +126,7 @@ from snnlib.module import (
     SpikeLatencyEncoder,
     SpikeLatencyLIFEncoder,
     SpikingPolicy,
+    spike_slopes,
 )
 
 __version__ = "0.1.0"
@@ -135,6 +137,7 @@ __all__ = [
     "LI",
     "LIF",
     "LSNN",
+    "METHODS",
     "SURROGATES",
     "Cell",
     "ConstantCurrentLIFEncoder",
@@ -248,6 +251,7 @@ __all__ = [
     "spike_count_decode",
     "spike_latency_encode",
     "spike_latency_lif_encode",
+    "spike_slopes",
     "spike_time_decode",
     "stdp_step_linear",
     "sum_decode",

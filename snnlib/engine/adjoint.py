@@ -8,15 +8,16 @@ from the spike of step k the gradient
 ::
 
     - dL_k / dh_k
-    dh_k  = h_k - h_(k-1)                 by which h rises in step k; above zero, since a threshold is crossed
-    dL_k  = g_(k+1) - g_k + sum over states j of lambda_j m_j       by which L changes if the spike moves a step
-    m     = F1(x, s) - F0(x, R(s))        the state after a spike in this step, less that after one a step before
+    dh_k  = h_k - h_(k-1)                   by which h rises in step k: above zero, as a threshold is crossed
+    dL_k  = g_(k+1) - g_k + sum over states j of lambda_j m_j      by which L changes if the spike moves a step
+    m     = F1(x, s) - F0(x, R(s))          the state after a spike now, less that after a spike one step ago
 
 with g the gradient of the loss to the output, lambda that to the state after step k, and the step itself with
 and without a spike as F1 and F0. R is the reset: F1 of no time and no input. Otherwise the gradient
 follows the step transposed, its spikes held fixed. Together this is the jump of the adjoint at a spike,
-``lambda- = S^T lambda+ - grad(h) dL/dt_k / h'`` with the saltation matrix ``S = J + (f+ - J f-) grad(h)^T / h'``,
-where m / dt stands for ``J f- - f+``, dh / dt for h', and errors are in proportion to ``dt``.
+``lambda- = S^T lambda+ - grad(h) dL/dt_k / h'`` with the saltation matrix
+``S = J + (f+ - J f-) grad(h)^T / h'``, where m / dt stands for ``J f- - f+`` and dh / dt for h'. Errors are in
+proportion to ``dt``.
 
 Everything is read from the step, which is called with a :class:`Probe` in the place of its ``method``.
 """
@@ -39,6 +40,7 @@ __all__ = [
     "ends",
     "is_exact",
     "later_step",
+    "slope_step",
     "step_back",
 ]
 
@@ -79,7 +81,7 @@ class Probe:
 
 
 class _Gate(torch.autograd.Function):
-    """H(x) that opens once: its derivative is one over the width of a step, in the last step before it opens."""
+    """H(x) that opens once: its derivative is one over the width of a step, in the step before it opens."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, width: float) -> Tensor:
@@ -205,6 +207,22 @@ def later_step(step: Step) -> Step:
     run.__name__ = name_of(step)
     run.__annotations__["state"] = Later
     run.exact_of = step  # type: ignore[attr-defined]
+    return run
+
+
+@functools.cache
+def slope_step(step: Step) -> Step:
+    """``step`` with another output: at a spike h', the rise of h in that step by ``dt``; 0 where none is."""
+
+    def run(input: Tensor, state: Any, p: Any = default_parameters(step), dt: float = 0.001) -> Any:
+        probe = Probe()
+        spikes, new = step(input, state, p._replace(method=probe), dt)
+        before, _ = _around(step, input, state, p, dt, probe.gates)
+        assert probe.h is not None
+        return torch.where(spikes != 0, (probe.h - before) / dt, 0.0), new
+
+    run.__name__ = name_of(step)
+    run.__annotations__["state"] = state_type(step)
     return run
 
 

@@ -247,13 +247,13 @@ def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype
 
 
 def _joined(traced: Traced, rooms: Sequence[Sequence[Any]], dtype: torch.dtype) -> list[Tensor]:
-    """All spikes that the threads packed, ``[E, spikes]``, and the blocks of neurons: first, end, last spike."""
+    """What the threads packed, ``[E, spikes]``, and the blocks of neurons: first, end, where its spikes end."""
     if not traced.events:
         return []
     parts, tables, total = [], [], 0
     for _, packed, blocks, place, *_ in rooms:
         parts.append(packed[:, : place[0]])
-        tables.append(blocks + [0, 0, total])
+        tables.append(blocks + np.array([0, 0, total]))
         total += int(place[0])
     if not parts:
         return [torch.empty(len(traced.events), 0, dtype=dtype), torch.empty(0, 3, dtype=torch.int64)]

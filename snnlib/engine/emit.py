@@ -77,7 +77,7 @@ _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
 _EVENTS = ["events", "packed", "blocks", "place"]
-"""What is kept for spikes alone: room for one step, all of them, where the blocks of neurons end, where we are."""
+"""What is kept for spikes alone: room for one step, all of them, the blocks of neurons, where we are."""
 
 
 class Source(NamedTuple):

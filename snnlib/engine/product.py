@@ -1,5 +1,5 @@
-"""What the fused loops of :mod:`snnlib.engine.cpu` call: products with the weights of a recurrent layer, and the
-packing of what is kept for spikes alone.
+"""What the fused loops of :mod:`snnlib.engine.cpu` call: products with recurrent weights, and the packing of
+what is kept for spikes alone.
 
 Each works on a block of samples at one time step; what belongs to one sample lies together, samples one after
 the other. Sums are kept in registers, a strip of columns of a few rows at a time. LLVM's own vectoriser does

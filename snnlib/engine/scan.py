@@ -1,5 +1,6 @@
 """The one door of the engine: a step, run over time by a backend."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -120,8 +121,10 @@ def scan(
 def _exact(
     step: Step, input: Tensor, state: Any, p: Any, recurrent: Tensor | None, *weights: Tensor | None
 ) -> tuple[Step, Any]:
-    """The step and the state with which the adjoint is computed, see :func:`snnlib.engine.adjoint.later_step`."""
+    """The step and the state that the adjoint takes, see :func:`snnlib.engine.adjoint.later_step`."""
     adjoint.check(step, p)
+    if _is_transformed((input, *state, *p, recurrent, *weights)):
+        raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
     step = adjoint.later_step(step)
     kind = state_type(step) if recurrent is None else recurrent_state_type(step)
     learns = (input, *state, *p, recurrent, *weights)
@@ -202,10 +205,7 @@ def _fused(
         if device not in _FUSED:
             return None, f"there is no fused loop for {device}"
         backend = _FUSED[device]
-    if not torch.compiler.is_compiling() and any(
-        isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
-        for value in (input, *state, *(p or ()), *weights)
-    ):
+    if _is_transformed((input, *state, *(p or ()), *weights)):
         return None, "torch.func transforms its inputs"
     if weights or not _channels_last(input):
         return fused.attempt(backend, step, input, state, p, dt, weights)
@@ -217,6 +217,13 @@ def _fused(
     if done is not None:
         done = done[0].movedim(-1, 2), type(state)(*(v.movedim(-1, 1) for v in done[1]))
     return done, reason
+
+
+def _is_transformed(values: Iterable[Any]) -> bool:
+    """Whether torch.func looks at one of them."""
+    return not torch.compiler.is_compiling() and any(
+        isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value) for value in values
+    )
 
 
 def _channels_last(input: Tensor) -> bool:

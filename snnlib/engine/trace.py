@@ -291,7 +291,7 @@ def _lines(
 def _simplified(
     operator: str, arguments: tuple[Value, ...], lines: list[Line], dtype: torch.dtype
 ) -> tuple[str, tuple[Value, ...]]:
-    """Arithmetic with 0, 1 and a number and itself, which a step of no time is full of; NaN is not thought of."""
+    """Arithmetic with 0, 1 and itself, which a step of no time is full of; NaN is not thought of."""
     if operator in _FOLDED and not any(isinstance(a, str) for a in arguments):
         return "same", (float(_FOLDED[operator](*(torch.tensor(float(a), dtype=dtype) for a in arguments))),)
     if len(arguments) != 2:
@@ -417,7 +417,9 @@ def _split(
     stop = {*saved, *events, *parameters, *tangents} | ({out[0]} if uses_output else set())
     kept = tuple(line for line in lines if line.name in _closure(by_name, [*out, *saved, *events], stop=set()))
     backward = tuple(line for line in lines if line.name in _closure(by_name, grads, stop))
-    read_again = {name: f"k{k}" for k, name in enumerate(saved)} | {name: f"e{k}" for k, name in enumerate(events)}
+    read_again = {name: f"k{k}" for k, name in enumerate(saved)} | {
+        name: f"e{k}" for k, name in enumerate(events)
+    }
     read_again |= {str(out[0]): "z"} if uses_output else {}
     inputs = (*read_again.values(), *sorted(parameters, key=names.index), *tangents)
     behind = _renamed(Program(inputs, backward, tuple(grads)), read_again)

@@ -85,10 +85,11 @@ from snnlib.functional.lsnn import (
     lsnn_step,
 )
 from snnlib.functional.stdp import STDPParameters, STDPState, stdp_step_linear
-from snnlib.functional.threshold import SURROGATES, Method, Surrogate, reset, spike, threshold
+from snnlib.functional.threshold import METHODS, SURROGATES, Method, Surrogate, reset, spike, threshold
 
 __all__ = [
     "IZHIKEVICH_BEHAVIORS",
+    "METHODS",
     "SURROGATES",
     "CorrelationSensorParameters",
     "CorrelationSensorState",

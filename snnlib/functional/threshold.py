@@ -11,7 +11,17 @@ from snnlib.engine.adjoint import NAME, Probe
 from snnlib.engine.check import is_concrete
 from snnlib.engine.step import Scalar
 
-__all__ = ["METHODS", "SURROGATES", "Method", "Surrogate", "check_method", "gate", "reset", "spike", "threshold"]
+__all__ = [
+    "METHODS",
+    "SURROGATES",
+    "Method",
+    "Surrogate",
+    "check_method",
+    "gate",
+    "reset",
+    "spike",
+    "threshold",
+]
 
 Method = str | Callable[[Tensor, Any], Tensor]
 """A name in :data:`SURROGATES`, or a function ``(x, alpha) -> spikes`` that brings its own gradient."""
@@ -132,8 +142,8 @@ def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> T
 
     or, with ``adjoint``, no derivative of z at all but that of the time at which x crosses zero, see
     :mod:`snnlib.engine.adjoint`. It needs the steps that follow, so layers and :func:`snnlib.scan` have it, and
-    a single step has none. Its ``alpha`` is the least slope dx/dt that it divides by, in units of x a second (1):
-    a membrane that just touches its threshold has an arbitrarily large gradient.
+    a single step has none. Its ``alpha`` is the least slope dx/dt that it divides by, in units of x a second
+    (1): a membrane that just touches its threshold has an arbitrarily large gradient.
 
     ``logistic`` draws its spikes: z = 1 with probability 1/2 + tanh(alpha x)/2, from torch's global
     generator. In super, tanh, logistic, heavi_erfc, sigmoid, arctan and piecewise a larger ``alpha`` is a
@@ -173,8 +183,8 @@ def _without_gradient(x: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled() and x.requires_grad:
         raise RuntimeError(
-            "method='adjoint' needs the whole sequence: take a layer (LIF, LIFRecurrent, ...) or snnlib.scan in "
-            "the place of single steps and cells, whose gradients another method gives"
+            "method='adjoint' needs the whole sequence: take a layer (LIF, LIFRecurrent, ...) or snnlib.scan "
+            "in the place of single steps and cells, whose gradients another method gives"
         )
     return (x > 0).to(x.dtype)
 

@@ -27,6 +27,7 @@ from snnlib.module.neuron import Cell, Layer, Neuron, RecurrentCell, RecurrentLa
 from snnlib.module.policy import SpikingPolicy
 from snnlib.module.resnet import ResNet
 from snnlib.module.sequential import Lift, SequentialState
+from snnlib.module.slopes import spike_slopes
 
 __all__ = [
     "IAF",
@@ -76,4 +77,5 @@ __all__ = [
     "SpikeLatencyEncoder",
     "SpikeLatencyLIFEncoder",
     "SpikingPolicy",
+    "spike_slopes",
 ]

@@ -6,9 +6,9 @@
 
 The test set is looked at after every epoch but decides nothing: the epoch whose result is reported is the
 one with the best accuracy on validation images, which were set aside from the training images.
-Without --epochs and --batch_size, digits takes 40 and 64, other images 10 and 128. --method=adjoint needs time in
-which spikes can move, so it has defaults of its own: more steps, slower neurons, a larger learning rate, and fewer
-epochs, 20 for digits and 4 for other images.
+Without --epochs and --batch_size, digits takes 40 and 64, other images 10 and 128. --method=adjoint needs time
+in which spikes can move, so it has defaults of its own: more steps, slower neurons, a larger learning rate, and
+fewer epochs, 20 for digits and 4 for other images.
 """
 
 import time

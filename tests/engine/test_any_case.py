@@ -15,7 +15,7 @@ from tests.neurons import NEURONS, Neuron, draw_input, draw_parameters, draw_sta
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
-METHODS = [name for name, surrogate in SURROGATES.items() if surrogate.probability is None]
+METHODS = [*(name for name, surrogate in SURROGATES.items() if surrogate.probability is None), "adjoint"]
 
 
 class Case(NamedTuple):

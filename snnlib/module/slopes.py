@@ -1,0 +1,43 @@
+"""How steeply membranes cross their thresholds."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from snnlib.engine import scan
+from snnlib.engine.adjoint import slope_step
+from snnlib.module.neuron import Layer, RecurrentLayer
+
+__all__ = ["spike_slopes"]
+
+
+@torch.no_grad()
+def spike_slopes(layer: Layer | RecurrentLayer, input: Tensor, state: Any = None) -> Tensor:
+    """The slope with which a neuron crosses its threshold, at each of its spikes.
+
+    ::
+
+        h' = (h(t) - h(t - dt)) / dt       where z(t) = 1, else 0
+
+    with h the distance to the threshold. The adjoint divides by it, and takes ``alpha`` where it is less:
+    ``(slopes[slopes > 0] < alpha).sum()`` counts these spikes.
+
+    Parameters:
+        layer: neurons that spike.
+        input, state: what the layer is given.
+
+    Returns:
+        In units of h a second, in the shape of the layer's output.
+    """
+    output, _ = layer(input, state)
+    current = input
+    if isinstance(layer, RecurrentLayer):
+        if layer.input_weights is not None:
+            current = linear(current, layer.input_weights)
+        first = torch.zeros_like(output[:1]) if state is None else state.z[None]
+        current = current + linear(torch.cat([first, output[:-1]]), layer.recurrence())
+        state = None if state is None else layer.state(*state[1:])
+    slopes, _ = scan(slope_step(layer.step), current, state, layer.p._replace(method="super"), dt=layer.dt)
+    return slopes

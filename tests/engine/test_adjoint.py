@@ -1,0 +1,376 @@
+"""The adjoint: against the event-driven oracle, a closed form, a transcription by hand; what it refuses."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from snnlib import (
+    LIF,
+    LIFCell,
+    LIFFeedForwardState,
+    LIFParameters,
+    LIFRecurrent,
+    LIFRecurrentCell,
+    LSNNParameters,
+    SequentialState,
+    lif_feed_forward_step,
+    lsnn_feed_forward_step,
+    reset,
+    spike,
+    spike_slopes,
+)
+from snnlib.engine import scan
+from tests.engine.equality import FUSED_BACKENDS, device_of, everything, lif_case, recurrent_case
+from tests.engine.event_driven import Problem, gradient, problem, simulate
+from tests.engine.on_grid import STEPS, error, gradients, loss_of
+from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, generator, name_of
+
+EXACT = LIFParameters(method="adjoint")
+
+
+# -- the oracle ----------------------------------------------------------------------------------------
+
+NETS = [(1, False, 5), (1, True, 5), (2, False, (6, 5)), (2, True, (6, 5)), (2, False, (20, 10))]
+
+
+def posed(kind: str, layers: int, recurrent: bool, neurons, seed: int) -> tuple[Problem, np.ndarray]:
+    """A net whose membranes cross at 100 thresholds a second or faster, and the factors of a loss."""
+    made = problem(
+        kind, seed, layers=layers, recurrent=recurrent, neurons=neurons, spread=0.1, slope=100.0, depth=0.05
+    )
+    return made, np.random.default_rng(seed).standard_normal(len(made.layers[-1].weights))
+
+
+def errors(made: Problem, factors: np.ndarray, steps: tuple[float, ...]) -> list[float]:
+    """How far the adjoint is off on grids of these steps, for all weights and parameters together."""
+    names = list(made.layers[0].parameters)
+    wanted = gradient(loss_of(factors), made.inputs, made.layers, made.duration, names)
+    spikes = [np.array([len(t) for t in layer]) for layer in simulate(made.inputs, made.layers, made.duration)]
+    found = []
+    for dt in steps:
+        ours, counts = gradients(made, dt, names, factors)
+        assert all((a == b).all() for a, b in zip(counts, spikes, strict=True)), "the grid has other spikes"
+        found.append(error(ours, wanted, made))
+    return found
+
+
+@pytest.mark.parametrize(("layers", "recurrent", "neurons"), NETS, ids=str)
+@pytest.mark.parametrize("kind", STEPS)
+def test_gradients_are_those_of_the_event_driven_net(kind: str, layers: int, recurrent: bool, neurons):
+    """To every weight and parameter, within 1 % at dt = 10 us; and ten times closer at 1 us."""
+    made, factors = posed(kind, layers, recurrent, neurons, seed=1)
+    coarse, fine = errors(made, factors, (1e-5, 1e-6))
+    assert coarse < 0.01
+    assert fine < 0.002
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_the_error_falls_in_proportion_to_dt(kind: str):
+    """Over two decades, from 100 to 1 us: the mean over four nets of its logarithm."""
+    found = np.log10([errors(*posed(kind, 1, False, 5, seed), (1e-4, 1e-5, 1e-6)) for seed in range(2, 6)])
+    assert -2.4 < (found[:, 2] - found[:, 0]).mean() < -1.6
+
+
+def test_the_closed_form_of_a_first_spike():
+    """tau_mem = 2 tau_syn and one input spike: dt/dw within 0.1 % at dt = 1 us.
+
+    v = w (y - y^2) with y = exp(-tau_mem_inv t) crosses 1 where y = (1 + sqrt(1 - 4 / w)) / 2.
+    """
+    w, dt, rate = 6.0, 1e-6, 100.0
+    root = math.sqrt(1 - 4 / w)
+    wanted = -1 / (w**2 * rate * (1 + root) / 2 * root)
+    weight = torch.tensor(w, dtype=torch.float64, requires_grad=True)
+    x = torch.zeros(12_000, 1, 1, dtype=torch.float64)
+    x[0] = 1.0
+    z, _ = scan(lif_feed_forward_step, weight * x, None, EXACT, dt=dt)
+    assert float(z.detach().sum()) == 1
+    first = (z[:, 0, 0] * torch.arange(1, len(x) + 1) * dt).sum()
+    assert float(first.detach()) == pytest.approx(-math.log((1 + root) / 2) / rate, abs=3 * dt)
+    (found,) = torch.autograd.grad(first, weight)
+    assert float(found) == pytest.approx(wanted, rel=1e-3)
+
+
+# -- by hand -------------------------------------------------------------------------------------------
+
+
+def by_hand(x: np.ndarray, g: np.ndarray, dt: float, p: LIFParameters, last: tuple[float, float]):
+    """LIF for one neuron, forward and back, equation by equation: gradient of the input and spikes."""
+    a, b = dt * p.tau_mem_inv, dt * p.tau_syn_inv
+    v, i = p.v_leak, 0.0
+    steps = []
+    for now in x:
+        i = i + now
+        before, v = v, v + a * (p.v_leak - v + i)
+        steps.append((before, v, i))
+        i = i - b * i
+        v = p.v_reset if v > p.v_th else v
+    lv, li = last
+    given = np.zeros_like(x)
+    beyond = 2 * g[-1] - g[-2]
+    for k in reversed(range(len(x))):
+        before, v, i = steps[k]
+        li = (1 - b) * li
+        if v > p.v_th:
+            moved = -a * (p.v_leak - p.v_reset + i)  # the membrane, had the spike come a step later
+            lv = -(beyond - g[k] + lv * moved) / (v - before)
+        given[k] = li = li + a * lv
+        lv = (1 - a) * lv
+        beyond = g[k]
+    return given, np.array([v > p.v_th for _, v, _ in steps], float)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+def test_lif_is_its_transcription_by_hand(backend: str):
+    rng, dt = np.random.default_rng(0), 0.0013
+    p = EXACT._replace(v_leak=0.1, v_reset=-0.2, tau_mem_inv=130.0, tau_syn_inv=170.0)
+    x, g, last = 2 * rng.random(60) * (rng.random(60) < 0.6), rng.standard_normal(60), (0.7, -0.4)
+    wanted, spikes = by_hand(x, g, dt, p, last)
+    assert 3 < spikes.sum() < 30
+    given = torch.tensor(x, dtype=torch.float64, device=device_of(backend)).view(-1, 1, 1).requires_grad_()
+    z, state = scan(lif_feed_forward_step, given, None, p, dt=dt, backend=backend)
+    assert z.flatten().tolist() == spikes.tolist()
+    loss = (z.flatten() * torch.tensor(g).to(z)).sum() + last[0] * state.v.sum() + last[1] * state.i.sum()
+    (found,) = torch.autograd.grad(loss, given)
+    np.testing.assert_allclose(found.flatten().cpu(), wanted, rtol=1e-9)
+
+
+# -- faults of Norse's adjoint -------------------------------------------------------------------------
+
+
+def test_dw_in_is_taken_before_the_synaptic_decay():
+    """An input counts for the membrane of its own step in full; only later steps see it decayed."""
+    dt, p = 0.001, EXACT
+    a, b = dt * p.tau_mem_inv, dt * p.tau_syn_inv
+    x = torch.tensor([6.0, 6.0], dtype=torch.float64).view(2, 1, 1).requires_grad_()
+    z, _ = scan(lif_feed_forward_step, x, None, p, dt=dt)
+    assert z.flatten().tolist() == [0.0, 1.0]
+    (given,) = torch.autograd.grad((z.flatten() * torch.tensor([0.3, 1.0], dtype=torch.float64)).sum(), x)
+    first, second = given.flatten().tolist()
+    assert second != 0
+    assert first / second == pytest.approx((1 - a) + (1 - b))  # after the decay it would be (1 - b) times that
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+def test_dw_rec_is_that_of_the_spikes_before(backend: str):
+    """dW_rec[n, m] is the sum over t of the gradient that neuron n receives at t times z_m(t - 1)."""
+    neuron, x, state, weights = recurrent_case((30, 4, 6), torch.float64)
+    p = neuron.parameters(method="adjoint")
+    device = device_of(backend)
+    x, weights = x.to(device).requires_grad_(), weights.to(device).requires_grad_()
+    state = type(state)(*(v.to(device) for v in state))
+    z, _ = scan(neuron.step, x, state, p, recurrent_weights=weights, backend=backend)
+    loss = (z * torch.randn(z.shape, generator=generator(4), dtype=z.dtype).to(device)).sum()
+    given, grown = torch.autograd.grad(loss, [x, weights])
+    before = torch.cat([state.z[None], z.detach()[:-1]])
+    torch.testing.assert_close(grown, torch.einsum("tbn,tbm->nm", given, before))
+    assert not torch.allclose(grown, torch.einsum("tbn,tbm->nm", given, z.detach()))
+
+
+def test_the_slopes_before_and_after_a_reset_are_two():
+    """At a spike the adjoint of the membrane is multiplied by v'(+) / v'(-), which is not one."""
+    dt, p = 1e-5, EXACT
+    x = torch.zeros(700, 1, 1, dtype=torch.float64)
+    x[0] = 20.0
+    state = LIFFeedForwardState(*torch.zeros(2, 1, 1, dtype=torch.float64, requires_grad=True).unbind())
+    z, _ = scan(lif_feed_forward_step, x, state, p, dt=dt)
+    assert float(z.detach().sum()) == 2
+    first = int(z.detach().flatten().argmax())
+    one, after = scan(lif_feed_forward_step, x[: first + 1], state, p, dt=dt)
+    assert float(one.detach().sum()) == 1
+    (found,) = torch.autograd.grad(after.v.sum(), state.v)
+    current = float(after.i.detach())
+    factor = (current - p.v_reset) / (current - p.v_th)
+    free = (1 - dt * p.tau_mem_inv) ** (first + 1)
+    assert float(found) == pytest.approx(factor * free, rel=5e-3)
+    assert abs(factor - 1) > 0.05
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+@pytest.mark.parametrize("neuron", SPIKING, ids=name_of)
+def test_every_input_has_its_gradient(backend: str, neuron: Neuron):
+    """To the input, the initial state and every parameter; none vanishes but where nothing depends on it."""
+    source = generator(7)
+    x = draw_input(neuron, source, (40, 4, 5)).to(device_of(backend))
+    p = draw_parameters(neuron, source, (5,))._replace(method="adjoint")
+    p = type(p)(*(v.to(x) if isinstance(v, Tensor) else v for v in p))
+    state = neuron.state(*(torch.zeros_like(x[0]) for _ in neuron.state._fields))
+    values = everything(backend, neuron.step, x, state, p)
+    count = len(neuron.state._fields)
+    names = [*neuron.state._fields, *(k for k, v in p._asdict().items() if isinstance(v, Tensor))]
+    for name, value in zip(["input", *names], values[1 + count :], strict=True):
+        assert value.isfinite().all()
+        # a neuron at rest is held by no refractory period
+        assert value.abs().max() > 0 or name == "rho", name
+
+
+# -- sequences -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+@pytest.mark.parametrize("every", [1, 7, 50])
+def test_chunks_hear_of_each_other(backend: str, every: int):
+    """A spike of the last step of a chunk may move into the next one: checkpoints change nothing."""
+    neuron, x, state, weights = recurrent_case((30, 4, 6), torch.float64)
+    given = [v.to(device_of(backend)) for v in (x, weights)]
+    state = type(state)(*(v.to(device_of(backend)) for v in state))
+    p = neuron.parameters(method="adjoint")
+    whole = everything(backend, neuron.step, given[0], state, p, recurrent_weights=given[1])
+    parts = everything(
+        backend, neuron.step, given[0], state, p, recurrent_weights=given[1], checkpoint_every=every
+    )
+    for ours, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+@pytest.mark.parametrize("shape", [(0, 3, 2), (1, 3, 2), (4, 0, 2)], ids=str)
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_short_and_empty_sequences(backend: str, shape: tuple[int, ...], recurrent: bool):
+    x = torch.full(shape, 20.0, device=device_of(backend), requires_grad=True)
+    weights = torch.ones(2, 2, device=x.device, requires_grad=True) if recurrent else None
+    z, _ = scan(lif_feed_forward_step, x, None, EXACT, recurrent_weights=weights, backend=backend)
+    z.sum().backward()
+    assert z.shape == x.shape == x.grad.shape
+
+
+@pytest.mark.parametrize("backend", FUSED_BACKENDS)
+def test_torch_compile_sees_one_operator(backend: str):
+    neuron, x, state = lif_case((12, 3, 5), torch.float32, backend)
+    p = neuron.parameters(method="adjoint")
+
+    def run(x: Tensor) -> Tensor:
+        return scan(neuron.step, x, state, p, backend=backend)[0]
+
+    gradients = []
+    for function in (run, torch.compile(run, backend="aot_eager", fullgraph=True)):
+        leaf = x.clone().requires_grad_()
+        z = function(leaf)
+        (z * torch.arange(12.0, device=z.device).view(-1, 1, 1).sin()).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0
+
+
+def test_layers_and_nets_take_it():
+    torch.manual_seed(0)
+    net = SequentialState(
+        torch.nn.Linear(4, 8), LIF(EXACT), LIFRecurrent(8, 6, EXACT), torch.nn.Linear(6, 2), LIF(EXACT)
+    )
+    out, _ = net(20 * torch.rand(40, 3, 4))
+    (out * torch.arange(40.0).view(-1, 1, 1)).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_only_what_spikes_is_kept_for_them():
+    """The saved memory of an LIF layer is two floats a spike."""
+    x = (2.0 * torch.rand(200, 4, 64, generator=generator(0))).requires_grad_()
+    sizes: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        sizes[value.data_ptr()] = value.numel() * value.element_size()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        z, _ = LIF(EXACT, backend="cpu")(x)
+    sizes.pop(z.data_ptr())  # an output anyway
+    spikes = int(z.detach().sum())
+    assert 0 < spikes < z.numel() / 4
+    table = 3 * 8 * math.ceil(x[0].numel() / 64)
+    assert sum(sizes.values()) <= 2 * 4 * spikes + table
+
+
+# -- slopes --------------------------------------------------------------------------------------------
+
+
+def test_the_least_slope_bounds_the_gradient():
+    """A membrane that just touches its threshold: dh is no less than alpha dt."""
+    x = torch.tensor([10.0 * (1 + 1e-9)], dtype=torch.float64).view(1, 1, 1).requires_grad_()
+    start = LIFFeedForwardState(*torch.tensor([1 - 1e-9, 1.0], dtype=torch.float64).view(2, 1, 1).unbind())
+    found = []
+    for alpha in (1.0, 50.0):
+        given = 0.1 * x * 1e-9
+        z, state = scan(lif_feed_forward_step, given, start, EXACT._replace(alpha=alpha))
+        assert float(z.detach()) == 1
+        found.append(float(torch.autograd.grad(state.v.sum(), x)[0]))
+    assert found[0] == pytest.approx(50 * found[1])
+
+
+def test_slopes_can_be_counted():
+    torch.manual_seed(0)
+    for layer in (LIF(EXACT), LIFRecurrent(5, 5, EXACT)):
+        x = torch.rand(50, 3, 5)
+        z, _ = layer(x)
+        slopes = spike_slopes(layer, x)
+        assert torch.equal(slopes > 0, z > 0)
+        assert 0 < int((slopes[z > 0] < 20.0).sum()) < int(z.sum())
+    v = torch.tensor([[0.9]])
+    (only,) = spike_slopes(LIF(EXACT), torch.tensor([[[3.0]]]), LIFFeedForwardState(v, torch.zeros(1, 1)))
+    assert float(only) == pytest.approx(100 * (3.0 - 0.9), rel=1e-4)
+
+
+# -- what it refuses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", [LIFCell(EXACT), LIFRecurrentCell(2, 2, EXACT)], ids=["cell", "recurrent"])
+def test_a_cell_says_that_it_needs_the_sequence(cell: torch.nn.Module):
+    with pytest.raises(RuntimeError, match="needs the whole sequence"):
+        cell(torch.ones(1, 2, requires_grad=True))
+    with torch.no_grad():
+        cell(torch.ones(1, 2, requires_grad=True))
+
+
+class State(NamedTuple):
+    v: Tensor
+
+
+class Parameters(NamedTuple):
+    method: str = "adjoint"
+    alpha: float | None = None
+
+
+def decaying_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = 0.9 * state.v + input
+    z = spike(v - 1, p.method, p.alpha)
+    return z, State(reset(v, z, 0.0))
+
+
+def deaf_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = state.v + input
+    return (v > 1).to(v.dtype), State(v)
+
+
+def double_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = state.v + input
+    return spike(v - 1, p.method, p.alpha) + spike(v - 2, p.method, p.alpha), State(v)
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        (decaying_step, "changes v; write a decay as 1 - dt"),
+        (deaf_step, "deaf_step does not"),
+        (double_step, "one threshold"),
+    ],
+)
+def test_a_step_that_it_cannot_read_is_refused(step, says: str):
+    with pytest.raises(ValueError, match=says):
+        scan(step, torch.ones(3, 1, 1, requires_grad=True), None, Parameters())
+
+
+def test_torch_func_is_refused():
+    with pytest.raises(RuntimeError, match="adjoint"):
+        torch.func.grad(lambda x: scan(lif_feed_forward_step, x, None, EXACT)[0].sum())(torch.ones(3, 1, 1))
+
+
+def test_a_gradient_of_the_gradient_is_refused():
+    x = torch.full((5, 1, 1), 20.0, requires_grad=True)
+    for backend in ("reference", "cpu"):
+        z, _ = scan(lsnn_feed_forward_step, x, None, LSNNParameters(method="adjoint"), backend=backend)
+        (first,) = torch.autograd.grad((z * x).sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError):
+            torch.autograd.grad(first.sum(), x)
