@@ -173,8 +173,8 @@ def test_dw_rec_is_that_of_the_spikes_before(backend: str):
 def test_the_slopes_before_and_after_a_reset_are_two():
     """At a spike the adjoint of the membrane is multiplied by v'(+) / v'(-), which is not one."""
     dt, p = 1e-5, EXACT
-    x = torch.zeros(700, 1, 1, dtype=torch.float64)
-    x[0] = 20.0
+    x = torch.zeros(600, 1, 1, dtype=torch.float64)
+    x[0] = 8.0
     state = LIFFeedForwardState(*torch.zeros(2, 1, 1, dtype=torch.float64, requires_grad=True).unbind())
     z, _ = scan(lif_feed_forward_step, x, state, p, dt=dt)
     assert float(z.detach().sum()) == 2
