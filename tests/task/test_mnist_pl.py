@@ -15,18 +15,11 @@ from tests.task.command import (
     only_run,
     result,
     run,
-    same,
     stop_when,
 )
 
 FAST = ("--fast", "--noplot", "--epochs=1")
 LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=12", "--noplot")
-
-
-@pytest.fixture(scope="module")
-def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("fast")
-    return root / result(run("mnist_pl", *FAST, cwd=root))["run"]
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +73,7 @@ def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path):
     assert len(list((tmp_path / "runs" / "mnist_pl").iterdir())) == 2
 
 
-@pytest.mark.parametrize(
-    "flag", ["--limit_train_batches=1.5", "--accumulate_grad_batches=2", "--precision=bf16-mixed"]
-)
-def test_flags_of_the_trainer_change_the_run(fast: Path, tmp_path: Path, flag: str):
-    folder = tmp_path / result(run("mnist_pl", *FAST, flag, cwd=tmp_path))["run"]
-    assert not same(checkpoint(folder)["state_dict"], checkpoint(fast)["state_dict"])
-
-
-def test_a_rate_is_found_and_kept(fast: Path, tmp_path: Path):
+def test_a_rate_is_found_and_kept(tmp_path: Path):
     figures = result(run("mnist_pl", *FAST, "--find_learning_rate", cwd=tmp_path))
     assert figures["learning_rate"] != 0.002
     kept = (tmp_path / figures["run"] / "flags.txt").read_text()
@@ -103,11 +88,6 @@ def test_patience_ends_a_run_that_does_not_get_better(tmp_path: Path):
     again = result(run("mnist_pl", f"--resume={folder}", cwd=tmp_path))
     assert again["best_epoch"] == 2
     assert [line["epoch"] for line in metrics(folder)] == [1, 2]
-
-
-def test_a_dev_run_leaves_no_checkpoint(tmp_path: Path):
-    figures = result(run("mnist_pl", *FAST, "--fast_dev_run", cwd=tmp_path))
-    assert not list((tmp_path / figures["run"]).glob("*.pt"))
 
 
 @pytest.mark.parametrize(
