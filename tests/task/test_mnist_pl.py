@@ -1,7 +1,11 @@
 """``python -m snnlib.task.mnist_pl`` as a process: one, two that train one net, stopped and gone on with."""
 
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,18 +63,57 @@ def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
     assert_same_run(folder, undisturbed)
 
 
-def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path):
-    # plain descent: Adam makes the sign of a gradient near zero as large as any other
-    flags = ("--fast", "--noplot", "--noaugment", "--accelerator=cpu", "--optimizer=sgd", "--learning_rate=0.1")
-    two = result(run("mnist_pl", *flags, "--strategy=ddp", "--devices=2", "--batch_size=8", cwd=tmp_path))
-    one = result(run("mnist_pl", *flags, "--batch_size=16", cwd=tmp_path))
+# plain descent: Adam makes the sign of a gradient near zero as large as any other
+PLAIN = ("--fast", "--noplot", "--noaugment", "--accelerator=cpu", "--optimizer=sgd", "--learning_rate=0.1")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One process with a batch of 16."""
+    root = tmp_path_factory.mktemp("alone")
+    figures = result(run("mnist_pl", *PLAIN, "--batch_size=16", cwd=root))
+    return {**figures, "run": root / figures["run"]}
+
+
+def assert_same_training(two: dict[str, Any], one: dict[str, Any], root: Path) -> None:
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
     for name in ("valid_accuracy", "test_accuracy"):
         assert two[name] == one[name]
-    first, second = (checkpoint(tmp_path / figures["run"])["state_dict"] for figures in (two, one))
+    first, second = (checkpoint(folder)["state_dict"] for folder in (root / two["run"], one["run"]))
     for name, weights in first.items():  # batch norms and their running mean and variance too
         torch.testing.assert_close(weights, second[name], rtol=1e-4, atol=1e-5)
-    assert len(list((tmp_path / "runs" / "mnist_pl").iterdir())) == 2
+    assert len(list((root / "runs" / "mnist_pl").iterdir())) == 1
+
+
+def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path, alone: dict[str, Any]):
+    two = result(run("mnist_pl", *PLAIN, "--strategy=ddp", "--devices=2", "--batch_size=8", cwd=tmp_path))
+    assert_same_training(two, alone, tmp_path)
+
+
+def test_torchrun_starts_it_on_two_machines(tmp_path: Path, alone: dict[str, Any]):
+    # both are this one; --node_rank is what tells them apart
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for machine in range(2):
+        options = ("--nnodes=2", "--nproc_per_node=1", f"--node_rank={machine}", "--master_addr=127.0.0.1")
+        task = ("-m", "snnlib.task.mnist_pl", *PLAIN, "--batch_size=8", "--strategy=ddp", "--num_nodes=2")
+        line = [sys.executable, "-m", "torch.distributed.run", *options, f"--master_port={port}", *task]
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+        started.append(subprocess.Popen([*line, "--devices=1"], **pipes))
+    try:
+        said = [process.communicate(timeout=240) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    first, second = (
+        subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        for process, texts in zip(started, said, strict=True)
+    )
+    assert_same_training(result(first), alone, tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert "result:" not in second.stdout
 
 
 def test_a_rate_is_found_and_kept(tmp_path: Path):
