@@ -29,7 +29,7 @@ def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequen
     left.set(xlabel=over, ylabel="training loss", yscale="log")
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
-    right.set(xlabel=over)
+    right.set(xlabel=over, ylabel=names[0].rpartition("_")[2])
     if all(name.endswith("_error") for name in names):
         right.set(ylim=(-0.01, None))
     else:  # the first epochs would flatten all that follows
@@ -66,7 +66,13 @@ def rewards(path: Path, metrics: list[dict[str, float]], threshold: float | None
 
 @torch.no_grad()
 def image_response(
-    path: Path, net: nn.Module, sequence: Tensor, image: Tensor, dt: float, answer: int | None = None
+    path: Path,
+    net: nn.Module,
+    sequence: Tensor,
+    image: Tensor,
+    dt: float,
+    answer: int | None = None,
+    heard: bool = False,
 ) -> None:
     """Draw one image, the spikes of the hidden layers that it causes, and the voltages of the readout.
 
@@ -77,25 +83,16 @@ def image_response(
         image: ``[C, H, W]``.
         dt: time step in s.
         answer: the class that the net names; the one with the highest voltage of all if None.
+        heard: whether the image is a spectrogram, the lowest band below, a column for each step.
     """
     traces, readout = _outputs(net, sequence)
     depths = sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if traces else []
     hidden, voltage = [traces[depth][:, 0].flatten(1).cpu() for depth in depths], readout[:, 0].float().cpu()
     figure, axes = plt.subplots(1, len(hidden) + 2, figsize=(3 * (len(hidden) + 2), 3), layout="constrained")
-    picture = image.cpu().permute(1, 2, 0)
-    axes[0].imshow(
-        picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray_r", interpolation="nearest"
-    )
-    axes[0].set(title="input", xticks=[], yticks=[])
     ms = 1000 * dt
+    _input(axes[0], image, ms, heard)
     for depth, axis, spikes in zip(depths, axes[1:-1], hidden, strict=True):
-        steps, neurons = spikes.shape
-        every = max(1, neurons // 150)  # more rows than that run into one another
-        time, row = spikes[:, ::every].nonzero(as_tuple=True)
-        axis.hlines(row * every, (time + 0.6) * ms, (time + 1.4) * ms, color="black", linewidth=1.0)
-        share = float(spikes.mean())
-        axis.set(title=f"layer {depth + 1}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
-        axis.set(xlim=(0.5 * ms, (steps + 0.5) * ms), ylim=(-1, neurons))
+        _raster(axis, f"layer {depth + 1}", spikes, ms)
     winner = int(voltage.amax(0).argmax()) if answer is None else answer
     times = [(step + 1) * ms for step in range(len(voltage))]
     for label, line in enumerate(voltage.T):
@@ -104,9 +101,39 @@ def image_response(
         )
         axes[-1].plot(times, line, marker=".", **style)
     axes[-1].legend(frameon=False)
-    axes[-1].set(title="readout", xlabel="time (ms)", ylabel="voltage", xlim=(0.5 * ms, times[-1] + 0.5 * ms))
+    axes[-1].set(
+        title="readout",
+        xlabel="time (ms)",
+        ylabel="voltage (thresholds)",
+        xlim=(0.5 * ms, times[-1] + 0.5 * ms),
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _input(axis: Any, image: Tensor, ms: float, heard: bool) -> None:
+    picture = image.cpu().permute(1, 2, 0)
+    whole: dict[str, Any] = {"cmap": "gray_r", "interpolation": "nearest"}
+    axis.set(title="input")
+    if heard:
+        height, width = picture.shape[:2]
+        whole |= {"extent": (0.5 * ms, (width + 0.5) * ms, -0.5, height - 0.5), "aspect": "auto"}
+        axis.set(xlabel="time (ms)", ylabel="mel band")
+    else:
+        axis.set(xticks=[], yticks=[])
+    axis.imshow(picture if picture.shape[2] == 3 else picture[..., 0], **whole)
+
+
+def _raster(axis: Any, name: str, spikes: Tensor, ms: float) -> None:
+    steps, neurons = spikes.shape
+    every = max(1, neurons // 150)  # more rows than that run into one another
+    time, row = spikes[:, ::every].nonzero(as_tuple=True)
+    axis.hlines(row * every, (time + 0.6) * ms, (time + 1.4) * ms, color="black", linewidth=1.0)
+    share = float(spikes.mean())
+    axis.set(title=f"{name}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
+    axis.set(xlim=(0.5 * ms, (steps + 0.5) * ms), ylim=(-1, neurons))
+    for one in (axis.xaxis, axis.yaxis):
+        one.get_major_locator().set_params(integer=True)
 
 
 def memory_trial(
@@ -137,7 +164,7 @@ def memory_trial(
     rate = float(spikes.mean()) / dt
     axes[1].set(title=f"spikes, {rate:.1f} Hz", ylabel="neuron, by its readout")
     image = axes[2].imshow(thresholds.T, aspect="auto", extent=(0, end, hidden - 0.5, -0.5), cmap="viridis")
-    axes[2].set(title="threshold", ylabel="neuron, by its readout")
+    axes[2].set(title="threshold (1 at rest)", ylabel="neuron, by its readout")
     figure.colorbar(image, ax=axes[2], pad=0.01)
     axes[3].plot([(step + 1) * dt for step in range(len(readout))], readout, color="tab:blue", linewidth=0.8)
     for now, symbol in enumerate(target.tolist()):
@@ -196,12 +223,12 @@ def learned_weights(
             axis.axvline(edge - 0.5, color="white", linewidth=1)
         axis.set(title=f"weights {title} the lessons", xlabel="channel: of class 0, of class 1, others")
     axes[0].set(ylabel="neuron")
-    figure.colorbar(shown, ax=axes[1])
+    figure.colorbar(shown, ax=axes[1], label="weight")
     axes[2].plot(range(1, len(probability) + 1), probability, linewidth=1, label="training episodes")
     x, y = [line["step"] for line in metrics], [line["valid_probability"] for line in metrics]
     axes[2].plot(x, y, "o", label="validation episodes")
     axes[2].axhline(0.5, color="gray", linestyle=":", label="chance")
-    axes[2].set(xlabel="step of training", ylabel="probability of the right answer", ylim=(0.3, 1.01))
+    axes[2].set(xlabel="step of training", ylabel="probability of the right answer", ylim=(0.2, 1.01))
     axes[2].xaxis.get_major_locator().set_params(integer=True)
     axes[2].spines[["top", "right"]].set_visible(False)
     axes[2].legend(frameon=False, loc="lower right")

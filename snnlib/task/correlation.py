@@ -104,7 +104,7 @@ flags.DEFINE_float(
 for name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
     _flags.positive(name, FLAGS)
 
-FAST = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16}
+FAST = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16, "seq_length": 75}
 
 
 def consistent(f: dict[str, Any]) -> bool:

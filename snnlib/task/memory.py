@@ -268,7 +268,7 @@ def report(run: _run.Run, net: Net) -> None:
     x = trials.spikes[:, longest : longest + 1]
     voltage, spikes = net(x)
     thresholds, state = [], None
-    for steps in x.split(10):  # a sequence as a whole gives the state after its end alone
+    for steps in x.split(20):  # a sequence as a whole gives the state after its end alone
         _, state = net.neurons(steps, state)
         thresholds.append(net.neurons.p.v_th + net.neurons.p.beta * state.b[0])
     order = (net.weights.weight[1] - net.weights.weight[0]).argsort()

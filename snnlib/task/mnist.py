@@ -24,7 +24,9 @@ from snnlib.dataset.images import FOLDS, NAMES, DataError, Images, generated_ima
 from snnlib.functional.encode import constant_current_lif_encode, poisson_encode, spike_latency_lif_encode
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
+from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
+from snnlib.module.lif_refrac import LIFRefrac
 from snnlib.task import _flags, _run, _train
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
@@ -72,6 +74,9 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
         "neurons that the pixels drive, Poisson spikes, or the first spike of those neurons.",
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "only_first_spike", False, "The same as --encoder=latency, by Norse's name.", flag_values=values
+    )
     flags.DEFINE_float(
         "input_scale",
         4.0,
@@ -84,6 +89,13 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
     )
     flags.DEFINE_list("channels", ["32", "64", "64"], "Channels of the convolutions.", flag_values=values)
     flags.DEFINE_integer("hidden_size", 256, "Neurons of the hidden layer.", lower_bound=1, flag_values=values)
+    flags.DEFINE_boolean("refrac", False, "Let a neuron rest for 5 ms after a spike.", flag_values=values)
+    flags.DEFINE_boolean(
+        "train_only_output",
+        False,
+        "Train the readout alone; weights before it stay what they began with, and batch norms go on counting.",
+        flag_values=values,
+    )
     flags.DEFINE_float(
         "dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=values
     )
@@ -92,6 +104,12 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
         "channels",
         lambda names: bool(names) and all(n.isdecimal() and int(n) > 0 for n in names),
         "must be positive numbers, --channels=32,64",
+        flag_values=values,
+    )
+    flags.register_multi_flags_validator(
+        ["only_first_spike", "encoder"],
+        lambda f: not f["only_first_spike"] or f["encoder"] in ("direct", "latency"),
+        "another encoder contradicts --only_first_spike",
         flag_values=values,
     )
     _flags.positive("poisson_rate", values)
@@ -136,19 +154,26 @@ def network(values: flags.FlagValues, data: Images) -> ConvNet:
     readout = LIParameters(tau_syn_inv=values.tau_syn_inv, tau_mem_inv=values.tau_mem_inv)
     channels = [int(n) for n in values.channels]
     options = {"dropout": values.dropout, "backend": values.backend}
-    return ConvNet(data.shape, data.classes, channels, values.hidden_size, p, readout, values.dt, **options)
+    if values.refrac:
+        resting = LIFRefracParameters(**p._asdict())
+        options["neuron"] = lambda: LIFRefrac(resting, values.dt, backend=values.backend)
+    net = ConvNet(data.shape, data.classes, channels, values.hidden_size, p, readout, values.dt, **options)
+    if values.train_only_output:
+        net.requires_grad_(False).layers[-2].requires_grad_(True)
+    return net
 
 
 def encode(values: flags.FlagValues, x: Tensor) -> Tensor:
     """Images between 0 and 1, ``[B, C, H, W]``, as a sequence ``[T, B, C, H, W]``."""
     steps: int = values.seq_length
     dt: float = values.dt
-    if values.encoder == "direct":
+    encoder = "latency" if values.only_first_spike else values.encoder
+    if encoder == "direct":
         return x.expand(steps, *x.shape)
-    if values.encoder == "poisson":
+    if encoder == "poisson":
         return poisson_encode(x, steps, values.poisson_rate, dt)
     current, p = values.input_scale * x, LIFParameters(tau_mem_inv=values.tau_mem_inv)
-    if values.encoder == "latency":
+    if encoder == "latency":
         return spike_latency_lif_encode(current, steps, p, dt)
     return constant_current_lif_encode(current, steps, p, dt)
 

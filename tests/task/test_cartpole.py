@@ -1,43 +1,36 @@
 """``python -m snnlib.task.cartpole``: as a process where that matters, in this one where only numbers do."""
 
-import io
-import json
 import os
 import signal
 import sys
-from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from PIL import Image
 
-from snnlib.task import _run, cartpole
+from snnlib.task import cartpole
 from snnlib.task._environment import Environments, Episodes
-from tests.task.command import a_while_after, checkpoint, metrics, only_run, result, run, same, stop_when
+from tests.task.command import (
+    a_while_after,
+    checkpoint,
+    inside,
+    metrics,
+    only_run,
+    result,
+    run,
+    same,
+    stop_when,
+)
 
 TINY = "--environment=tests.task.tiny:Larger-v0"
 FAST = ("--fast", "--noplot", "--seq_length=8")
 LONGER = (*FAST, "--episodes=60", "--hidden_size=16", "--eval_every=3")
 
 
-def here(cwd: Path, *flags: str, said: io.StringIO | None = None) -> dict[str, Any]:
-    """The same command line without the seconds that a new process takes: the figures of its result."""
-    cartpole.FLAGS.unparse_flags()
-    for name in cartpole.FLAGS:
-        cartpole.FLAGS[name].unparse()
-    said = said or io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with chdir(cwd), redirect_stdout(said), mock.patch.object(sys, "argv", ["cartpole", *flags]):
-        try:
-            _run.launch(cartpole.FLAGS, "cartpole", cartpole.train, "usage", prepare=cartpole.prepare)
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    figures = json.loads(said.getvalue().strip().splitlines()[-1].removeprefix("result: "))
-    return {**figures, "run": cwd / figures["run"]}
+def here(cwd: Path, *flags: str) -> dict[str, Any]:
+    return inside(cartpole, "cartpole", *flags, cwd=cwd)
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
@@ -285,15 +278,6 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     assert stopped.value.code == 1
     assert "pip install 'snnlib[tasks]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_help_lists_every_flag(tmp_path: Path):
-    said = io.StringIO()
-    with pytest.raises(SystemExit) as stopped:
-        here(tmp_path, "--help", said=said)
-    assert stopped.value.code == 0
-    for name in cartpole.FLAGS:
-        assert f"--{name}" in said.getvalue().replace("--[no]", "--")
 
 
 def test_no_split_shares_a_first_state():

@@ -302,13 +302,3 @@ def test_a_synapse_sees_its_own_sensor_and_weight_alone():
     for part in (*by_sensor.flatten(2).view(24, 2, 24).unbind(1), by_weight.view(24, 24)):
         assert not part[~own].any()
         assert part[own].all()
-
-
-def test_help_lists_every_flag(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    clear()
-    monkeypatch.setattr("sys.argv", ["correlation", "--help"])
-    with pytest.raises(SystemExit) as stop:
-        _run.launch(correlation.FLAGS, "correlation", correlation.train, correlation.__doc__ or "")
-    assert not stop.value.code
-    shown = capsys.readouterr().out.replace("--[no]", "--")
-    assert all(f"--{name}" in shown for name in correlation.FLAGS)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from snnlib.task import mnist
 from tests.task.command import (
     a_while_after,
     assert_same_run,
@@ -141,12 +140,6 @@ def test_a_wrong_flag_ends_in_a_sentence(tmp_path: Path, flags: list[str], says:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_that_is_not_there(tmp_path: Path):
-    done = run("mnist", *FAST, "--device=cuda", cwd=tmp_path, env=no_cuda())
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: --device=cuda: torch finds no CUDA device")
-
-
 def no_cuda() -> dict[str, str]:
     return {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 
@@ -272,18 +265,3 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(own_copy: Path, tmp_path: P
     assert "Traceback" not in done.stderr
     assert same(checkpoint(own_copy), before)
     assert not list(own_copy.glob("*.new"))
-
-
-@pytest.mark.parametrize("encoder", ["constant_current", "poisson", "latency"])
-def test_encoders_change_the_run(fast: Path, tmp_path: Path, encoder: str):
-    flags = (*FAST, "--epochs=1", f"--encoder={encoder}")
-    folder = tmp_path / result(run("mnist", *flags, cwd=tmp_path))["run"]
-    assert metrics(folder)[0]["train_loss"] != metrics(fast)[0]["train_loss"]
-
-
-def test_help_lists_every_flag(tmp_path: Path):
-    done = run("mnist", "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    for name in mnist.FLAGS:
-        assert f"--{name}" in done.stdout.replace("--[no]", "--")
-        assert mnist.FLAGS[name].help.split()[0] in done.stdout

@@ -1,7 +1,11 @@
 """``python -m snnlib.task.mnist_pl`` as a process: one, two that train one net, stopped and gone on with."""
 
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,18 +19,11 @@ from tests.task.command import (
     only_run,
     result,
     run,
-    same,
     stop_when,
 )
 
 FAST = ("--fast", "--noplot", "--epochs=1")
 LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=12", "--noplot")
-
-
-@pytest.fixture(scope="module")
-def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("fast")
-    return root / result(run("mnist_pl", *FAST, cwd=root))["run"]
 
 
 @pytest.fixture(scope="module")
@@ -66,29 +63,60 @@ def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
     assert_same_run(folder, undisturbed)
 
 
-def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path):
-    # plain descent: Adam makes the sign of a gradient near zero as large as any other
-    flags = ("--fast", "--noplot", "--noaugment", "--accelerator=cpu", "--optimizer=sgd", "--learning_rate=0.1")
-    two = result(run("mnist_pl", *flags, "--strategy=ddp", "--devices=2", "--batch_size=8", cwd=tmp_path))
-    one = result(run("mnist_pl", *flags, "--batch_size=16", cwd=tmp_path))
+# plain descent: Adam makes the sign of a gradient near zero as large as any other
+PLAIN = ("--fast", "--noplot", "--noaugment", "--accelerator=cpu", "--optimizer=sgd", "--learning_rate=0.1")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One process with a batch of 16."""
+    root = tmp_path_factory.mktemp("alone")
+    figures = result(run("mnist_pl", *PLAIN, "--batch_size=16", cwd=root))
+    return {**figures, "run": root / figures["run"]}
+
+
+def assert_same_training(two: dict[str, Any], one: dict[str, Any], root: Path) -> None:
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
     for name in ("valid_accuracy", "test_accuracy"):
         assert two[name] == one[name]
-    first, second = (checkpoint(tmp_path / figures["run"])["state_dict"] for figures in (two, one))
+    first, second = (checkpoint(folder)["state_dict"] for folder in (root / two["run"], one["run"]))
     for name, weights in first.items():  # batch norms and their running mean and variance too
         torch.testing.assert_close(weights, second[name], rtol=1e-4, atol=1e-5)
-    assert len(list((tmp_path / "runs" / "mnist_pl").iterdir())) == 2
+    assert len(list((root / "runs" / "mnist_pl").iterdir())) == 1
 
 
-@pytest.mark.parametrize(
-    "flag", ["--limit_train_batches=1.5", "--accumulate_grad_batches=2", "--precision=bf16-mixed"]
-)
-def test_flags_of_the_trainer_change_the_run(fast: Path, tmp_path: Path, flag: str):
-    folder = tmp_path / result(run("mnist_pl", *FAST, flag, cwd=tmp_path))["run"]
-    assert not same(checkpoint(folder)["state_dict"], checkpoint(fast)["state_dict"])
+def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path, alone: dict[str, Any]):
+    two = result(run("mnist_pl", *PLAIN, "--strategy=ddp", "--devices=2", "--batch_size=8", cwd=tmp_path))
+    assert_same_training(two, alone, tmp_path)
 
 
-def test_a_rate_is_found_and_kept(fast: Path, tmp_path: Path):
+def test_torchrun_starts_it_on_two_machines(tmp_path: Path, alone: dict[str, Any]):
+    # both are this one; --node_rank is what tells them apart
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for machine in range(2):
+        options = ("--nnodes=2", "--nproc_per_node=1", f"--node_rank={machine}", "--master_addr=127.0.0.1")
+        task = ("-m", "snnlib.task.mnist_pl", *PLAIN, "--batch_size=8", "--strategy=ddp", "--num_nodes=2")
+        line = [sys.executable, "-m", "torch.distributed.run", *options, f"--master_port={port}", *task]
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+        started.append(subprocess.Popen([*line, "--devices=1"], **pipes))
+    try:
+        said = [process.communicate(timeout=240) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    first, second = (
+        subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        for process, texts in zip(started, said, strict=True)
+    )
+    assert_same_training(result(first), alone, tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert "result:" not in second.stdout
+
+
+def test_a_rate_is_found_and_kept(tmp_path: Path):
     figures = result(run("mnist_pl", *FAST, "--find_learning_rate", cwd=tmp_path))
     assert figures["learning_rate"] != 0.002
     kept = (tmp_path / figures["run"] / "flags.txt").read_text()
@@ -103,11 +131,6 @@ def test_patience_ends_a_run_that_does_not_get_better(tmp_path: Path):
     again = result(run("mnist_pl", f"--resume={folder}", cwd=tmp_path))
     assert again["best_epoch"] == 2
     assert [line["epoch"] for line in metrics(folder)] == [1, 2]
-
-
-def test_a_dev_run_leaves_no_checkpoint(tmp_path: Path):
-    figures = result(run("mnist_pl", *FAST, "--fast_dev_run", cwd=tmp_path))
-    assert not list((tmp_path / figures["run"]).glob("*.pt"))
 
 
 @pytest.mark.parametrize(

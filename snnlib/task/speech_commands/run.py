@@ -287,7 +287,7 @@ def report(run: _run.Run, module: Classifier) -> None:
     with torch.no_grad():
         answer = int(module(x.transpose(0, 1))[-1].mean(0).argmax())
     path = run.folder / "sample.png"
-    _plot.image_response(path, module, x.transpose(0, 1), x.mT.flip(1), FLAGS.dt, answer)
+    _plot.image_response(path, module, x.transpose(0, 1), x.mT.flip(1), FLAGS.dt, answer, True)
 
 
 def main() -> None:
