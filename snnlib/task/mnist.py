@@ -27,6 +27,7 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
+from snnlib.module.neuron import Layer
 from snnlib.task import _flags, _run, _train
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
@@ -188,6 +189,22 @@ def accuracy(net: ConvNet, data: Images, x: Tensor, y: Tensor) -> float:
     return right / len(y)
 
 
+@torch.no_grad()
+def silent(net: ConvNet, data: Images) -> float:
+    """The share of hidden neurons that not one of 500 validation images at most lets spike."""
+    spiked: list[Tensor] = []
+    layers = [layer for layer in net.modules() if isinstance(layer, Layer) and hasattr(layer.p, "method")]
+    hooks = [
+        layer.register_forward_hook(lambda _, __, output: spiked.append(output[0].amax((0, 1)).flatten()))
+        for layer in layers
+    ]
+    net.eval()
+    net(encode(FLAGS, data.scaled(data.x_valid[:500])))
+    for hook in hooks:
+        hook.remove()
+    return float((torch.cat(spiked) == 0).float().mean())
+
+
 def train(run: _run.Run) -> dict[str, Any]:
     device = _train.device(FLAGS)
     data = load(FLAGS).to(device)
@@ -258,6 +275,7 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
         "valid_accuracy": chosen["valid_accuracy"],
         "chance": round(1 / data.classes, 4),
         "best_epoch": int(chosen["epoch"]),
+        "silent_share": round(silent(net, data), 4),
     }
 
 
