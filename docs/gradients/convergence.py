@@ -13,8 +13,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from tests.engine.event_driven import gradient, problem, simulate
-from tests.engine.on_grid import STEPS, error, gradients, loss_of
+from tests.engine.event_driven import gradient, simulate
+from tests.engine.on_grid import STEPS, error, gradients, loss_of, posed
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -26,8 +26,7 @@ SEEDS = range(8)
 
 def errors(kind: str, layers: int, recurrent: bool, seed: int) -> list[float]:
     """The relative error on every grid, NaN where the grid has other spikes."""
-    net = problem(kind, seed, layers=layers, recurrent=recurrent, spread=0.1, slope=100.0, depth=0.05)
-    factors = np.random.default_rng(seed).standard_normal(len(net.layers[-1].weights))
+    net, factors = posed(kind, layers, recurrent, 5, seed)
     names = list(net.layers[0].parameters)
     wanted = gradient(loss_of(factors), net.inputs, net.layers, net.duration, names)
     spikes = [np.array([len(t) for t in layer]) for layer in simulate(net.inputs, net.layers, net.duration)]
@@ -57,9 +56,7 @@ def main() -> None:
         share = f"{np.isnan(rows).sum()} of {rows.size}"
         cells = [f"{np.nanmedian(r):.2%} ({np.nanmax(r):.1%})" for r in rows.T]
         print(f"| {kind} | " + " | ".join(cells) + f" | {share} |", flush=True)
-        axis.loglog(
-            [1, 1e3], [3e-4, 3e-1], color="black", linewidth=0.8, linestyle=":", label="proportional to dt"
-        )
+        axis.loglog([1, 1e3], [3e-4, 3e-1], "k:", linewidth=0.8, label="in proportion to dt")
         axis.set(title=kind, xlabel="dt (µs)")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set(ylabel="relative error of the gradient")

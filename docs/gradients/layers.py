@@ -3,8 +3,8 @@
     python -m docs.gradients.layers
 
 Each layer runs forward and backward, T=500, B=16, N=512 (recurrent: T=1000, B=128, N=128); medians of 20 passes
-after 5, both methods in turn in one process. Times in ms. Saved: what autograd keeps beside input and output, in floats a
-neuron and step.
+after 5, both methods in turn in one process, times in ms. Saved: what autograd keeps beside input and output,
+in floats a neuron and step.
 """
 
 import time
@@ -92,9 +92,7 @@ def row(name: str, layers: dict[str, torch.nn.Module], x: Tensor) -> None:
 
 def main() -> None:
     keep_memory()
-    print(
-        "| layer | rate | super: forward ms | backward ms | saved | adjoint: forward ms | backward ms | saved |"
-    )
+    print("| layer | rate | super: forward | backward | saved | adjoint: forward | backward | saved |")
     print("|---|---|---|---|---|---|---|---|")
     torch.manual_seed(0)
     spikes = (torch.rand(500, 16, 512) < 0.1).float()

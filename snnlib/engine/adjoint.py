@@ -23,7 +23,9 @@ Everything is read from the step, which is called with a :class:`Probe` in the p
 """
 
 import functools
-from typing import Any, NamedTuple
+from collections import namedtuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -41,6 +43,7 @@ __all__ = [
     "is_exact",
     "later_step",
     "slope_step",
+    "start",
     "step_back",
 ]
 
@@ -162,11 +165,18 @@ def step_back(
     return filled[0], [*filled[1:count], now], filled[count:]
 
 
+def start(others: Iterable[Any], like: Tensor) -> Tensor:
+    """``later`` before the first step: zeros, whose gradient is wanted wherever that of another tensor is."""
+    wanted = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in others)
+    return torch.zeros_like(like, memory_format=torch.contiguous_format).requires_grad_(wanted)
+
+
 def beyond(gradient: Tensor) -> Tensor:
-    """The gradient of an output after the last, ``[B, *features]``: the line through the last two goes on."""
-    if len(gradient) < 2:
-        return gradient.sum(0)
-    return 2 * gradient[-1] - gradient[-2]
+    """The gradient of an output after the last, ``[B, *features]``: nobody knows it, and it is taken to stay.
+
+    A line through the last two would be nearer, but would depend on where a sequence is cut into chunks.
+    """
+    return gradient[-1:].sum(0)
 
 
 def _around(
@@ -197,15 +207,14 @@ def later_step(step: Step) -> Step:
     """
     inner: Any = state_type(step)
 
-    class Later(NamedTuple("Later", [*((name, Tensor) for name in inner._fields), ("later", Tensor)])):  # type: ignore[misc]
-        __slots__ = ()
+    kind: Any = cast(Any, namedtuple)(f"{inner.__name__}WithLater", (*inner._fields, "later"))
 
     def run(input: Tensor, state: Any, p: Any = default_parameters(step), dt: float = 0.001) -> Any:
         output, new = step(input, inner(*(getattr(state, name) for name in inner._fields)), p, dt)
-        return output, Later(*new, state.later)
+        return output, kind(*new, state.later)
 
     run.__name__ = name_of(step)
-    run.__annotations__["state"] = Later
+    run.__annotations__["state"] = kind
     run.exact_of = step  # type: ignore[attr-defined]
     return run
 

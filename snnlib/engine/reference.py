@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from snnlib.engine import adjoint
@@ -80,8 +79,11 @@ class _Adjoint(torch.autograd.Function):
         return output, *(value.clone() for value in state)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor | None, *finals: Tensor | None) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the gradient of the adjoint has no gradient: create_graph=True goes with a surrogate"
+            )
         loop, count, names = ctx.loop, ctx.count, len(ctx.loop.names)
         input, *tensors = ctx.saved_tensors
         p, weights = loop.parameters(tensors[count : count + names]), tensors[count + names :]

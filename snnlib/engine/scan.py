@@ -99,7 +99,7 @@ def scan(
         check_kind(state, inner if recurrent_weights is None else ("z", *inner))
         check_fits("state", state, shape)
     p, state, kind = fitted(p, dtype), fitted(state, dtype, shape), type(state)
-    if adjoint.is_exact(p):
+    if adjoint.is_exact(p) and not torch.compiler.is_compiling():  # which cannot make a type; see fused.attempt
         step, state = _exact(step, input, state, p, recurrent_weights, input_weights)
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -123,15 +123,12 @@ def _exact(
 ) -> tuple[Step, Any]:
     """The step and the state that the adjoint takes, see :func:`snnlib.engine.adjoint.later_step`."""
     adjoint.check(step, p)
-    if _is_transformed((input, *state, *p, recurrent, *weights)):
+    values = (input, *state, *p, recurrent, *weights)
+    if _is_transformed(values):
         raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
     step = adjoint.later_step(step)
     kind = state_type(step) if recurrent is None else recurrent_state_type(step)
-    learns = (input, *state, *p, recurrent, *weights)
-    wanted = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in learns)
-    # its gradient is wanted wherever another is, or the chunks of a sequence would not hear of each other
-    later = torch.zeros_like(state[0], memory_format=torch.contiguous_format).requires_grad_(wanted)
-    return step, kind(*state, later)
+    return step, kind(*state, adjoint.start(values, state[0]))
 
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from snnlib.engine import adjoint
+from snnlib.engine.cut import cheapest_cut
 from snnlib.engine.step import Step, UntraceableError, state_type
 
 __all__ = ["Line", "Program", "Traced", "trace", "without_backward"]
@@ -461,29 +462,13 @@ def _closure(by_name: dict[str, Line], ends: Iterable[Value], stop: set[Any]) ->
 
 def _cheapest_cut(
     by_name: dict[str, Line], read: set[str], names: tuple[str, ...], free: set[str], output: Value
-) -> set[Any]:
+) -> set[str]:
     """The fewest values from which all that is ``read`` can be computed again; z and parameters are free."""
-    import networkx  # slow to import: not before a step is traced
-
-    graph = networkx.DiGraph()
-    graph.add_node("source")
-    graph.add_node("sink")
-    for name in names:
-        graph.add_edge("source", (name, "in"))
     reach = _closure(by_name, read, stop=set()) | set(names)
-    for name in reach:
-        # a tie goes to the value nearest to the backward pass, which has the least to compute again
-        cost = 0.0 if name in free else 0.01 if name == output else 1.0
-        graph.add_edge((name, "in"), (name, "out"), capacity=cost)
-        for argument in by_name[name].arguments if name in by_name else ():
-            if isinstance(argument, str):
-                graph.add_edge((argument, "out"), (name, "in"))
-    for name in read:
-        graph.add_edge((name, "out"), "sink")
-    if not read:
-        return set()
-    _, (above, _) = networkx.minimum_cut(graph, "source", "sink")
-    return {name for name in reach if (name, "in") in above and (name, "out") not in above}
+    # a tie goes to the value nearest to the backward pass, which has the least to compute again
+    costs = {name: 0 if name in free else 1 if name == output else 100 for name in sorted(reach)}
+    arguments = {n: [a for a in by_name[n].arguments if isinstance(a, str)] for n in reach if n in by_name}
+    return cheapest_cut(costs, arguments, names, read)
 
 
 def _renamed(program: Program, names: dict[Any, str]) -> Program:

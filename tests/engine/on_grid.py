@@ -1,5 +1,6 @@
 """The problems of the event-driven oracle on a time grid, by snnlib."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,9 @@ from torch import Tensor
 
 import snnlib.functional as F
 from snnlib.engine import scan
-from tests.engine.event_driven import Problem
+from tests.engine.event_driven import Problem, problem
 
-__all__ = ["STEPS", "error", "gradients", "loss_of", "smooth"]
+__all__ = ["STEPS", "error", "gradients", "loss_of", "posed", "smooth"]
 
 STEPS = {
     "lif": (F.lif_feed_forward_step, F.LIFParameters),
@@ -32,6 +33,22 @@ def loss_of(factors: np.ndarray) -> Any:
         return sum(float(c * smooth(t).sum()) for c, t in zip(factors, spikes[-1], strict=True))
 
     return loss
+
+
+def posed(
+    kind: str, layers: int, recurrent: bool, neurons: int | Sequence[int], seed: int
+) -> tuple[Problem, np.ndarray]:
+    """A net whose membranes cross at 100 thresholds a second or faster, and the factors of a loss.
+
+    A seed for which there is none (see :func:`problem`) gives way to the next hundred.
+    """
+    while True:
+        try:
+            made = problem(kind, seed, layers, recurrent, neurons, spread=0.1, slope=100.0, depth=0.05)
+        except ValueError:
+            seed += 100
+            continue
+        return made, np.random.default_rng(seed).standard_normal(len(made.layers[-1].weights))
 
 
 def gradients(

@@ -25,8 +25,8 @@ from snnlib import (
 )
 from snnlib.engine import scan
 from tests.engine.equality import FUSED_BACKENDS, device_of, everything, lif_case, recurrent_case
-from tests.engine.event_driven import Problem, gradient, problem, simulate
-from tests.engine.on_grid import STEPS, error, gradients, loss_of
+from tests.engine.event_driven import Problem, gradient, simulate
+from tests.engine.on_grid import STEPS, error, gradients, loss_of, posed
 from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, generator, name_of
 
 EXACT = LIFParameters(method="adjoint")
@@ -34,15 +34,7 @@ EXACT = LIFParameters(method="adjoint")
 
 # -- the oracle ----------------------------------------------------------------------------------------
 
-NETS = [(1, False, 5), (1, True, 5), (2, False, (6, 5)), (2, True, (6, 5)), (2, False, (20, 10))]
-
-
-def posed(kind: str, layers: int, recurrent: bool, neurons, seed: int) -> tuple[Problem, np.ndarray]:
-    """A net whose membranes cross at 100 thresholds a second or faster, and the factors of a loss."""
-    made = problem(
-        kind, seed, layers=layers, recurrent=recurrent, neurons=neurons, spread=0.1, slope=100.0, depth=0.05
-    )
-    return made, np.random.default_rng(seed).standard_normal(len(made.layers[-1].weights))
+NETS = [(1, False, 5), (1, True, 5), (2, False, (6, 5)), (2, True, (6, 5))]
 
 
 def errors(made: Problem, factors: np.ndarray, steps: tuple[float, ...]) -> list[float]:
@@ -58,8 +50,10 @@ def errors(made: Problem, factors: np.ndarray, steps: tuple[float, ...]) -> list
     return found
 
 
-@pytest.mark.parametrize(("layers", "recurrent", "neurons"), NETS, ids=str)
-@pytest.mark.parametrize("kind", STEPS)
+CASES = [(kind, *net) for kind in STEPS for net in NETS] + [("lif", 2, False, (20, 10))]
+
+
+@pytest.mark.parametrize(("kind", "layers", "recurrent", "neurons"), CASES, ids=str)
 def test_gradients_are_those_of_the_event_driven_net(kind: str, layers: int, recurrent: bool, neurons):
     """To every weight and parameter, within 1 % at dt = 10 us; and ten times closer at 1 us."""
     made, factors = posed(kind, layers, recurrent, neurons, seed=1)
@@ -110,7 +104,7 @@ def by_hand(x: np.ndarray, g: np.ndarray, dt: float, p: LIFParameters, last: tup
         v = p.v_reset if v > p.v_th else v
     lv, li = last
     given = np.zeros_like(x)
-    beyond = 2 * g[-1] - g[-2]
+    beyond = g[-1]
     for k in reversed(range(len(x))):
         before, v, i = steps[k]
         li = (1 - b) * li
@@ -145,11 +139,11 @@ def test_dw_in_is_taken_before_the_synaptic_decay():
     """An input counts for the membrane of its own step in full; only later steps see it decayed."""
     dt, p = 0.001, EXACT
     a, b = dt * p.tau_mem_inv, dt * p.tau_syn_inv
-    x = torch.tensor([6.0, 6.0], dtype=torch.float64).view(2, 1, 1).requires_grad_()
+    x = torch.tensor([6.0, 6.0, 0.0], dtype=torch.float64).view(3, 1, 1).requires_grad_()
     z, _ = scan(lif_feed_forward_step, x, None, p, dt=dt)
-    assert z.flatten().tolist() == [0.0, 1.0]
-    (given,) = torch.autograd.grad((z.flatten() * torch.tensor([0.3, 1.0], dtype=torch.float64)).sum(), x)
-    first, second = given.flatten().tolist()
+    assert z.flatten().tolist() == [0.0, 1.0, 0.0]
+    (given,) = torch.autograd.grad((z.flatten() * torch.tensor([0.3, 1.0, 0.2], dtype=torch.float64)).sum(), x)
+    first, second, _ = given.flatten().tolist()
     assert second != 0
     assert first / second == pytest.approx((1 - a) + (1 - b))  # after the decay it would be (1 - b) times that
 
@@ -260,7 +254,9 @@ def test_layers_and_nets_take_it():
     net = SequentialState(
         torch.nn.Linear(4, 8), LIF(EXACT), LIFRecurrent(8, 6, EXACT), torch.nn.Linear(6, 2), LIF(EXACT)
     )
-    out, _ = net(20 * torch.rand(40, 3, 4))
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, 0.5, 2.0)
+    out, _ = net(torch.rand(40, 3, 4))
     (out * torch.arange(40.0).view(-1, 1, 1)).sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad.abs().max() > 0, name
@@ -268,7 +264,7 @@ def test_layers_and_nets_take_it():
 
 def test_only_what_spikes_is_kept_for_them():
     """The saved memory of an LIF layer is two floats a spike."""
-    x = (2.0 * torch.rand(200, 4, 64, generator=generator(0))).requires_grad_()
+    x = (0.7 * torch.rand(200, 4, 64, generator=generator(0))).requires_grad_()
     sizes: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
@@ -293,7 +289,7 @@ def test_the_least_slope_bounds_the_gradient():
     start = LIFFeedForwardState(*torch.tensor([1 - 1e-9, 1.0], dtype=torch.float64).view(2, 1, 1).unbind())
     found = []
     for alpha in (1.0, 50.0):
-        given = 0.1 * x * 1e-9
+        given = x * 1e-9
         z, state = scan(lif_feed_forward_step, given, start, EXACT._replace(alpha=alpha))
         assert float(z.detach()) == 1
         found.append(float(torch.autograd.grad(state.v.sum(), x)[0]))
@@ -307,7 +303,7 @@ def test_slopes_can_be_counted():
         z, _ = layer(x)
         slopes = spike_slopes(layer, x)
         assert torch.equal(slopes > 0, z > 0)
-        assert 0 < int((slopes[z > 0] < 20.0).sum()) < int(z.sum())
+        assert 0 < int((slopes[z > 0] < 150.0).sum()) < int(z.sum())
     v = torch.tensor([[0.9]])
     (only,) = spike_slopes(LIF(EXACT), torch.tensor([[[3.0]]]), LIFFeedForwardState(v, torch.zeros(1, 1)))
     assert float(only) == pytest.approx(100 * (3.0 - 0.9), rel=1e-4)
@@ -371,6 +367,5 @@ def test_a_gradient_of_the_gradient_is_refused():
     x = torch.full((5, 1, 1), 20.0, requires_grad=True)
     for backend in ("reference", "cpu"):
         z, _ = scan(lsnn_feed_forward_step, x, None, LSNNParameters(method="adjoint"), backend=backend)
-        (first,) = torch.autograd.grad((z * x).sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError):
-            torch.autograd.grad(first.sum(), x)
+        with pytest.raises(RuntimeError, match="has no"):
+            torch.autograd.grad(torch.autograd.grad((z * x).sum(), x, create_graph=True)[0].sum(), x)
