@@ -105,4 +105,5 @@ class _Adjoint(torch.autograd.Function):
             if weights:
                 heard = [to_input[t] @ weights[0]]
                 grown[0] += to_input[t].T @ state.z
-        return None, to_input, *(grown or [None]), *heard, *given, *sums
+        weighted = grown[0] if grown else None
+        return None, to_input, weighted, *heard, *given, *sums

@@ -127,7 +127,7 @@ def _exact(
     if _is_transformed(values):
         raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
     step = adjoint.later_step(step)
-    kind = state_type(step) if recurrent is None else recurrent_state_type(step)
+    kind: Any = state_type(step) if recurrent is None else recurrent_state_type(step)
     return step, kind(*state, adjoint.start(values, state[0]))
 
 

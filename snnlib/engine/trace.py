@@ -300,7 +300,7 @@ def _simplified(
     a, b = arguments
     if operator == "mul" and 0 in arguments:
         return "same", (0.0,)
-    if operator in ("mul", "add") and a in (0, 1) and not isinstance(a, str):
+    if operator in ("mul", "add") and a in (0, 1):
         a, b = b, a  # the number second
     if (operator in ("mul", "div") and b == 1) or (operator in ("add", "sub") and b == 0):
         return "same", (a,)
@@ -412,7 +412,7 @@ def _split(
     more = _closure(by_name, arms, stop=needed) - needed
     wanted = _read(by_name, late, more, arms)
     # what is kept for every step is there for spikes too
-    at_spikes = _cheapest_cut(by_name, wanted, names, parameters | cut | {out[0]}, out[0]) - cut
+    at_spikes = _cheapest_cut(by_name, wanted, names, parameters | cut | {str(out[0])}, out[0]) - cut
     saved, events = (tuple(sorted(found - parameters - {out[0]})) for found in (cut, at_spikes))
     uses_output = out[0] in cut or bool(events)
     stop = {*saved, *events, *parameters, *tangents} | ({out[0]} if uses_output else set())

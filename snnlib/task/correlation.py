@@ -112,12 +112,16 @@ def consistent(f: dict[str, Any]) -> bool:
         raise flags.ValidationError(f"two subsets of {f['subset']} do not fit into {f['channels']} channels")
     if f["poisson_rate"] * f["dt"] > 1:
         raise flags.ValidationError(f"{f['poisson_rate']} Hz are more than a spike in a step of {f['dt']} s")
+    if f["method"] == "adjoint":
+        raise flags.ValidationError(
+            "here neurons are stepped one by one, and the adjoint needs whole sequences"
+        )
     if f["update_every"] > f["seq_length"]:
         raise flags.ValidationError(f"no weight changes in {f['seq_length']} steps, fewer than --update_every")
     return True
 
 
-NAMES = ["subset", "channels", "poisson_rate", "dt", "update_every", "seq_length"]
+NAMES = ["subset", "channels", "poisson_rate", "dt", "update_every", "seq_length", "method"]
 flags.register_multi_flags_validator(NAMES, consistent, flag_values=FLAGS)
 
 

@@ -101,6 +101,7 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch(tmp_path: Path, undisturbed: Pat
         (["--subset=60"], "two subsets of 60 do not fit into 100 channels"),
         (["--poisson_rate=2000"], "2000.0 Hz are more than a spike in a step of 0.001 s"),
         (["--update_every=200"], "no weight changes in 150 steps"),
+        (["--method=adjoint"], "stepped one by one"),
     ],
 )
 def test_a_wrong_flag_ends_in_a_sentence(

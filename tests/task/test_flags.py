@@ -47,7 +47,14 @@ IMAGES = (
 )
 SHARED = (
     *("--seed=1", "--batch_size=5", "--learning_rate=0.03", "--weight_decay=0.3", "--clip_grad=0.001"),
-    *("--optimizer=sgd", "--dt=0.0015", "--tau_syn_inv=300", "--tau_mem_inv=90", "--method=super"),
+    *(
+        "--optimizer=sgd",
+        "--dt=0.0015",
+        "--tau_syn_inv=300",
+        "--tau_mem_inv=90",
+        "--method=super",
+        "--method=adjoint",
+    ),
     *("--alpha=0.7", "--seq_length=7", "--epochs=2"),
 )
 TRAINER = (
