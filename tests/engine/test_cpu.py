@@ -43,11 +43,11 @@ def test_a_forked_process_has_threads_of_its_own():
 
     torch.set_num_threads(2)
     done: list[tuple[int, int]] = []
-    _in_threads(lambda start, stop: done.append((start, stop)), 100, 3000, 64)
+    _in_threads(lambda start, stop: done.append((start, stop)), 100 * 3000, 3000, 64, lambda *_: [])
     assert len(done) == 2
     child = os.fork()
     if child == 0:
-        _in_threads(lambda start, stop: done.append((start, stop)), 100, 3000, 64)
+        _in_threads(lambda start, stop: done.append((start, stop)), 100 * 3000, 3000, 64, lambda *_: [])
         os._exit(0 if len(done) == 4 else 1)
     torch.set_num_threads(1)
     deadline = time.monotonic() + 30
