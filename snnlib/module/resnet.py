@@ -140,4 +140,9 @@ class Residual(nn.Module):
 def _convolution(maps: int, wanted: int, size: int, stride: int, gain: float) -> Lift:
     norm = nn.BatchNorm2d(wanted)
     nn.init.constant_(norm.weight, gain)
-    return Lift(nn.Sequential(nn.Conv2d(maps, wanted, size, stride, size // 2, bias=False), norm))
+    layers: list[nn.Module] = []
+    if size == 1 and stride > 1:
+        # a convolution that steps over pixels, with few channels that lie side by side, writes beyond memory
+        # in oneDNN's backward pass (uxlfoundation/oneDNN, issue 6035): the pixels are picked before it
+        layers, stride = [nn.AvgPool2d(1, stride)], 1
+    return Lift(nn.Sequential(*layers, nn.Conv2d(maps, wanted, size, stride, size // 2, bias=False), norm))

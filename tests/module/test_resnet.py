@@ -111,6 +111,19 @@ def test_spikes_are_added_to_spikes():
     assert sum(isinstance(m, LIF) for m in Residual(3, 6, 2, lif, join="spikes").modules()) == 3
 
 
+@pytest.mark.parametrize("size", [8, 7])
+def test_the_way_around_is_a_convolution_with_stride(size: int):
+    """Pixels are picked first, see the source; with a stride the output and gradients are the same."""
+    picked, convolution, _ = Residual(3, 6, 2, lif).double().shortcut[0].lifted
+    weight = convolution.weight.detach().clone().requires_grad_()
+    x = torch.randn(2, 3, size, size, dtype=torch.float64)
+    output, expected = convolution(picked(x)), nn.functional.conv2d(x, weight, stride=2)
+    torch.testing.assert_close(output, expected)
+    for value in (output, expected):
+        value.square().sum().backward()
+    torch.testing.assert_close(convolution.weight.grad, weight.grad)
+
+
 def test_another_join_is_refused():
     with pytest.raises(ValueError, match=r"join must be one of .* got 'voltage'"):
         Residual(3, 3, 1, lif, join="voltage")
