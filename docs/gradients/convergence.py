@@ -13,8 +13,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from tests.engine.event_driven import gradient, simulate
-from tests.engine.on_grid import STEPS, error, gradients, loss_of, posed
+from tests.engine.on_grid import STEPS, errors, posed
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -22,20 +21,6 @@ import matplotlib.pyplot as plt
 GRIDS = [1e-3, 2.5e-4, 1e-4, 2.5e-5, 1e-5, 2.5e-6, 1e-6]  # s; 1 ms is a multiple of each
 NETS = {"one layer": (1, False), "recurrent": (1, True), "two recurrent layers": (2, True)}
 SEEDS = range(8)
-
-
-def errors(kind: str, layers: int, recurrent: bool, seed: int) -> list[float]:
-    """The relative error on every grid, NaN where the grid has other spikes."""
-    net, factors = posed(kind, layers, recurrent, 5, seed)
-    names = list(net.layers[0].parameters)
-    wanted = gradient(loss_of(factors), net.inputs, net.layers, net.duration, names)
-    spikes = [np.array([len(t) for t in layer]) for layer in simulate(net.inputs, net.layers, net.duration)]
-    found = []
-    for dt in GRIDS:
-        ours, counts = gradients(net, dt, names, factors)
-        same = all((a == b).all() for a, b in zip(counts, spikes, strict=True))
-        found.append(error(ours, wanted, net) if same else np.nan)
-    return found
 
 
 def main() -> None:
@@ -47,7 +32,7 @@ def main() -> None:
     for axis, kind in zip(axes, STEPS, strict=True):
         every = []
         for (name, net), colour in zip(NETS.items(), ("C0", "C1", "C2"), strict=True):
-            rows = np.array([errors(kind, *net, seed) for seed in SEEDS])
+            rows = np.array([errors(*posed(kind, *net, 5, seed), GRIDS) for seed in SEEDS])
             every.append(rows)
             axis.loglog(1e6 * np.array(GRIDS), rows.T, color=colour, alpha=0.25, linewidth=0.8)
             middle = np.nanmedian(rows, axis=0)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 import snnlib.functional as F
 from snnlib.engine import scan
-from tests.engine.event_driven import Problem, problem
+from tests.engine.event_driven import Problem, gradient, problem, simulate
 
-__all__ = ["STEPS", "error", "gradients", "loss_of", "posed", "smooth"]
+__all__ = ["STEPS", "errors", "gradients", "loss_of", "posed"]
 
 STEPS = {
     "lif": (F.lif_feed_forward_step, F.LIFParameters),
@@ -83,7 +83,24 @@ def gradients(
     return [{name: next(found).numpy() for name in own} for own in leaves], counts
 
 
-def error(found: list[dict[str, np.ndarray]], wanted: list[dict[str, np.ndarray]], problem: Problem) -> float:
+def errors(made: Problem, factors: np.ndarray, grids: Sequence[float]) -> list[float]:
+    """How far the adjoint is from the event-driven gradient on grids of these steps; NaN where spikes differ.
+
+    Of all weights and parameters together: the length of the difference by that of the gradient, each
+    parameter in units of its own value.
+    """
+    names = list(made.layers[0].parameters)
+    wanted = gradient(loss_of(factors), made.inputs, made.layers, made.duration, names)
+    spikes = [np.array([len(t) for t in layer]) for layer in simulate(made.inputs, made.layers, made.duration)]
+    found = []
+    for dt in grids:
+        ours, counts = gradients(made, dt, names, factors)
+        same = all((a == b).all() for a, b in zip(counts, spikes, strict=True))
+        found.append(_error(ours, wanted, made) if same else np.nan)
+    return found
+
+
+def _error(found: list[dict[str, np.ndarray]], wanted: list[dict[str, np.ndarray]], problem: Problem) -> float:
     """The length of the difference by that of the gradient, each parameter in units of its own value."""
     off, size = 0.0, 0.0
     for ours, theirs, layer in zip(found, wanted, problem.layers, strict=True):

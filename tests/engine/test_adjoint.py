@@ -25,8 +25,7 @@ from snnlib import (
 )
 from snnlib.engine import scan
 from tests.engine.equality import FUSED_BACKENDS, device_of, everything, lif_case, recurrent_case
-from tests.engine.event_driven import Problem, gradient, simulate
-from tests.engine.on_grid import STEPS, error, gradients, loss_of, posed
+from tests.engine.on_grid import STEPS, errors, posed
 from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, generator, name_of
 
 EXACT = LIFParameters(method="adjoint")
@@ -35,19 +34,6 @@ EXACT = LIFParameters(method="adjoint")
 # -- the oracle ----------------------------------------------------------------------------------------
 
 NETS = [(1, False, 5), (1, True, 5), (2, False, (6, 5)), (2, True, (6, 5))]
-
-
-def errors(made: Problem, factors: np.ndarray, steps: tuple[float, ...]) -> list[float]:
-    """How far the adjoint is off on grids of these steps, for all weights and parameters together."""
-    names = list(made.layers[0].parameters)
-    wanted = gradient(loss_of(factors), made.inputs, made.layers, made.duration, names)
-    spikes = [np.array([len(t) for t in layer]) for layer in simulate(made.inputs, made.layers, made.duration)]
-    found = []
-    for dt in steps:
-        ours, counts = gradients(made, dt, names, factors)
-        assert all((a == b).all() for a, b in zip(counts, spikes, strict=True)), "the grid has other spikes"
-        found.append(error(ours, wanted, made))
-    return found
 
 
 CASES = [(kind, *net) for kind in STEPS for net in NETS] + [("lif", 2, False, (20, 10))]
