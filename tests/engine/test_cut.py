@@ -1,0 +1,63 @@
+"""The cheapest cut, against all cuts there are."""
+
+from itertools import chain, combinations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snnlib.engine.cut import cheapest_cut
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> tuple[dict[str, int], dict[str, list[str]], list[str], set[str]]:
+    """Costs, arguments, what is given, and what is read."""
+    count, inputs = draw(st.integers(1, 7)), draw(st.integers(1, 3))
+    names = [f"v{k}" for k in range(count)]
+    costs = {name: draw(st.sampled_from([0, 1, 100])) for name in names}
+    arguments = {
+        name: draw(st.lists(st.sampled_from(names[:k]), max_size=3))
+        for k, name in enumerate(names)
+        if k >= inputs
+    }
+    return costs, arguments, names[:inputs], draw(st.sets(st.sampled_from(names)))
+
+
+def follows(kept: set[str], arguments: dict[str, list[str]], given: list[str], read: set[str]) -> bool:
+    """Whether all that is read can be computed from what is kept."""
+
+    def has(name: str) -> bool:
+        return name in kept or (name not in given and all(map(has, arguments[name])))
+
+    return all(map(has, read))
+
+
+def before(name: str, arguments: dict[str, list[str]]) -> set[str]:
+    """A value and all that it is computed from."""
+    return {name}.union(*(before(a, arguments) for a in arguments.get(name, ())))
+
+
+@settings(deadline=None)
+@given(programs())
+def test_no_cut_is_cheaper_and_none_as_cheap_is_nearer(program):
+    costs, arguments, given, read = program
+    found = cheapest_cut(costs, arguments, given, read)
+    cost = sum(costs[name] for name in found)
+    assert follows(found, arguments, given, read)
+    every = chain.from_iterable(combinations(costs, size) for size in range(len(costs) + 1))
+    for kept in map(set, every):
+        if not follows(kept, arguments, given, read):
+            continue
+        price = sum(costs[name] for name in kept)
+        assert price >= cost
+        if price == cost:  # what the other keeps lies before what this one keeps, or is of no use
+            useful = {k for k in kept if not follows(kept - {k}, arguments, given, read)}
+            assert all(any(k in before(f, arguments) for f in found) for k in useful)
+
+
+def test_a_tie_goes_to_what_is_read():
+    arguments = {"b": ["a"], "c": ["b"]}
+    assert cheapest_cut({"a": 1, "b": 1, "c": 1}, arguments, ["a"], {"c"}) == {"c"}
+
+
+def test_nothing_is_read():
+    assert cheapest_cut({"a": 1}, {}, ["a"], set()) == set()
