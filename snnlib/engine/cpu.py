@@ -18,14 +18,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.cache import load
 from snnlib.engine.emit import emit
 from snnlib.engine.fused import Kernel, own, still, wide
+from snnlib.engine.machine import Loop
 from snnlib.engine.trace import Traced
 
 __all__ = ["build"]
@@ -44,13 +43,15 @@ _LARGE = 1 << 22
 def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Kernel:
     """Compile a traced step; ``name`` is for who reads the source."""
     made = emit(traced, name, dtype, recurrent)
-    module = load(made.text, f"numba-{numba.__version__}")
-    numbers = [tuple(map(_NUMBER[dtype], values)) for values in (made.forward_numbers, made.backward_numbers)]
+    loops = [
+        Loop(made.text, "forward", dtype, made.forward_numbers),
+        Loop(made.text, "backward", dtype, made.backward_numbers),
+    ]
     forward, backward = (_forward_recurrent, _backward_recurrent) if recurrent else (_forward, _backward)
     return Kernel(
         traced,
-        functools.partial(forward, module.forward, numbers[0], traced),
-        functools.partial(backward, module.backward, numbers[1], traced),
+        functools.partial(forward, loops[0], traced),
+        functools.partial(backward, loops[1], traced),
     )
 
 
@@ -64,8 +65,8 @@ os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _in_threads(
-    work: Callable[..., None], worth: int, count: int, unit: int, room: Callable[..., Sequence[Any]]
-) -> list[Sequence[Any]]:
+    work: Callable[..., None], worth: int, count: int, unit: int, room: Callable[..., Sequence[Tensor]]
+) -> list[Sequence[Tensor]]:
     """Share neurons, or blocks of them, between this thread and a few more: as many as torch may use and the
     work is worth.
 
@@ -95,8 +96,7 @@ def _in_threads(
 
 
 def _forward(
-    loop: Callable[..., None],
-    numbers: tuple[Any, ...],
+    loop: Loop,
     traced: Traced,
     input: Tensor,
     states: Sequence[Tensor],
@@ -110,10 +110,10 @@ def _forward(
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     steps, neurons = len(input), input.shape[1:].numel()
 
-    def work(start: int, stop: int, *room: Any) -> None:
-        loop(*arrays, *room, moves, start, stop, _BLOCK, *numbers)
+    def work(start: int, stop: int, *room: Tensor) -> None:
+        loop([*arrays, *room], moves, start, stop, _BLOCK)
 
-    def room(start: int, stop: int) -> list[Any]:
+    def room(start: int, stop: int) -> list[Tensor]:
         return _events(traced, steps, start, stop, _BLOCK, input.dtype)
 
     rooms = _in_threads(work, steps * neurons, neurons, _UNIT, room)
@@ -121,8 +121,7 @@ def _forward(
 
 
 def _backward(
-    loop: Callable[..., None],
-    numbers: tuple[Any, ...],
+    loop: Loop,
     traced: Traced,
     gradient: Tensor,
     finals: Sequence[Tensor],
@@ -139,10 +138,10 @@ def _backward(
     arrays = [*map(_rows, (gradient.contiguous(), *kept, given))]
     arrays += map(_row, (*states, *wide(parameters, shape), *sums))
 
-    def work(start: int, stop: int, *room: Any) -> None:
-        loop(*arrays, *room, start, stop, _BLOCK, *numbers)
+    def work(start: int, stop: int, *room: Tensor) -> None:
+        loop([*arrays, *room], start, stop, _BLOCK)
 
-    def room(_start: int, _stop: int) -> list[Any]:
+    def room(_start: int, _stop: int) -> list[Tensor]:
         return _from_packed(packed, _BLOCK)
 
     count, unit = (len(packed[1]), 1) if packed else (shape.numel(), _UNIT)
@@ -151,8 +150,7 @@ def _backward(
 
 
 def _forward_recurrent(
-    loop: Callable[..., None],
-    numbers: tuple[Any, ...],
+    loop: Loop,
     traced: Traced,
     input: Tensor,
     states: Sequence[Tensor],
@@ -166,16 +164,16 @@ def _forward_recurrent(
     output, *kept = [_empty((steps, *shape), dtype) for _ in range(1 + len(traced.saved))]
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
-    weighted = [_row(states[0].contiguous()), *(w.T.contiguous().numpy() for w in (weights[0], weights[-1]))]
+    weighted = [_row(states[0].contiguous()), *(w.T.contiguous() for w in (weights[0], weights[-1]))]
     block, sizes = _samples(size) * size, (int(len(weights) > 1), size, input.shape[-1])
 
-    def room(start: int, stop: int) -> list[Any]:
-        found = np.empty(max(size, input.shape[-1]), np.int64)
-        scratch = [*(_row(torch.empty(block, dtype=dtype)) for _ in range(2)), found]
+    def room(start: int, stop: int) -> list[Tensor]:
+        found = torch.empty(max(size, input.shape[-1]), dtype=torch.int64)
+        scratch = [*(torch.empty(block, dtype=dtype) for _ in range(2)), found]
         return [*_events(traced, steps, start, stop, block, dtype), *weighted, *scratch]
 
-    def work(start: int, stop: int, *room: Any) -> None:
-        loop(*arrays, *room, *sizes, moves, start, stop, block, *numbers)
+    def work(start: int, stop: int, *room: Tensor) -> None:
+        loop([*arrays, *room], *sizes, moves, start, stop, block)
 
     rooms = _in_threads(work, output.numel(), shape.numel(), size, room)
     last = output[-1].clone() if steps else states[0].clone()
@@ -183,8 +181,7 @@ def _forward_recurrent(
 
 
 def _backward_recurrent(
-    loop: Callable[..., None],
-    numbers: tuple[Any, ...],
+    loop: Loop,
     traced: Traced,
     gradient: Tensor,
     finals: Sequence[Tensor],
@@ -205,20 +202,20 @@ def _backward_recurrent(
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept, given))]
     arrays += map(_row, (*states, *wide(parameters, shape), *sums))
     fixed = [*map(_row, (finals[0].contiguous(), first.contiguous()))]
-    fixed += [weights.contiguous().numpy(), _rows(x), input_weights.contiguous().numpy()]
+    fixed += [weights.contiguous(), _rows(x), input_weights.contiguous()]
     block = _samples(size) * size
     flags = [int(flag) for flag in (weighted, asked[1], weighted and asked[2], asked[0])]
 
-    def room(_start: int, _stop: int) -> list[Any]:
+    def room(_start: int, _stop: int) -> list[Tensor]:
         grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
         scratch = [torch.empty(block, dtype=dtype) for _ in range(2)]
         own = [*grown, *scratch, torch.empty(max(size, input.shape[-1]), dtype=torch.int64)]
         return [*own, *_from_packed(packed, block)]
 
-    def work(start: int, stop: int, *room: Any) -> None:
-        gw, gw_in, *scratch = (value.numpy() for value in room[:5])
-        more = [gw, gw_in, _row(g_first), *scratch, *flags, size, input.shape[-1], moves]
-        loop(*arrays, *room[5:], *fixed, *more, start, stop, block, *numbers)
+    def work(start: int, stop: int, *room: Tensor) -> None:
+        gw, gw_in, *scratch = room[:5]
+        more = [*room[5:], *fixed, gw, gw_in, _row(g_first), *scratch]
+        loop([*arrays, *more], *flags, size, input.shape[-1], moves, start, stop, block)
 
     count, unit = (len(packed[1]), 1) if packed else (shape.numel(), size)
     rooms = _in_threads(work, gradient.numel(), count, unit, room)
@@ -231,33 +228,33 @@ def _backward_recurrent(
 # -- what is kept for spikes alone ----------------------------------------------------------------------
 
 
-def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype: torch.dtype) -> list[Any]:
+def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype: torch.dtype) -> list[Tensor]:
     """What the forward loop packs spikes into: room for one step and for as many as there may be, where each
     block of neurons ends, and a place to count.
 
     Room for every neuron at every step is only asked for: memory that is not written to is not taken.
     """
-    count, number = len(traced.events), _NUMBER[dtype]
+    count = len(traced.events)
     if not count:
         return []
-    starts = np.arange(start, stop, block)
-    blocks = np.stack([starts, np.minimum(starts + block, stop), np.zeros_like(starts)], axis=1)
-    packed = np.empty((count, steps * (stop - start)), number)
-    return [np.empty((count, block), number), packed, blocks, np.zeros(1, np.int64)]
+    starts = torch.arange(start, stop, block)
+    blocks = torch.stack([starts, (starts + block).clamp(max=stop), torch.zeros_like(starts)], dim=1)
+    packed = _empty((count, steps * (stop - start)), dtype)
+    return [torch.empty(count, block, dtype=dtype), packed, blocks, torch.zeros(1, dtype=torch.int64)]
 
 
-def _joined(traced: Traced, rooms: Sequence[Sequence[Any]], dtype: torch.dtype) -> list[Tensor]:
+def _joined(traced: Traced, rooms: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> list[Tensor]:
     """What the threads packed, ``[E, spikes]``, and the blocks of neurons: first, end, where its spikes end."""
     if not traced.events:
         return []
     parts, tables, total = [], [], 0
     for _, packed, blocks, place, *_ in rooms:
-        parts.append(packed[:, : place[0]])
-        tables.append(blocks + np.array([0, 0, total]))
-        total += int(place[0])
+        parts.append(packed[:, : int(place)])
+        tables.append(blocks + torch.tensor([0, 0, total]))
+        total += int(place)
     if not parts:
         return [torch.empty(len(traced.events), 0, dtype=dtype), torch.empty(0, 3, dtype=torch.int64)]
-    return [torch.from_numpy(np.concatenate(some, axis)) for some, axis in ((parts, 1), (tables, 0))]
+    return [torch.cat(parts, 1), torch.cat(tables)]
 
 
 def _apart(traced: Traced, kept: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -265,12 +262,12 @@ def _apart(traced: Traced, kept: Sequence[Tensor]) -> tuple[Sequence[Tensor], Se
     return (kept[:-2], kept[-2:]) if traced.events else (kept, [])
 
 
-def _from_packed(packed: Sequence[Tensor], block: int) -> list[Any]:
+def _from_packed(packed: Sequence[Tensor], block: int) -> list[Tensor]:
     """What the backward loop reads spikes from, as in :func:`_events`."""
     if not packed:
         return []
-    values, blocks = (value.numpy() for value in packed)
-    return [np.empty((len(values), block), values.dtype), values, blocks, np.zeros(1, np.int64)]
+    values, blocks = packed
+    return [values.new_empty(len(values), block), values, blocks, blocks.new_zeros(1)]
 
 
 def _samples(size: int) -> int:
@@ -285,9 +282,9 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.empty(shape, _NUMBER[dtype]))
 
 
-def _rows(value: Tensor) -> Any:
-    return value.detach().view(len(value), math.prod(value.shape[1:])).numpy()
+def _rows(value: Tensor) -> Tensor:
+    return value.view(len(value), math.prod(value.shape[1:]))
 
 
-def _row(value: Tensor) -> Any:
-    return value.detach().view(value.numel()).numpy()
+def _row(value: Tensor) -> Tensor:
+    return value.view(value.numel())

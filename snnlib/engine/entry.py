@@ -1,0 +1,78 @@
+"""A generated loop behind three pointers, so that its object code can be called without Numba.
+
+Imported where something is compiled, by :mod:`snnlib.engine.machine`, and nowhere else: it imports Numba.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+__all__ = ["Kind", "compiled"]
+
+Kind = tuple[torch.dtype, int]
+"""Of an array: its type of number, and how many dimensions it has."""
+
+_NUMBERS = {torch.float32: types.float32, torch.float64: types.float64, torch.int64: types.int64}
+
+
+def compiled(
+    loop: Callable[..., None], kinds: Sequence[Kind], integers: int, numbers: int
+) -> tuple[str, bytes]:
+    """The name of a function, and the object code that it is in.
+
+    The function is ``int f(void *result, void **error, void **arrays, int64_t *integers, T *numbers)``, as
+    Numba calls functions of its own. ``integers`` holds the shapes of the arrays, then the loop's own
+    integers, ``T`` is the type of the first array. ``result`` and ``error`` are pointers that it may write
+    to; it returns 0.
+
+    Parameters:
+        loop: takes contiguous arrays, then integers, then numbers.
+        kinds: of the arrays.
+        integers: how many there are.
+        numbers: how many there are.
+    """
+    views = {dtype: f"view{k}" for k, dtype in enumerate(_NUMBERS)}
+    arguments, at = [], 0
+    for k, (dtype, dimensions) in enumerate(kinds):
+        shape = "".join(f"integers[{at + d}], " for d in range(dimensions))
+        arguments.append(f"{views[dtype]}(arrays[{k}], ({shape}))")
+        at += dimensions
+    arguments += [f"integers[{at + k}]" for k in range(integers)]
+    arguments += [f"numbers[{k}]" for k in range(numbers)]
+    options = {"error_model": "numpy", "nogil": True, "_nrt": False}
+    space = {name: _viewing(_NUMBERS[dtype]) for dtype, name in views.items()}
+    space["loop"] = njit(**options)(loop)
+    exec(f"def entry(arrays, integers, numbers):\n    loop({', '.join(arguments)})\n", space)
+    # wrappers that Python could call would need symbols of Numba's
+    entry = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(space["entry"])
+    pointer = types.CPointer
+    entry.compile(types.void(pointer(types.voidptr), pointer(types.int64), pointer(_NUMBERS[kinds[0][0]])))
+    made = entry.overloads[entry.signatures[0]]
+    return made.fndesc.llvm_func_name, made.library.serialize_using_object_code()[2][0]
+
+
+def _viewing(number: Any) -> Any:
+    @intrinsic
+    def view(typing, pointer, shape):
+        """A contiguous array of this shape in memory that somebody else keeps."""
+        kind = types.Array(number, len(shape), "C")
+
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(number)))
+            shape = cgutils.unpack_tuple(builder, args[1])
+            strides = [size]
+            for length in reversed(shape[1:]):
+                strides.insert(0, builder.mul(strides[0], length))
+            array = context.make_array(kind)(context, builder)
+            data = builder.bitcast(args[0], context.get_data_type(number).as_pointer())
+            populate_array(array, data, shape, strides, size, None)
+            return array._getvalue()
+
+        return kind(pointer, shape), build
+
+    return view

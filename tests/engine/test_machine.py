@@ -1,0 +1,227 @@
+"""Machine code on disk: a later process calls it without Numba, and takes none that is not made for it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from snnlib import lif_feed_forward_step
+from snnlib.engine import cache, machine, scan
+from tests.neurons import generator
+
+SOURCE = """
+from numba import njit
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def times(a, out, active, start, stop, c0):
+    for j in range(start, stop):
+        out[j] = a[j] * c0
+        active[j] += 1
+"""
+
+WHOLE = """
+import sys, torch, snnlib
+torch.manual_seed(0)
+x = torch.linspace(0, 3, 50 * 2 * 3).reshape(50, 2, 3).requires_grad_()
+net = snnlib.{net}
+(net(x)[0] * torch.linspace(1, 2, 3)).sum().backward()
+print("numba" in sys.modules, x.grad.double().sum().item())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    machine._target.cache_clear()
+    yield tmp_path
+    machine._target.cache_clear()
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.bin"))
+
+
+def times_three(loop: machine.Loop) -> list[float]:
+    a, out = torch.arange(5.0), torch.full((5,), -1.0)
+    loop([a, out, torch.zeros(5, dtype=torch.int64)], 1, 4)
+    return out.tolist()
+
+
+def fresh() -> machine.Loop:
+    return machine.Loop(SOURCE, "times", torch.float32, (3.0,))
+
+
+known = pytest.mark.skipif(not machine._is_known_platform(), reason="Numba alone keeps machine code here")
+RIGHT = [-1.0, 3.0, 6.0, 9.0, -1.0]
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was compiled since the test began."""
+    found: list[str] = []
+    original = machine.Loop._compile
+
+    def compile_and_note(self: machine.Loop, kinds: machine._Kinds, integers: int) -> bytes | None:
+        found.append(self._name)
+        return original(self, kinds, integers)
+
+    monkeypatch.setattr(machine.Loop, "_compile", compile_and_note)
+    return found
+
+
+def run(code: str, folder: Path) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(process: "subprocess.Popen[str]") -> tuple[bool, float]:
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    imported, number = said.split()
+    return imported == "True", float(number)
+
+
+@known
+@pytest.mark.parametrize(("net", "together"), [("LIF()", 2), ("LIFRecurrent(3, 3)", 1)])
+def test_a_later_process_does_not_import_numba(tmp_path: Path, net: str, together: int):
+    code = WHOLE.format(net=net)
+    first = [run(code, tmp_path) for _ in range(together)]  # at once, into one empty cache
+    said = [finished(process) for process in first]
+    assert said == [(True, said[0][1])] * together
+    assert len(files(tmp_path)) == 2  # forward and backward
+    assert finished(run(code, tmp_path)) == (False, said[0][1])
+
+
+@known
+def test_a_loop_is_compiled_once(folder: Path, compiled: list[str]):
+    assert times_three(fresh()) == RIGHT
+    assert times_three(fresh()) == RIGHT
+    assert compiled == ["times"]
+
+
+@known
+@pytest.mark.parametrize("damage", ["empty", "half", "one byte", "no name"])
+def test_a_damaged_file_is_compiled_again(folder: Path, compiled: list[str], damage: str):
+    times_three(fresh())
+    (path,) = files(folder)
+    whole = path.read_bytes()
+    changed = whole[:-1] + bytes([whole[-1] ^ 1])
+    parts = {"empty": b"", "half": whole[: len(whole) // 2], "one byte": changed, "no name": whole[:40]}
+    path.write_bytes(parts[damage])
+    assert times_three(fresh()) == RIGHT
+    assert compiled == ["times"] * 2
+    assert path.read_bytes() != parts[damage]
+    assert times_three(fresh()) == RIGHT
+    assert compiled == ["times"] * 2
+
+
+@known
+def test_machine_code_of_another_cpu_is_not_taken(
+    folder: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    times_three(fresh())
+    (mine,) = files(folder)
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
+    machine._target.cache_clear()
+    assert times_three(fresh()) == RIGHT
+    assert compiled == ["times"] * 2
+    (other,) = set(files(folder)) - {mine}
+    mine.write_bytes(other.read_bytes())  # nor under a name that is right
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    machine._target.cache_clear()
+    kinds = ((torch.float32, 1), (torch.float32, 1), (torch.int64, 1))
+    assert cache._place(fresh()._key(kinds, 2), machine._compiler()) == mine
+    assert cache.kept(fresh()._key(kinds, 2), machine._compiler()) is None
+
+
+@pytest.mark.parametrize("home", ["in the way", "/proc/nowhere", None])
+def test_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None):
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    if home is None:
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(Path, "home", homeless)
+    else:
+        (tmp_path / "in the way").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home))
+    assert times_three(fresh()) == RIGHT
+    cache.keep("key", "compiler", b"value")
+    assert cache.kept("key", "compiler") is None
+
+
+@known
+def test_a_missing_symbol_is_left_to_numba(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(
+        "declare i32 @snnlib_nowhere()\ndefine i32 @f() {\n %1 = call i32 @snnlib_nowhere()\n ret i32 %1\n}"
+    )
+    machine._linker()  # makes LLVM ready
+    machine_of = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
+    stored = b"f\0" + machine_of.emit_object(module)
+    assert machine._link(stored) is None
+    monkeypatch.setattr(machine.Loop, "_compile", lambda *_: stored)
+    assert times_three(fresh()) == RIGHT
+
+
+def test_what_numba_does_not_have_is_not_needed(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Object code comes from Numba's insides, which another version may not have."""
+    monkeypatch.setitem(sys.modules, "snnlib.engine.entry", None)
+    assert times_three(fresh()) == RIGHT
+
+
+@known
+def test_what_is_no_object_code_is_left_to_numba(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(machine.Loop, "_compile", lambda *_: b"f\0nonsense")
+        assert times_three(fresh()) == RIGHT
+    # the next one is linked again
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "other"))
+    loop = fresh()
+    assert times_three(loop) == RIGHT
+    assert [run.__qualname__.split(".")[1] for run in loop._ready.values()] == ["_at"]
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_through_numba_it_is_the_same(monkeypatch: pytest.MonkeyPatch, folder: Path, recurrent: bool):
+    from snnlib.engine import cpu
+    from snnlib.engine.trace import trace
+    from snnlib.functional import LIFParameters
+
+    x = torch.randn(30, 3, 40, generator=generator(0))
+    w = [torch.randn(40, 40, generator=generator(1)) / 10] if recurrent else []
+    wanted, _ = scan(lif_feed_forward_step, x, recurrent_weights=w[0] if w else None, backend="cpu")
+    monkeypatch.setattr(machine, "_is_known_platform", lambda: False)
+    traced = trace(lif_feed_forward_step, LIFParameters(), (), (), 0.001, torch.float32)
+    kernel = cpu.build(traced, "lif", torch.float32, recurrent)
+    states = [torch.zeros(3, 40) for _ in range(2 + recurrent)]
+    assert torch.equal(kernel.forward(x, states, [], w)[0], wanted)
+
+
+def test_an_array_with_gaps_is_refused():
+    with pytest.raises(ValueError, match="strides"):
+        fresh()([torch.ones(5, 2)[:, 0], torch.ones(5), torch.zeros(5, dtype=torch.int64)], 1, 4)
+
+
+def test_a_forked_process_calls_what_its_parent_loaded():
+    loop = fresh()
+    assert times_three(loop) == RIGHT
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if times_three(loop) == RIGHT else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
