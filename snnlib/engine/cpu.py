@@ -239,7 +239,7 @@ def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype
         return []
     starts = torch.arange(start, stop, block)
     blocks = torch.stack([starts, (starts + block).clamp(max=stop), torch.zeros_like(starts)], dim=1)
-    packed = _empty((count, steps * (stop - start)), dtype)
+    packed = _unwritten((count, steps * (stop - start)), dtype)
     return [torch.empty(count, block, dtype=dtype), packed, blocks, torch.zeros(1, dtype=torch.int64)]
 
 
@@ -279,6 +279,10 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory for a sequence. NumPy asks the system for large pages, of which fewer are to be made ready."""
     if math.prod(shape) * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
         return torch.empty(*shape, dtype=dtype)
+    return _unwritten(shape, dtype)
+
+
+def _unwritten(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.empty(shape, _NUMBER[dtype]))
 
 
