@@ -25,7 +25,7 @@ from torch import Tensor
 from snnlib.engine.emit import emit
 from snnlib.engine.fused import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
-from snnlib.engine.trace import Traced
+from snnlib.engine.program import Traced
 
 __all__ = ["build"]
 

@@ -1,14 +1,92 @@
-"""The cheapest cut through a program: which values to keep so that others can be computed from them again."""
+"""A traced step cut in two: a forward and a backward program, and the fewest values kept between them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import inf
 
-__all__ = ["cheapest_cut"]
+from snnlib.engine.program import Line, Program, Traced, Value, closure
+
+__all__ = ["cheapest_cut", "split"]
 
 _Node = tuple[str, str]
 _SOURCE, _SINK = ("source", ""), ("sink", "")
+
+
+def split(
+    lines: list[Line],
+    names: tuple[str, ...],
+    tangents: tuple[str, ...],
+    out: list[Value],
+    grads: list[Value],
+    sparse: bool,
+) -> Traced:
+    """Cut the joint program where the fewest values cross from the forward to the backward half."""
+    by_name = {line.name: line for line in lines}
+    late: set[str] = set(tangents)
+    for line in lines:
+        if any(a in late for a in line.arguments if isinstance(a, str)):
+            late.add(line.name)
+    parameters = {name for name in names if name.startswith("p")}
+    always, arms = _at_spikes(by_name, grads, out[0]) if sparse else (by_name, [])
+    needed = closure(always, grads, stop=set())
+    read = _read(always, late, needed, grads)
+    cut = _cheapest(by_name, read, names, parameters, out[0])
+    more = closure(by_name, arms, stop=needed) - needed
+    wanted = _read(by_name, late, more, arms)
+    # what is kept for every step is there for spikes too
+    at_spikes = _cheapest(by_name, wanted, names, parameters | cut | {str(out[0])}, out[0]) - cut
+    saved, events = (tuple(sorted(found - parameters - {out[0]})) for found in (cut, at_spikes))
+    uses_output = out[0] in cut or bool(events)
+    stop = {*saved, *events, *parameters, *tangents} | ({out[0]} if uses_output else set())
+    kept = tuple(line for line in lines if line.name in closure(by_name, [*out, *saved, *events], stop=set()))
+    backward = tuple(line for line in lines if line.name in closure(by_name, grads, stop))
+    read_again = {name: f"k{k}" for k, name in enumerate(saved)} | {
+        name: f"e{k}" for k, name in enumerate(events)
+    }
+    read_again |= {str(out[0]): "z"} if uses_output else {}
+    inputs = (*read_again.values(), *sorted(parameters, key=names.index), *tangents)
+    behind = _renamed(Program(inputs, backward, tuple(grads)), read_again)
+    return Traced(Program(names, kept, (*out, *saved, *events)), behind, saved, uses_output, events=events)
+
+
+def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
+    """Values of the forward half that the backward half reads, of which ``needed`` are the lines that count."""
+    arguments = [a for name in needed & late for a in by_name[name].arguments]
+    return {a for a in (*arguments, *ends) if isinstance(a, str) and a not in late}
+
+
+def _at_spikes(
+    by_name: dict[str, Line], grads: list[Value], output: Value
+) -> tuple[dict[str, Line], list[Value]]:
+    """The lines without what is computed for neurons that spiked alone, and the ends of that."""
+    always, arms = dict(by_name), []
+    for line in by_name.values():
+        if line.operator == "where" and line.arguments[2] == 0.0:
+            condition = by_name.get(str(line.arguments[0]))
+            if condition is not None and condition[1:] == ("ne", (output, 0)):
+                arms.append(line.arguments[1])
+                always[line.name] = line._replace(arguments=(line.arguments[0], 0.0, 0.0))
+    return always, arms
+
+
+def _cheapest(
+    by_name: dict[str, Line], read: set[str], names: tuple[str, ...], free: set[str], output: Value
+) -> set[str]:
+    """The fewest values from which all that is ``read`` can be computed again; z and parameters are free."""
+    reach = closure(by_name, read, stop=set()) | set(names)
+    # a tie goes to the value nearest to the backward pass, which has the least to compute again
+    costs = {name: 0 if name in free else 1 if name == output else 100 for name in sorted(reach)}
+    arguments = {n: [a for a in by_name[n].arguments if isinstance(a, str)] for n in reach if n in by_name}
+    return cheapest_cut(costs, arguments, names, read)
+
+
+def _renamed(program: Program, names: dict[str, str]) -> Program:
+    def rename(values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(names.get(v, v) if isinstance(v, str) else v for v in values)
+
+    lines = tuple(line._replace(arguments=rename(line.arguments)) for line in program.lines)
+    return Program(program.inputs, lines, rename(program.outputs))
 
 
 def cheapest_cut(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from snnlib.engine.trace import Line, Program, Traced, Value
+from snnlib.engine.program import Line, Program, Traced, Value
 
 __all__ = ["CALLED", "INFIX", "POWERS", "Source", "emit", "expression", "lifted", "literal", "numbers_of"]
 

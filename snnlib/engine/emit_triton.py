@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from snnlib.engine.emit import CALLED, INFIX, POWERS, Source, expression, lifted, literal, numbers_of
-from snnlib.engine.trace import Program, Traced
+from snnlib.engine.program import Program, Traced
 
 __all__ = ["emit"]
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint
+from snnlib.engine.program import Traced, without_backward
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of
-from snnlib.engine.trace import Traced, trace, without_backward
+from snnlib.engine.trace import trace
 
 __all__ = ["Kernel", "attempt", "own", "sort_parameters", "still", "wide"]
 
@@ -70,12 +71,13 @@ def attempt(
     states = [torch.as_tensor(v, dtype=dtype, device=input.device) for v in state]
     parameters = [getattr(p, name).to(input.device) for name in tensors]
     wanted = [input, *states, *parameters, *weights]
-    if adjoint.is_exact(p) and torch.compiler.is_compiling():
+    exact, compiling = adjoint.is_exact(p), torch.compiler.is_compiling()
+    if exact and compiling:
         states.append(torch.zeros_like(states[-1]))  # "later"
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
     # what is packed has no size that a compiler could know
-    sparse = backend == "cpu" and not torch.compiler.is_compiling()
+    sparse = exact and backend == "cpu" and not compiling
     key = (tensors, learned, dt, dtype, sparse, backward, bool(weights), backend, input.device.type)
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:

@@ -22,7 +22,7 @@ from torch.nn.functional import linear
 from snnlib.engine.cache import load
 from snnlib.engine.emit_triton import emit
 from snnlib.engine.fused import Kernel, own, still, wide
-from snnlib.engine.trace import Traced
+from snnlib.engine.program import Traced
 
 __all__ = ["Plan", "build", "plan"]
 

@@ -109,6 +109,11 @@ def scan(
             done, reason = _fused(backend, step, input, state, p, dt, [w.to(dtype) for w in weights])
         if done is None and backend not in ("auto", "reference"):
             raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
+        if done is None and adjoint.is_exact(p) and torch.compiler.is_compiling():
+            raise RuntimeError(
+                "method='adjoint' in the plain loop goes back by itself, which torch.compile cannot follow; "
+                "leave the layer out with torch.compiler.disable, or let a fused backend run it"
+            )
         if done is None:
             x = input if input_weights is None else linear(input, input_weights)
             done = reference.run(step, x, state, p, dt, recurrent_weights)

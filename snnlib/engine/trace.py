@@ -2,8 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -11,58 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from snnlib.engine import adjoint
-from snnlib.engine.cut import cheapest_cut
+from snnlib.engine.cut import split
+from snnlib.engine.program import Line, Traced, Value
 from snnlib.engine.step import Step, UntraceableError, state_type
 
-__all__ = ["Line", "Program", "Traced", "trace", "without_backward"]
-
-Value = str | float | bool
-"""The name of what an input or an earlier line gives, or a constant."""
-
-
-class Line(NamedTuple):
-    """``name = operator(*arguments)`` for one neuron and one time step."""
-
-    name: str
-    operator: str
-    arguments: tuple[Value, ...]
-
-
-class Program(NamedTuple):
-    """Lines of arithmetic between named inputs and outputs."""
-
-    inputs: tuple[str, ...]
-    lines: tuple[Line, ...]
-    outputs: tuple[Value, ...]
-
-
-class Traced(NamedTuple):
-    """A step as arithmetic.
-
-    Attributes:
-        forward: from ``x``, the states ``s0, s1, ...`` and the parameters ``p0, ...`` to the output, the new
-            states, and what is saved.
-        backward: from what was saved (``k0, k1, ...``, and ``z``, the output itself, which costs nothing), the
-            parameters, and the gradients ``gz, g0, g1, ...`` of the output and the new states to those of x,
-            the states and the parameters that learn.
-        saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
-        uses_output: whether the backward program reads ``z``.
-        exact: whether it is the adjoint.
-        events: names, in ``forward``, of what is kept only where the neuron spiked (``e0, e1, ...``).
-    """
-
-    forward: Program
-    backward: Program
-    saved: tuple[str, ...]
-    uses_output: bool
-    exact: bool = False
-    events: tuple[str, ...] = ()
-
-    @property
-    def learned(self) -> int:
-        """How many parameters the backward program gives gradients for."""
-        return len(self.backward.outputs) - len(self.forward.outputs) + len(self.saved) + len(self.events)
-
+__all__ = ["trace"]
 
 _LOCK = threading.Lock()
 
@@ -169,16 +121,7 @@ def trace(
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")
     out, grads = results[: 1 + count], results[1 + count :]
-    return _split(lines, names, tangents, out, grads, sparse and exact)._replace(exact=exact)
-
-
-def without_backward(traced: Traced) -> Traced:
-    """The forward program alone, which saves nothing."""
-    program = traced.forward
-    outputs = program.outputs[: len(program.outputs) - len(traced.saved) - len(traced.events)]
-    kept = _closure({line.name: line for line in program.lines}, outputs, stop=set())
-    lines = tuple(line for line in program.lines if line.name in kept)
-    return Traced(Program(program.inputs, lines, outputs), Program(("gz",), (), ()), (), False)
+    return split(lines, names, tangents, out, grads, sparse and exact)._replace(exact=exact)
 
 
 def _brief(error: Exception) -> str:
@@ -388,92 +331,3 @@ def _constant(value: Tensor) -> float:
         return float(value)
     shape = list(value.shape)
     raise UntraceableError(f"a tensor of shape {shape} made outside of the step and not in its parameters")
-
-
-def _split(
-    lines: list[Line],
-    names: tuple[str, ...],
-    tangents: tuple[str, ...],
-    out: list[Value],
-    grads: list[Value],
-    sparse: bool,
-) -> Traced:
-    """Cut the joint program where the fewest values cross from the forward to the backward half."""
-    by_name = {line.name: line for line in lines}
-    late: set[str] = set(tangents)
-    for line in lines:
-        if any(a in late for a in line.arguments if isinstance(a, str)):
-            late.add(line.name)
-    parameters = {name for name in names if name.startswith("p")}
-    always, arms = _at_spikes(by_name, grads, out[0]) if sparse else (by_name, [])
-    needed = _closure(always, grads, stop=set())
-    read = _read(always, late, needed, grads)
-    cut = _cheapest_cut(by_name, read, names, parameters, out[0])
-    more = _closure(by_name, arms, stop=needed) - needed
-    wanted = _read(by_name, late, more, arms)
-    # what is kept for every step is there for spikes too
-    at_spikes = _cheapest_cut(by_name, wanted, names, parameters | cut | {str(out[0])}, out[0]) - cut
-    saved, events = (tuple(sorted(found - parameters - {out[0]})) for found in (cut, at_spikes))
-    uses_output = out[0] in cut or bool(events)
-    stop = {*saved, *events, *parameters, *tangents} | ({out[0]} if uses_output else set())
-    kept = tuple(line for line in lines if line.name in _closure(by_name, [*out, *saved, *events], stop=set()))
-    backward = tuple(line for line in lines if line.name in _closure(by_name, grads, stop))
-    read_again = {name: f"k{k}" for k, name in enumerate(saved)} | {
-        name: f"e{k}" for k, name in enumerate(events)
-    }
-    read_again |= {str(out[0]): "z"} if uses_output else {}
-    inputs = (*read_again.values(), *sorted(parameters, key=names.index), *tangents)
-    behind = _renamed(Program(inputs, backward, tuple(grads)), read_again)
-    return Traced(Program(names, kept, (*out, *saved, *events)), behind, saved, uses_output, events=events)
-
-
-def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
-    """Values of the forward half that the backward half reads, of which ``needed`` are the lines that count."""
-    arguments = [a for name in needed & late for a in by_name[name].arguments]
-    return {a for a in (*arguments, *ends) if isinstance(a, str) and a not in late}
-
-
-def _at_spikes(
-    by_name: dict[str, Line], grads: list[Value], output: Value
-) -> tuple[dict[str, Line], list[Value]]:
-    """The lines without what is computed for neurons that spiked alone, and the ends of that."""
-    always, arms = dict(by_name), []
-    for line in by_name.values():
-        if line.operator == "where" and line.arguments[2] == 0.0:
-            condition = by_name.get(str(line.arguments[0]))
-            if condition is not None and condition[1:] == ("ne", (output, 0)):
-                arms.append(line.arguments[1])
-                always[line.name] = line._replace(arguments=(line.arguments[0], 0.0, 0.0))
-    return always, arms
-
-
-def _closure(by_name: dict[str, Line], ends: Iterable[Value], stop: set[Any]) -> set[str]:
-    """Names of the lines that ``ends`` follow from, not looking past ``stop``."""
-    found: set[str] = set()
-    todo = [e for e in ends if isinstance(e, str)]
-    while todo:
-        name = todo.pop()
-        if name in found or name in stop or name not in by_name:
-            continue
-        found.add(name)
-        todo += [a for a in by_name[name].arguments if isinstance(a, str)]
-    return found
-
-
-def _cheapest_cut(
-    by_name: dict[str, Line], read: set[str], names: tuple[str, ...], free: set[str], output: Value
-) -> set[str]:
-    """The fewest values from which all that is ``read`` can be computed again; z and parameters are free."""
-    reach = _closure(by_name, read, stop=set()) | set(names)
-    # a tie goes to the value nearest to the backward pass, which has the least to compute again
-    costs = {name: 0 if name in free else 1 if name == output else 100 for name in sorted(reach)}
-    arguments = {n: [a for a in by_name[n].arguments if isinstance(a, str)] for n in reach if n in by_name}
-    return cheapest_cut(costs, arguments, names, read)
-
-
-def _renamed(program: Program, names: dict[Any, str]) -> Program:
-    def rename(values: tuple[Value, ...]) -> tuple[Value, ...]:
-        return tuple(names.get(v, v) for v in values)
-
-    lines = tuple(line._replace(arguments=rename(line.arguments)) for line in program.lines)
-    return Program(program.inputs, lines, rename(program.outputs))

@@ -235,6 +235,23 @@ def test_torch_compile_sees_one_operator(backend: str):
     assert gradients[0].abs().max() > 0
 
 
+def test_torch_compile_leaves_the_plain_loop_to_python_or_says_why_not():
+    def run(x: Tensor) -> Tensor:
+        return scan(lif_feed_forward_step, x, None, EXACT, backend="reference")[0]
+
+    x = 20.0 * torch.rand(12, 2, 3, generator=generator(0))
+    gradients = []
+    for function in (run, torch.compile(run, backend="eager")):
+        leaf = x.clone().requires_grad_()
+        (function(leaf) * torch.arange(12.0).view(-1, 1, 1)).sum().backward()
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+    assert gradients[0].abs().max() > 0
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"adjoint.* plain loop .*torch.compiler.disable"):
+        torch.compile(run, backend="eager", fullgraph=True)(x.requires_grad_())
+
+
 def test_layers_and_nets_take_it():
     torch.manual_seed(0)
     net = SequentialState(

@@ -1,0 +1,75 @@
+"""What a traced step is: straight-line programs for one neuron and one time step."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+__all__ = ["Line", "Program", "Traced", "Value", "closure", "without_backward"]
+
+Value = str | float | bool
+"""The name of what an input or an earlier line gives, or a constant."""
+
+
+class Line(NamedTuple):
+    """``name = operator(*arguments)`` for one neuron and one time step."""
+
+    name: str
+    operator: str
+    arguments: tuple[Value, ...]
+
+
+class Program(NamedTuple):
+    """Lines of arithmetic between named inputs and outputs."""
+
+    inputs: tuple[str, ...]
+    lines: tuple[Line, ...]
+    outputs: tuple[Value, ...]
+
+
+class Traced(NamedTuple):
+    """A step as arithmetic.
+
+    Attributes:
+        forward: from ``x``, the states ``s0, s1, ...`` and the parameters ``p0, ...`` to the output, the new
+            states, and what is saved.
+        backward: from what was saved (``k0, k1, ...``, and ``z``, the output itself, which costs nothing), the
+            parameters, and the gradients ``gz, g0, g1, ...`` of the output and the new states to those of x,
+            the states and the parameters that learn.
+        saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
+        uses_output: whether the backward program reads ``z``.
+        exact: whether it is the adjoint.
+        events: names, in ``forward``, of what is kept only where the neuron spiked (``e0, e1, ...``).
+    """
+
+    forward: Program
+    backward: Program
+    saved: tuple[str, ...]
+    uses_output: bool
+    exact: bool = False
+    events: tuple[str, ...] = ()
+
+    @property
+    def learned(self) -> int:
+        """How many parameters the backward program gives gradients for."""
+        return len(self.backward.outputs) - len(self.forward.outputs) + len(self.saved) + len(self.events)
+
+
+def without_backward(traced: Traced) -> Traced:
+    """The forward program alone, which saves nothing."""
+    program = traced.forward
+    outputs = program.outputs[: len(program.outputs) - len(traced.saved) - len(traced.events)]
+    kept = closure({line.name: line for line in program.lines}, outputs, stop=set())
+    lines = tuple(line for line in program.lines if line.name in kept)
+    return Traced(Program(program.inputs, lines, outputs), Program(("gz",), (), ()), (), False)
+
+
+def closure(by_name: dict[str, Line], ends: Iterable[Value], stop: set[Any]) -> set[str]:
+    """Names of the lines that ``ends`` follow from, not looking past ``stop``."""
+    found: set[str] = set()
+    todo = [e for e in ends if isinstance(e, str)]
+    while todo:
+        name = todo.pop()
+        if name in found or name in stop or name not in by_name:
+            continue
+        found.add(name)
+        todo += [a for a in by_name[name].arguments if isinstance(a, str)]
+    return found
