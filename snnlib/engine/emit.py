@@ -220,7 +220,7 @@ def _inner(name: str, rows: list[str], program: Program, written: list[str], sum
     lines = "\n".join(f"        {line}" for line in _body(program, written, sums))
     return f"""
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _{name}({arguments}):
     for j in range({rows[0]}_.shape[0]):
 {lines}

@@ -46,7 +46,8 @@ def compiled(
     arguments += [f"numbers[{k}]" for k in range(numbers)]
     options = {"error_model": "numpy", "nogil": True, "_nrt": False}
     space = {name: _viewing(_NUMBERS[dtype]) for dtype, name in views.items()}
-    space["loop"] = njit(**options)(loop)
+    bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    space["loop"] = njit(inline="always", **options, **bare)(loop)
     exec(f"def entry(arrays, integers, numbers):\n    loop({', '.join(arguments)})\n", space)
     # wrappers that Python could call would need symbols of Numba's
     entry = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(space["entry"])

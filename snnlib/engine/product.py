@@ -26,21 +26,21 @@ _ROWS = 4
 """Rows that are summed at a time, so that what they share is read once for all."""
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def add(a, b, out):
     """``out = a + b`` for one block."""
     for j in range(out.shape[0]):
         out[j] = a[j] + b[j]
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def copy(a, out):
     """``out = a`` for one block."""
     for j in range(out.shape[0]):
         out[j] = a[j]
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def multiply(heard, weights, out, active):
     """``out[s] = sum over m of heard[s, m] weights[m]``; where most are zero, only over those that are not.
 
@@ -60,7 +60,7 @@ def multiply(heard, weights, out, active):
             _gather(heard, s * size, weights, active, count, out, s * width, min(j, width - _WIDE))
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def push(given, weights, out):
     """``out[s] = sum over n of given[s, n] weights[n]``, dense.
 
@@ -87,7 +87,7 @@ def push(given, weights, out):
             _push_one(given, s, weights, out, column)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def grow(heard, given, out, active):
     """``out[m] += sum over s of heard[s, m] given[s]``: the gradient of weights, of one step's samples.
 
@@ -114,13 +114,13 @@ def grow(heard, given, out, active):
                 out[m, j] += heard[s * size + m] * given[s * width + j]
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _add_times(factor, row, out):
     for j in range(out.shape[0]):
         out[j] += factor * row[j]
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _is_sparse(values):
     """Whether fewer than a quarter are other than zero, so that to look for them pays."""
     count, rest = 0, values.shape[0] % _LANES
@@ -131,7 +131,7 @@ def _is_sparse(values):
     return 4 * count < values.shape[0]
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _find(z, a, size, active):
     """Write to ``active`` which of ``z[a : a + size]`` are not zero, in order; how many they are."""
     count = 0
@@ -148,7 +148,7 @@ def _find(z, a, size, active):
     return count
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def pack(z, rows, packed, place):
     """Append the columns of ``rows`` where ``z`` is not zero to ``packed``; where it ends now.
 
@@ -175,7 +175,7 @@ def pack(z, rows, packed, place):
     return place
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def unpack(z, packed, place, rows):
     """Undo :func:`pack` for one step, the last before ``place``; where the steps before it end."""
     count, rest = rows.shape[0], z.shape[0] % _LANES

@@ -1,12 +1,20 @@
-"""Start a task as a person does: a process with a command line, or that command line inside this process."""
+"""Start a task as a person does: a process with a command line, or that command line inside this process.
 
+Processes are copies of one that has imported the packages of the tasks, which takes most of the time of a
+small run. Those that are about the start of a process are new ones.
+"""
+
+import atexit
 import io
 import json
+import multiprocessing
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import chdir, redirect_stdout
@@ -24,11 +32,59 @@ def command(task: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", f"snnlib.task.{task}", *flags]
 
 
-def run(task: str, *flags: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run to the end; standard output and error as text."""
-    return subprocess.run(
-        command(task, *flags), cwd=cwd, capture_output=True, text=True, timeout=120, **options
-    )
+def run(
+    task: str, *flags: str, cwd: Path, fresh: bool = False, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end; standard output and error as text.
+
+    Parameters:
+        fresh: whether in a new process, as always with ``options``, which are those of ``subprocess.run``.
+    """
+    line = command(task, *flags)
+    if fresh or options:
+        return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120, **options)
+    code, *said = Started(task, flags, cwd).end(120)
+    return subprocess.CompletedProcess(line, code, *said)
+
+
+_COPIES = multiprocessing.get_context("forkserver")
+_COPIES.set_forkserver_preload(
+    [
+        *("matplotlib.pyplot", "sklearn.datasets", "torch.utils.tensorboard", "torchvision", "torchaudio"),
+        *("gymnasium", "pytorch_lightning", "snnlib.engine.cpu", "snnlib.task._run"),
+    ]
+)
+
+
+class Started:
+    """A task in a process that was copied."""
+
+    def __init__(self, task: str, flags: tuple[str, ...], cwd: Path) -> None:
+        self._said = tempfile.TemporaryDirectory()
+        self._files = [Path(self._said.name, name) for name in ("output", "error")]
+        self.process = _COPIES.Process(target=_main, args=(task, flags, cwd, *self._files))
+        self.process.start()
+
+    def end(self, seconds: float) -> tuple[int, str, str]:
+        """Its exit code, standard output and error."""
+        self.process.join(seconds)
+        code = self.process.exitcode
+        self.process.kill()
+        said = [file.read_text() for file in self._files]
+        self._said.cleanup()
+        assert code is not None, f"it runs longer than {seconds} s: {said}"
+        return code, *said
+
+
+def _main(task: str, flags: tuple[str, ...], cwd: Path, *files: Path) -> None:
+    os.chdir(cwd)
+    for number, path in enumerate(files, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = [task, *flags]
+    try:
+        runpy.run_module(f"snnlib.task.{task}", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()
 
 
 def clear(module: ModuleType) -> None:
@@ -68,16 +124,16 @@ def stop_when(
     task: str, *flags: str, cwd: Path, number: signal.Signals, ready: Callable[[], bool]
 ) -> tuple[int, str]:
     """Start a task, send it a signal as soon as ``ready()`` holds; its exit code and standard error."""
-    process = subprocess.Popen(
-        command(task, *flags), cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    started = Started(task, flags, cwd)
     deadline = time.monotonic() + 90
     while not ready():
-        assert process.poll() is None, f"ended before it was stopped: {process.communicate()[1]}"
+        assert started.process.is_alive(), f"ended before it was stopped: {started.end(1)}"
         assert time.monotonic() < deadline, "never ready to be stopped"
         time.sleep(0.002)
-    os.kill(process.pid, number)
-    return process.wait(60), process.communicate()[1]
+    assert started.process.pid is not None
+    os.kill(started.process.pid, number)
+    code, _, said = started.end(60)
+    return code, said
 
 
 def only_run(root: Path) -> Path | None:

@@ -34,7 +34,7 @@ def here(cwd: Path, *flags: str) -> dict[str, Any]:
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
-    figures = result(run("cartpole", "--fast", "--video", cwd=tmp_path))
+    figures = result(run("cartpole", "--fast", "--video", cwd=tmp_path, fresh=True))
     assert figures["task"] == "cartpole"
     assert figures["threshold"] == 475
     assert figures["solved"] is (figures["mean_reward"] >= 475)

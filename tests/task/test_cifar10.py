@@ -21,7 +21,7 @@ LONGER = ("--fast", "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--dropo
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing stopped."""
     root = tmp_path_factory.mktemp("undisturbed")
-    figures = result(run("cifar10", *LONGER, cwd=root))
+    figures = result(run("cifar10", *LONGER, cwd=root, fresh=True))
     assert figures["task"] == "cifar10"
     assert figures["chance"] == 0.25
     return root / figures["run"]

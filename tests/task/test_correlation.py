@@ -34,7 +34,7 @@ FIGURES = {"test_accuracy", "test_probability", "valid_accuracy", "shuffled_accu
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
-    figures = result(run("correlation", "--fast", cwd=tmp_path))
+    figures = result(run("correlation", "--fast", cwd=tmp_path, fresh=True))
     assert figures["task"] == "correlation"
     assert figures["chance"] == 0.5
     assert all(0 <= figures[name] <= 1 for name in FIGURES)

@@ -61,7 +61,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
-    figures = result(run("memory", "--fast", cwd=tmp_path))
+    figures = result(run("memory", "--fast", cwd=tmp_path, fresh=True))
     assert figures["task"] == "memory"
     assert figures["neuron_model"] == "lsnn"
     assert figures["chance"] == 0.5

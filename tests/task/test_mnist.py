@@ -30,7 +30,7 @@ LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_lengt
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
-    figures = result(run("mnist", "--fast", cwd=tmp_path))
+    figures = result(run("mnist", "--fast", cwd=tmp_path, fresh=True))
     assert figures["task"] == "mnist"
     assert figures["seed"] == 0
     assert 0 <= figures["test_accuracy"] <= 1

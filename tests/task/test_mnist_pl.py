@@ -33,7 +33,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
-    figures = result(run("mnist_pl", "--fast", cwd=tmp_path))
+    figures = result(run("mnist_pl", "--fast", cwd=tmp_path, fresh=True))
     assert figures["task"] == "mnist_pl"
     folder = tmp_path / figures["run"]
     names = {path.name for path in folder.iterdir()}
@@ -86,7 +86,9 @@ def assert_same_training(two: dict[str, Any], one: dict[str, Any], root: Path) -
 
 
 def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path, alone: dict[str, Any]):
-    two = result(run("mnist_pl", *PLAIN, "--strategy=ddp", "--devices=2", "--batch_size=8", cwd=tmp_path))
+    two = result(
+        run("mnist_pl", *PLAIN, "--strategy=ddp", "--devices=2", "--batch_size=8", cwd=tmp_path, fresh=True)
+    )
     assert_same_training(two, alone, tmp_path)
 
 

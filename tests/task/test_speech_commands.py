@@ -38,7 +38,7 @@ def flagged():
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
-    figures = result(run("speech_commands.run", "--fast", cwd=tmp_path))
+    figures = result(run("speech_commands.run", "--fast", cwd=tmp_path, fresh=True))
     assert figures["task"] == "speech_commands"
     assert figures["model"] == "lsnn"
     assert figures["chance"] == pytest.approx(1 / 6, abs=1e-3)  # generated clips have six of the classes
