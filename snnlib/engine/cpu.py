@@ -36,6 +36,8 @@ _UNIT = 64
 """Neurons that are not shared between threads: a few SIMD registers of them."""
 _WORTH = 1 << 15
 """Time steps times neurons for which a further thread is woken."""
+_BEYOND = 16
+"""Numbers by which what is packed is longer than its spikes, see :func:`snnlib.engine.events.pack`."""
 _LARGE = 1 << 22
 """Bytes from which NumPy's memory is on large pages."""
 
@@ -239,22 +241,21 @@ def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype
         return []
     starts = torch.arange(start, stop, block)
     blocks = torch.stack([starts, (starts + block).clamp(max=stop), torch.zeros_like(starts)], dim=1)
-    packed = _unwritten((count, steps * (stop - start)), dtype)
+    packed = _unwritten((count, steps * (stop - start) + _BEYOND), dtype)
     return [torch.empty(count, block, dtype=dtype), packed, blocks, torch.zeros(1, dtype=torch.int64)]
 
 
 def _joined(traced: Traced, rooms: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> list[Tensor]:
-    """What the threads packed, ``[E, spikes]``, and the blocks of neurons: first, end, where its spikes end."""
+    """What the threads packed, ``[E, spikes + _BEYOND]``, and the blocks: first neuron, end, end of spikes."""
     if not traced.events:
         return []
-    parts, tables, total = [], [], 0
-    for _, packed, blocks, place, *_ in rooms:
-        parts.append(packed[:, : int(place)])
-        tables.append(blocks + torch.tensor([0, 0, total]))
-        total += int(place)
-    if not parts:
-        return [torch.empty(len(traced.events), 0, dtype=dtype), torch.empty(0, 3, dtype=torch.int64)]
-    return [torch.cat(parts, 1), torch.cat(tables)]
+    ends = [0, *itertools.accumulate(int(place) for _, _, _, place, *_ in rooms)]
+    values = _empty((len(traced.events), ends[-1] + _BEYOND), dtype)
+    tables = [torch.empty(0, 3, dtype=torch.int64)]
+    for (start, stop), (_, packed, blocks, *_) in zip(itertools.pairwise(ends), rooms, strict=True):
+        values[:, start:stop] = packed[:, : stop - start]
+        tables.append(blocks + torch.tensor([0, 0, start]))
+    return [values, torch.cat(tables)]
 
 
 def _apart(traced: Traced, kept: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

@@ -65,13 +65,15 @@ from math import {called}
 import numpy as np
 from numba import njit
 {used}
+from snnlib.engine.vector import bare
+
 F = np.{dtype}
 '''
 
 # Numba does not see that a function changed which its cached machine code has taken in: the source names it
 _PRODUCTS = """
-from snnlib.engine.product import add, copy, grow, multiply, pack, push, unpack  # {digest}
-"""
+from snnlib.engine.events import pack, unpack  # {digest}
+from snnlib.engine.product import add, copy, grow, multiply, push"""
 
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
@@ -101,7 +103,8 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     forward, forward_numbers = lifted(traced.forward)
     backward, backward_numbers = lifted(traced.backward)
     called = ", ".join(sorted(CALLED))
-    used = _PRODUCTS.format(digest=_digest("product.py")) if recurrent or traced.events else ""
+    digest = _digest("events.py", "product.py", "vector.py")
+    used = _PRODUCTS.format(digest=digest) if recurrent or traced.events else ""
     head = _HEAD.format(name=name, called=called, used=used, dtype=str(dtype).removeprefix("torch."))
     bare = traced._replace(forward=forward, backward=backward)
     behind = _backward_source(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
@@ -109,8 +112,9 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     return Source(traced, text, forward_numbers, backward_numbers)
 
 
-def _digest(file: str) -> str:
-    return hashlib.sha256(Path(__file__).with_name(file).read_bytes()).hexdigest()[:24]
+def _digest(*files: str) -> str:
+    content = b"".join(Path(__file__).with_name(file).read_bytes() for file in files)
+    return hashlib.sha256(content).hexdigest()[:24]
 
 
 def lifted(program: Program) -> tuple[Program, tuple[float, ...]]:
@@ -220,7 +224,7 @@ def _inner(name: str, rows: list[str], program: Program, written: list[str], sum
     lines = "\n".join(f"        {line}" for line in _body(program, written, sums))
     return f"""
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def _{name}({arguments}):
     for j in range({rows[0]}_.shape[0]):
 {lines}

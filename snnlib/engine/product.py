@@ -1,46 +1,42 @@
-"""What the fused loops of :mod:`snnlib.engine.cpu` call: products with recurrent weights, and the packing of
-what is kept for spikes alone.
+"""Products with recurrent weights, which the fused loops of :mod:`snnlib.engine.cpu` call.
 
 Each works on a block of samples at one time step; what belongs to one sample lies together, samples one after
-the other. Sums are kept in registers, a strip of columns of a few rows at a time. LLVM's own vectoriser does
-not find this form, so the innermost loops are written with its vectors. A term may be multiplied and added
-with one rounding ("contract"); the order of the sums is fixed.
-
-Nothing here counts references (``_nrt``), which two threads would do in turns at every slice, and so nothing
-is allocated here either.
+the other. Sums are kept in registers, a strip of columns of a few rows at a time; the innermost loops are
+written with LLVM's vectors (:mod:`snnlib.engine.vector`). A term may be multiplied and added with one rounding
+("contract"); the order of the sums is fixed.
 """
 
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["add", "copy", "grow", "multiply", "pack", "push", "unpack"]
+from snnlib.engine.vector import LANES, Array, arrays, bare, lowest, nonzero, ones
 
-_LANES = 16
-"""Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
-_WIDE = 2 * _LANES
+__all__ = ["add", "copy", "grow", "multiply", "push"]
+
+_WIDE = 2 * LANES
 _ROWS = 4
 """Rows that are summed at a time, so that what they share is read once for all."""
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def add(a, b, out):
     """``out = a + b`` for one block."""
     for j in range(out.shape[0]):
         out[j] = a[j] + b[j]
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def copy(a, out):
     """``out = a`` for one block."""
     for j in range(out.shape[0]):
         out[j] = a[j]
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def multiply(heard, weights, out, active):
     """``out[s] = sum over m of heard[s, m] weights[m]``; where most are zero, only over those that are not.
 
@@ -60,7 +56,7 @@ def multiply(heard, weights, out, active):
             _gather(heard, s * size, weights, active, count, out, s * width, min(j, width - _WIDE))
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def push(given, weights, out):
     """``out[s] = sum over n of given[s, n] weights[n]``, dense.
 
@@ -87,7 +83,7 @@ def push(given, weights, out):
             _push_one(given, s, weights, out, column)
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def grow(heard, given, out, active):
     """``out[m] += sum over s of heard[s, m] given[s]``: the gradient of weights, of one step's samples.
 
@@ -114,136 +110,49 @@ def grow(heard, given, out, active):
                 out[m, j] += heard[s * size + m] * given[s * width + j]
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def _add_times(factor, row, out):
     for j in range(out.shape[0]):
         out[j] += factor * row[j]
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def _is_sparse(values):
     """Whether fewer than a quarter are other than zero, so that to look for them pays."""
-    count, rest = 0, values.shape[0] % _LANES
-    for j in range(0, values.shape[0] - rest, _LANES):
-        count += _ones(_nonzero(values, j))
+    count, rest = 0, values.shape[0] % LANES
+    for j in range(0, values.shape[0] - rest, LANES):
+        count += ones(nonzero(values, j))
     for j in range(values.shape[0] - rest, values.shape[0]):
         count += values[j] != 0
     return 4 * count < values.shape[0]
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@bare()
 def _find(z, a, size, active):
     """Write to ``active`` which of ``z[a : a + size]`` are not zero, in order; how many they are."""
     count = 0
-    for m in range(0, size - _LANES + 1, _LANES):
-        mask = _nonzero(z, a + m)
+    for m in range(0, size - LANES + 1, LANES):
+        mask = nonzero(z, a + m)
         while mask:
-            active[count] = m + _lowest(mask)
+            active[count] = m + lowest(mask)
             count += 1
             mask &= mask - 1
-    for m in range(size - size % _LANES, size):
+    for m in range(size - size % LANES, size):
         if z[a + m] != 0:
             active[count] = m
             count += 1
     return count
 
 
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def pack(z, rows, packed, place):
-    """Append the columns of ``rows`` where ``z`` is not zero to ``packed``; where it ends now.
-
-    Parameters:
-        z: spikes of one step, ``[N]``.
-        rows: ``[E, N]`` or wider.
-        packed: ``[E, spikes]``.
-        place: where ``packed`` ended before.
-    """
-    count = rows.shape[0]
-    for j in range(0, z.shape[0] - _LANES + 1, _LANES):
-        mask = _nonzero(z, j)
-        while mask:
-            lane = j + _lowest(mask)
-            for e in range(count):
-                packed[e, place] = rows[e, lane]
-            place += 1
-            mask &= mask - 1
-    for j in range(z.shape[0] - z.shape[0] % _LANES, z.shape[0]):
-        if z[j] != 0:
-            for e in range(count):
-                packed[e, place] = rows[e, j]
-            place += 1
-    return place
-
-
-@njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def unpack(z, packed, place, rows):
-    """Undo :func:`pack` for one step, the last before ``place``; where the steps before it end."""
-    count, rest = rows.shape[0], z.shape[0] % _LANES
-    for j in range(z.shape[0] - 1, z.shape[0] - rest - 1, -1):
-        if z[j] != 0:
-            place -= 1
-            for e in range(count):
-                rows[e, j] = packed[e, place]
-    for j in range(z.shape[0] - rest - _LANES, -1, -_LANES):
-        mask = _nonzero(z, j)
-        if mask:
-            place -= _ones(mask)
-            at = place
-            while mask:
-                lane = j + _lowest(mask)
-                for e in range(count):
-                    rows[e, lane] = packed[e, at]
-                at += 1
-                mask &= mask - 1
-    return place
-
-
 # -- innermost loops, in LLVM's vectors ------------------------------------------------------------------
-
-
-class _Array:
-    """A C-contiguous array in a function that is being built; an index counts from its first number."""
-
-    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
-        made = context.make_array(kind)(context, builder, value)
-        self.builder, self.data = builder, made.data
-        self.shape = cgutils.unpack_tuple(builder, made.shape)
-        self.vector = ir.VectorType(context.get_value_type(kind.dtype), _LANES)
-
-    def scalar(self, index: Any) -> Any:
-        return self.builder.load(self.builder.gep(self.data, [index]))
-
-    def load(self, index: Any) -> Any:
-        return self.builder.load(self._place(index), align=4)
-
-    def store(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self._place(index), align=4)
-
-    def _place(self, index: Any) -> Any:
-        return self.builder.bitcast(self.builder.gep(self.data, [index]), self.vector.as_pointer())
-
-    def spread(self, index: Any) -> Any:
-        """A vector of one number, many times."""
-        nothing = ir.Constant(self.vector, ir.Undefined)
-        one = self.builder.insert_element(nothing, self.scalar(index), ir.Constant(ir.IntType(32), 0))
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), None)
-        return self.builder.shuffle_vector(one, nothing, lanes)
-
-
-def _arrays(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
-    """The arguments of an intrinsic, arrays made usable."""
-    return [
-        _Array(context, builder, kind, value) if isinstance(kind, types.Array) else value
-        for kind, value in zip(signature.args, args, strict=True)
-    ]
 
 
 def _halves(builder: Any, index: Any) -> list[Any]:
     """Where the two vectors of a strip begin."""
-    return [index, builder.add(index, ir.Constant(index.type, _LANES))]
+    return [index, builder.add(index, ir.Constant(index.type, LANES))]
 
 
-def _sums(builder: Any, factors: _Array, terms: _Array, count: Any, visit: Any, rows: int) -> list[Any]:
+def _sums(builder: Any, factors: Array, terms: Array, count: Any, visit: Any, rows: int) -> list[Any]:
     """Strips of ``sum over k of factor[row, k] term[k]``, two vectors for each row.
 
     Parameters:
@@ -270,7 +179,7 @@ def _gather(typing, heard, a, weights, active, count, out, b, j):
     """One strip of columns of :func:`multiply` for the sample at ``heard[a]``, to ``out[b]``."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        heard, a, weights, active, count, out, b, j = _arrays(context, builder, signature, args)
+        heard, a, weights, active, count, out, b, j = arrays(context, builder, signature, args)
 
         def visit(k: Any) -> Any:
             row = active.scalar(k)
@@ -291,7 +200,7 @@ def _pushing(rows: int) -> Any:
         """One strip of columns of :func:`push` for ``rows`` samples from ``s`` on."""
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            given, s, weights, out, j = _arrays(context, builder, signature, args)
+            given, s, weights, out, j = arrays(context, builder, signature, args)
             size, width = weights.shape
             samples = [builder.add(s, ir.Constant(s.type, k)) for k in range(rows)]
             starts = [builder.mul(sample, size) for sample in samples]
@@ -319,7 +228,7 @@ def _grow_four(typing, heard, given, samples, out, m, j):
     """One strip of columns of four rows of :func:`grow`."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        heard, given, samples, out, m, j = _arrays(context, builder, signature, args)
+        heard, given, samples, out, m, j = arrays(context, builder, signature, args)
         size, width = out.shape
         rows = [builder.add(m, ir.Constant(m.type, k)) for k in range(_ROWS)]
 
@@ -335,35 +244,3 @@ def _grow_four(typing, heard, given, samples, out, m, j):
         return context.get_dummy_value()
 
     return types.void(heard, given, types.int64, out, types.int64, types.int64), build
-
-
-@intrinsic
-def _nonzero(typing, z, a):
-    """One bit for each of the numbers from ``z[a]`` on that fill a vector: whether it is not zero."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        z, a = _arrays(context, builder, signature, args)
-        bits = builder.fcmp_unordered("!=", z.load(a), ir.Constant(z.vector, None))
-        return builder.zext(builder.bitcast(bits, ir.IntType(_LANES)), ir.IntType(64))
-
-    return types.int64(z, types.int64), build
-
-
-@intrinsic
-def _lowest(typing, mask):
-    """The place of the lowest bit that is set."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), build
-
-
-@intrinsic
-def _ones(typing, mask):
-    """How many bits are set."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.int64(types.int64), build
