@@ -35,7 +35,7 @@ from snnlib.functional.correlation import (
 from snnlib.functional.lif import LIFParameters
 from snnlib.functional.stdp import STDPParameters, STDPState, stdp_step_linear
 from snnlib.module.li import LI
-from snnlib.module.lif import LIF, LIFCell
+from snnlib.module.lif import LIF
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run, _train
 
@@ -112,16 +112,14 @@ def consistent(f: dict[str, Any]) -> bool:
         raise flags.ValidationError(f"two subsets of {f['subset']} do not fit into {f['channels']} channels")
     if f["poisson_rate"] * f["dt"] > 1:
         raise flags.ValidationError(f"{f['poisson_rate']} Hz are more than a spike in a step of {f['dt']} s")
-    if f["method"] == "adjoint":
-        raise flags.ValidationError(
-            "here neurons are stepped one by one, and the adjoint needs whole sequences"
-        )
+    if f["method"] == "adjoint" and f["rule"] == "stdp":
+        raise flags.ValidationError("with --rule=stdp weights change at every step; adjoint needs sequences")
     if f["update_every"] > f["seq_length"]:
         raise flags.ValidationError(f"no weight changes in {f['seq_length']} steps, fewer than --update_every")
     return True
 
 
-NAMES = ["subset", "channels", "poisson_rate", "dt", "update_every", "seq_length", "method"]
+NAMES = ["subset", "channels", "poisson_rate", "dt", "update_every", "seq_length", "method", "rule"]
 flags.register_multi_flags_validator(NAMES, consistent, flag_values=FLAGS)
 
 
@@ -147,12 +145,12 @@ class PlasticNet(nn.Module):
             nn.init.zeros_(parameter)
         # the teacher's current, in thresholds, into the neurons of the class that is shown and into the others
         self.teacher = nn.Parameter(torch.tensor([0.4, -2.0]))
-        self.neurons = LIFCell(p, FLAGS.dt)
+        run = {"dt": FLAGS.dt, "backend": FLAGS.backend}
+        self.neurons = LIF(p, **run)
         readout = nn.Linear(n, 2)
         with torch.no_grad():  # to begin with a neuron speaks for its class
             readout.weight.copy_(10.0 * (self.class_of == torch.arange(2).unsqueeze(1)))
             readout.bias.zero_()
-        run = {"dt": FLAGS.dt, "backend": FLAGS.backend}
         self.answer = SequentialState(LIF(p, **run), readout, LI(**run))
 
     def forward(self, episodes: Episodes, control: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,20 +178,25 @@ class PlasticNet(nn.Module):
         tau, eta = FLAGS.tau_sensor_inv, FLAGS.plasticity
         sensor = CorrelationSensorParameters(tau_c_inv=tau, tau_ac_inv=tau)
         stdp = STDPParameters(tau_pre_inv=tau, tau_post_inv=tau, eta_plus=eta, eta_minus=eta)
-        state = None
-        for step, (x, pre) in enumerate(zip(spikes, sensed, strict=True), start=1):
-            post, state = self.neurons(torch.einsum("bnm,bm->bn", weights, x) + current, state)
-            if self.rule is None:
-                weights, traces = stdp_step_linear(pre, post, weights, traces, stdp, FLAGS.dt)
-            else:
-                sensors = correlation_sensor_step(pre, post, sensors, sensor, FLAGS.dt)
-                change = partial(local_change, self.rule, weights)
-                weights = correlation_based_update(step, change, weights, sensors, eta, FLAGS.update_every)
-            if step % FLAGS.update_every == 0:
-                weights = weights.relu()
-                weights = weights * (total / weights.sum(2, keepdim=True).clamp(min=1e-6))
-                clear = torch.zeros_like(weights)
-                sensors = sensors._replace(correlation_trace=clear, anti_correlation_trace=clear)
+        state, step = None, 0
+        # as long as the weights stay
+        length = 1 if self.rule is None else FLAGS.update_every
+        for x, seen in zip(spikes.split(length), sensed.split(length), strict=True):
+            currents = torch.einsum("bnm,tbm->tbn", weights, x) + current
+            output, state = self.neurons(currents, state)
+            for pre, post in zip(seen, output, strict=True):
+                step += 1
+                if self.rule is None:
+                    weights, traces = stdp_step_linear(pre, post, weights, traces, stdp, FLAGS.dt)
+                else:
+                    sensors = correlation_sensor_step(pre, post, sensors, sensor, FLAGS.dt)
+                    change = partial(local_change, self.rule, weights)
+                    weights = correlation_based_update(step, change, weights, sensors, eta, FLAGS.update_every)
+                if step % FLAGS.update_every == 0:
+                    weights = weights.relu()
+                    weights = weights * (total / weights.sum(2, keepdim=True).clamp(min=1e-6))
+                    clear = torch.zeros_like(weights)
+                    sensors = sensors._replace(correlation_trace=clear, anti_correlation_trace=clear)
         return weights
 
 

@@ -235,6 +235,7 @@ def test_torch_compile_sees_one_operator(backend: str):
     assert gradients[0].abs().max() > 0
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 def test_torch_compile_leaves_the_plain_loop_to_python_or_says_why_not():
     def run(x: Tensor) -> Tensor:
         return scan(lif_feed_forward_step, x, None, EXACT, backend="reference")[0]
@@ -279,8 +280,8 @@ def test_only_what_spikes_is_kept_for_them():
     sizes.pop(z.data_ptr())  # an output anyway
     spikes = int(z.detach().sum())
     assert 0 < spikes < z.numel() / 4
-    table = 3 * 8 * math.ceil(x[0].numel() / 64)
-    assert sum(sizes.values()) <= 2 * 4 * spikes + table
+    table, end = 3 * 8 * math.ceil(x[0].numel() / 64), 16  # blocks of neurons; the last vector goes beyond
+    assert sum(sizes.values()) <= 2 * 4 * (spikes + end) + table
 
 
 # -- slopes --------------------------------------------------------------------------------------------

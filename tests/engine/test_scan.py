@@ -369,7 +369,8 @@ def test_recurrent_scan_is_a_loop_and_so_are_its_gradients(neuron):
         leaves = [value.requires_grad_() for value in (x, weights, z, *state, *numbers)]
         if recurrent:
             start = recurrent_state_type(neuron.step)(z, *state)
-            output, end = scan(neuron.step, x, start, p, dt=0.0012, recurrent_weights=weights)
+            options = {"dt": 0.0012, "recurrent_weights": weights, "backend": "reference"}
+            output, end = scan(neuron.step, x, start, p, **options)
             assert type(end) is type(start)
             last, final = end.z, tuple(end[1:])
         else:

@@ -101,7 +101,7 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch(tmp_path: Path, undisturbed: Pat
         (["--subset=60"], "two subsets of 60 do not fit into 100 channels"),
         (["--poisson_rate=2000"], "2000.0 Hz are more than a spike in a step of 0.001 s"),
         (["--update_every=200"], "no weight changes in 150 steps"),
-        (["--method=adjoint"], "stepped one by one"),
+        (["--method=adjoint", "--rule=stdp"], "weights change at every step"),
     ],
 )
 def test_a_wrong_flag_ends_in_a_sentence(
@@ -167,6 +167,7 @@ def test_the_same_flags_give_the_same_run(tmp_path: Path, usual: tuple[dict, lis
         "--tau_syn_inv=300",
         "--tau_mem_inv=100",
         "--method=super",
+        "--method=adjoint",
         "--alpha=0.5",
         "--rule=stdp",
         "--control=shuffled",
