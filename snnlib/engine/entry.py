@@ -3,6 +3,8 @@
 Imported where something is compiled, by :mod:`snnlib.engine.machine`, and nowhere else: it imports Numba.
 """
 
+import ast
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,24 +39,35 @@ def compiled(
         numbers: how many there are.
     """
     views = {dtype: f"view{k}" for k, dtype in enumerate(_NUMBERS)}
-    arguments, at = [], 0
+    values, at = [], 0
     for k, (dtype, dimensions) in enumerate(kinds):
         shape = "".join(f"integers[{at + d}], " for d in range(dimensions))
-        arguments.append(f"{views[dtype]}(arrays[{k}], ({shape}))")
+        values.append(f"{views[dtype]}(arrays[{k}], ({shape}))")
         at += dimensions
-    arguments += [f"integers[{at + k}]" for k in range(integers)]
-    arguments += [f"numbers[{k}]" for k in range(numbers)]
+    values += [f"integers[{at + k}]" for k in range(integers)]
+    values += [f"numbers[{k}]" for k in range(numbers)]
     options = {"error_model": "numpy", "nogil": True, "_nrt": False}
-    space = {name: _viewing(_NUMBERS[dtype]) for dtype, name in views.items()}
-    bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    space["loop"] = njit(inline="always", **options, **bare)(loop)
-    exec(f"def entry(arrays, integers, numbers):\n    loop({', '.join(arguments)})\n", space)
+    space = loop.__globals__ | {name: _viewing(_NUMBERS[dtype]) for dtype, name in views.items()}
+    exec(_with_own_arguments(loop, values), space)
     # wrappers that Python could call would need symbols of Numba's
     entry = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(space["entry"])
     pointer = types.CPointer
     entry.compile(types.void(pointer(types.voidptr), pointer(types.int64), pointer(_NUMBERS[kinds[0][0]])))
     made = entry.overloads[entry.signatures[0]]
     return made.fndesc.llvm_func_name, made.library.serialize_using_object_code()[2][0]
+
+
+def _with_own_arguments(loop: Callable[..., None], values: Sequence[str]) -> Any:
+    """The code of ``loop`` as ``entry(arrays, integers, numbers)``, its arguments computed from these.
+
+    To call it from there would compile it twice.
+    """
+    names = inspect.signature(loop).parameters
+    begin = "".join(f"    {name} = {value}\n" for name, value in zip(names, values, strict=True))
+    made = ast.parse(f"def entry(arrays, integers, numbers):\n{begin}")
+    (function,) = ast.parse(inspect.getsource(loop)).body
+    made.body[0].body += function.body
+    return compile(made, "<entry>", "exec")
 
 
 def _viewing(number: Any) -> Any:

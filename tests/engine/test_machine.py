@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from snnlib import lif_feed_forward_step
-from snnlib.engine import cache, machine, scan
-from tests.neurons import generator
+from snnlib.engine import cache, fused, machine, scan
+from tests.neurons import NEURONS, draw_input, draw_parameters, generator
 
 SOURCE = """
 from numba import njit
@@ -210,6 +210,24 @@ def test_through_numba_it_is_the_same(monkeypatch: pytest.MonkeyPatch, folder: P
     kernel = cpu.build(traced, "lif", torch.float32, recurrent)
     states = [torch.zeros(3, 40) for _ in range(2 + recurrent)]
     assert torch.equal(kernel.forward(x, states, [], w)[0], wanted)
+
+
+@known
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_a_loop_with_many_arguments_needs_no_numba_either(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    """Recurrent, with every parameter learned, which makes the longest list of arguments."""
+    monkeypatch.setattr(machine.Loop, "_through_numba", lambda self: pytest.fail("it goes through Numba"))
+    monkeypatch.setattr(fused, "_KERNELS", {})
+    fused._compiled.cache_clear()
+    neuron = next(neuron for neuron in NEURONS if neuron.name == "lif_adex")
+    p = draw_parameters(neuron, generator(0), (4,))._replace(method=method)
+    p = p._replace(**{name: getattr(p, name).requires_grad_() for name in neuron.ranges})
+    x, w = draw_input(neuron, generator(1), (9, 2, 4)), torch.zeros(4, 4, dtype=torch.float64)
+    scan(neuron.step, x, None, p, recurrent_weights=w, backend="cpu")[0].sum().backward()
+    assert len(files(folder)) == 2
+    fused._compiled.cache_clear()
 
 
 def test_an_array_with_gaps_is_refused():
