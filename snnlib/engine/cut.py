@@ -21,7 +21,16 @@ def split(
     grads: list[Value],
     sparse: bool,
 ) -> Traced:
-    """Cut the joint program where the fewest values cross from the forward to the backward half."""
+    """Cut the joint program where the fewest values cross from the forward to the backward half.
+
+    Parameters:
+        lines: forward and backward in one.
+        names: its inputs ``x, s0, ..., p0, ...``.
+        tangents: the gradients that the backward half begins with.
+        out: the output and the new states.
+        grads: the gradients that the backward half ends with.
+        sparse: whether what only spikes need is cut by itself, to be kept for them alone.
+    """
     by_name = {line.name: line for line in lines}
     late: set[str] = set(tangents)
     for line in lines:
