@@ -37,7 +37,7 @@ _UNIT = 64
 _WORTH = 1 << 15
 """Time steps times neurons for which a further thread is woken."""
 _BEYOND = 16
-"""Numbers by which what is packed is longer than its spikes, see :func:`snnlib.engine.events.pack`."""
+"""Numbers by which what is packed is longer than its events, see :func:`snnlib.engine.events.pack`."""
 _LARGE = 1 << 22
 """Bytes from which NumPy's memory is on large pages."""
 
@@ -146,7 +146,7 @@ def _backward(
     def room(_start: int, _stop: int) -> list[Tensor]:
         return _from_packed(packed, _BLOCK)
 
-    count, unit = (len(packed[1]), 1) if packed else (shape.numel(), _UNIT)
+    count, unit = (len(packed[-1]), 1) if packed else (shape.numel(), _UNIT)
     _in_threads(work, gradient.numel(), count, unit, room)
     return [given, *states, *sums]
 
@@ -219,7 +219,7 @@ def _backward_recurrent(
         more = [*room[5:], *fixed, gw, gw_in, _row(g_first), *scratch]
         loop([*arrays, *more], *flags, size, input.shape[-1], moves, start, stop, block)
 
-    count, unit = (len(packed[1]), 1) if packed else (shape.numel(), size)
+    count, unit = (len(packed[-1]), 1) if packed else (shape.numel(), size)
     rooms = _in_threads(work, gradient.numel(), count, unit, room)
     grown = [functools.reduce(torch.add, part).T for part in zip(*(room[:2] for room in rooms), strict=True)]
     if not grown:  # no step or no neuron
@@ -227,12 +227,12 @@ def _backward_recurrent(
     return [given, g_first, *states, *sums, *grown]
 
 
-# -- what is kept for spikes alone ----------------------------------------------------------------------
+# -- what is kept for events alone ----------------------------------------------------------------------
 
 
 def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype: torch.dtype) -> list[Tensor]:
-    """What the forward loop packs spikes into: room for one step and for as many as there may be, where each
-    block of neurons ends, and a place to count.
+    """What the forward loop packs events into: room for one step and for as many as there may be, their bits,
+    where each block of neurons ends, and a place to count.
 
     Room for every neuron at every step is only asked for: memory that is not written to is not taken.
     """
@@ -240,35 +240,43 @@ def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype
     if not count:
         return []
     starts = torch.arange(start, stop, block)
-    blocks = torch.stack([starts, (starts + block).clamp(max=stop), torch.zeros_like(starts)], dim=1)
+    ends = (starts + block).clamp(max=stop)
+    blocks = torch.stack([starts, ends, *[torch.zeros_like(starts)] * 2], dim=1)
     packed = _unwritten((count, steps * (stop - start) + _BEYOND), dtype)
-    return [torch.empty(count, block, dtype=dtype), packed, blocks, torch.zeros(1, dtype=torch.int64)]
+    words = sum((b - a + 63) // 64 for a, b, *_ in blocks.tolist())
+    masks = torch.empty(steps * words, dtype=torch.int64)
+    row = torch.empty(count + bool(traced.marked), block + _BEYOND, dtype=dtype)
+    return [row, packed, masks, blocks, torch.zeros(2, dtype=torch.int64)]
 
 
 def _joined(traced: Traced, rooms: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> list[Tensor]:
-    """What the threads packed, ``[E, spikes + _BEYOND]``, and the blocks: first neuron, end, end of spikes."""
+    """What the threads packed, ``[E, events + _BEYOND]``, where, and blocks: first neuron, end, both ends."""
     if not traced.events:
         return []
-    ends = [0, *itertools.accumulate(int(place) for _, _, _, place, *_ in rooms)]
-    values = _empty((len(traced.events), ends[-1] + _BEYOND), dtype)
-    tables = [torch.empty(0, 3, dtype=torch.int64)]
-    for (start, stop), (_, packed, blocks, *_) in zip(itertools.pairwise(ends), rooms, strict=True):
-        values[:, start:stop] = packed[:, : stop - start]
-        tables.append(blocks + torch.tensor([0, 0, start]))
-    return [values, torch.cat(tables)]
+    total = sum(int(place[0]) for _, _, _, _, place, *_ in rooms)
+    values, at, words = _empty((len(traced.events), total + _BEYOND), dtype), 0, 0
+    nothing = torch.empty(0, dtype=torch.int64)
+    tables, parts = [nothing.view(0, 4)], [nothing]
+    for _, packed, masks, blocks, place, *_ in rooms:
+        end = at + int(place[0])
+        values[:, at:end] = packed[:, : end - at]
+        tables.append(blocks + torch.tensor([0, 0, at, words]))
+        parts.append(masks)
+        at, words = end, words + len(masks)
+    return [values, torch.cat(parts), torch.cat(tables)]
 
 
 def _apart(traced: Traced, kept: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """What was kept for all steps, and what was packed."""
-    return (kept[:-2], kept[-2:]) if traced.events else (kept, [])
+    return (kept[:-3], kept[-3:]) if traced.events else (kept, [])
 
 
 def _from_packed(packed: Sequence[Tensor], block: int) -> list[Tensor]:
-    """What the backward loop reads spikes from, as in :func:`_events`."""
+    """What the backward loop reads events from, as in :func:`_events`."""
     if not packed:
         return []
-    values, blocks = packed
-    return [values.new_empty(len(values), block), values, blocks, blocks.new_zeros(1)]
+    values, masks, blocks = packed
+    return [values.new_empty(len(values), block + _BEYOND), values, masks, blocks, blocks.new_zeros(2)]
 
 
 def _samples(size: int) -> int:

@@ -29,7 +29,7 @@ def split(
         tangents: the gradients that the backward half begins with.
         out: the output and the new states.
         grads: the gradients that the backward half ends with.
-        sparse: whether what only spikes need is cut by itself, to be kept for them alone.
+        sparse: whether what only events need, spikes say, is cut by itself, to be kept for them alone.
     """
     by_name = {line.name: line for line in lines}
     late: set[str] = set(tangents)
@@ -37,18 +37,21 @@ def split(
         if any(a in late for a in line.arguments if isinstance(a, str)):
             late.add(line.name)
     parameters = {name for name in names if name.startswith("p")}
-    always, arms = _at_spikes(by_name, grads, out[0]) if sparse else (by_name, [])
+    always, arms, marks = _at_events(by_name, late, out[0]) if sparse else (by_name, [], set())
     needed = closure(always, grads, stop=set())
     read = _read(always, late, needed, grads)
     cut = _cheapest(by_name, read, names, parameters, out[0])
     more = closure(by_name, arms, stop=needed) - needed
     wanted = _read(by_name, late, more, arms)
-    # what is kept for every step is there for spikes too
-    at_spikes = _cheapest(by_name, wanted, names, parameters | cut | {str(out[0])}, out[0]) - cut
-    saved, events = (tuple(sorted(found - parameters - {out[0]})) for found in (cut, at_spikes))
+    # what is kept for every step is there for events too
+    at_events = _cheapest(by_name, wanted, names, parameters | cut | {str(out[0])}, out[0]) - cut
+    saved, events = (tuple(sorted(found - parameters - {out[0]})) for found in (cut, at_events))
     uses_output = out[0] in cut or bool(events)
     stop = {*saved, *events, *parameters, *tangents} | ({out[0]} if uses_output else set())
-    kept = tuple(line for line in lines if line.name in closure(by_name, [*out, *saved, *events], stop=set()))
+    # spikes alone are marked by the output
+    marks = set() if all(by_name[mark].operator == "ne" for mark in marks) or not events else marks
+    kept = closure(by_name, [*out, *saved, *events, *marks], stop=set())
+    ahead, marked = _joined([line for line in lines if line.name in kept], sorted(marks))
     backward = tuple(line for line in lines if line.name in closure(by_name, grads, stop))
     read_again = {name: f"k{k}" for k, name in enumerate(saved)} | {
         name: f"e{k}" for k, name in enumerate(events)
@@ -56,7 +59,8 @@ def split(
     read_again |= {str(out[0]): "z"} if uses_output else {}
     inputs = (*read_again.values(), *sorted(parameters, key=names.index), *tangents)
     behind = _renamed(Program(inputs, backward, tuple(grads)), read_again)
-    return Traced(Program(names, kept, (*out, *saved, *events)), behind, saved, uses_output, events=events)
+    ends = (*out, *saved, *events, *([marked] if marked else []))
+    return Traced(Program(names, ahead, ends), behind, saved, uses_output, events=events, marked=marked)
 
 
 def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
@@ -65,18 +69,44 @@ def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iter
     return {a for a in (*arguments, *ends) if isinstance(a, str) and a not in late}
 
 
-def _at_spikes(
-    by_name: dict[str, Line], grads: list[Value], output: Value
-) -> tuple[dict[str, Line], list[Value]]:
-    """The lines without what is computed for neurons that spiked alone, and the ends of that."""
-    always, arms = dict(by_name), []
+def _at_events(
+    by_name: dict[str, Line], late: set[str], output: Value
+) -> tuple[dict[str, Line], list[Value], set[str]]:
+    """The lines without what is computed at events alone, the ends of that, and the conditions of events."""
+    always, arms, marks = dict(by_name), [], set()
     for line in by_name.values():
-        if line.operator == "where" and line.arguments[2] == 0.0:
-            condition = by_name.get(str(line.arguments[0]))
-            if condition is not None and condition[1:] == ("ne", (output, 0)):
+        if line.operator == "where" and line.name in late and line.arguments[2] == 0.0:
+            condition = str(line.arguments[0])
+            if condition not in late and _is_event(by_name, condition, output):
                 arms.append(line.arguments[1])
-                always[line.name] = line._replace(arguments=(line.arguments[0], 0.0, 0.0))
-    return always, arms
+                marks.add(condition)
+                always[line.name] = line._replace(arguments=(condition, 0.0, 0.0))
+    return always, arms, marks
+
+
+def _is_event(by_name: dict[str, Line], condition: str, output: Value) -> bool:
+    """Whether it is a spike, or the last step before a gate opens (see :mod:`snnlib.engine.adjoint`)."""
+    line = by_name.get(condition)
+    if line is None or line[1:] == ("ne", (output, 0)):
+        return line is not None
+    if line.operator not in ("bitwise_and", "logical_and"):
+        return False
+    first, second = (by_name.get(str(argument)) for argument in line.arguments)
+    if first is None or second is None or (first.operator, second.operator) != ("le", "gt"):
+        return False
+    return first.arguments[0] == second.arguments[0] and first.arguments[1] == 0
+
+
+def _joined(lines: list[Line], marks: list[str]) -> tuple[tuple[Line, ...], str]:
+    """The lines, and behind them one for a number that is not 0 where a mark is true; its name."""
+    if not marks:
+        return tuple(lines), ""
+    lines = list(lines)
+    any_mark = marks[0]
+    for k, mark in enumerate(marks[1:]):
+        lines.append(Line(f"m{k}", "logical_or", (any_mark, mark)))
+        any_mark = f"m{k}"
+    return (*lines, Line("m", "number", (any_mark,))), "m"
 
 
 def _cheapest(

@@ -78,8 +78,8 @@ from snnlib.engine.product import add, copy, grow, multiply, push"""
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
-_EVENTS = ["events", "packed", "blocks", "place"]
-"""What is kept for spikes alone: room for one step, all of them, the blocks of neurons, where we are."""
+_EVENTS = ["events", "packed", "masks", "blocks", "place"]
+"""What is kept for events alone: room for one step, all of them, their bits, the blocks, where we are."""
 
 
 class Source(NamedTuple):
@@ -147,16 +147,18 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
     parameters = [n for n in program.inputs if n.startswith("p")]
     kept = [f"k{k}" for k in range(len(traced.saved))]
     events = [f"e{k}" for k in range(len(traced.events))]
+    marked = ["m"] if traced.marked else []
     rows = ["x", *states, *parameters, "z", *kept]
-    inner = _inner("forward", [*rows, *events], program, ["z", *states, *kept, *events])
+    inner = _inner("forward", [*rows, *events, *marked], program, ["z", *states, *kept, *events, *marked])
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
     given += [f"{n}[t, a:b]" for n in kept]
-    given += [f"events[{k}, : b - a]" for k in range(len(events))]
+    given += [f"events[{k}, : b - a]" for k in range(len(events) + len(marked))]
     pack, after = [], []
     if events:
         rows += _EVENTS
-        pack = ["place[0] = pack(z[t, a:b], events, packed, place[0])"]
-        after = ["blocks[(a - start) // block, 2] = place[0]"]
+        where = f"events[{len(events)}, : b - a]" if marked else "z[t, a:b]"
+        pack = [f"pack({where}, events, packed, masks, place)"]
+        after = [f"blocks[(a - start) // block, {2 + k}] = place[{k}]" for k in range(2)]
     if not recurrent:
         steps = [given, *pack]
         return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", steps, (), after)
@@ -188,7 +190,7 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     given = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
     given += [f"events[{k}, : b - a]" for k in range(len(events))]
     over = "range(gz.shape[0] - 1, -1, -1)"
-    unpack = ["place[0] = unpack(z[t, a:b], packed, place[0], events)"] if events else []
+    unpack = ["unpack(b - a, packed, masks, place, events)"] if events else []
     rows += _EVENTS if events else []
     if not recurrent:
         return inner + _loop("backward", rows, program, over, [*unpack, given], packed=bool(events))
@@ -268,7 +270,7 @@ def _loop(
     ahead, behind = ("".join(f"\n        {line}" for line in more) for more in (begin, after))
     blocks = "for a in range(start, stop, block):\n        b = min(a + block, stop)"
     if packed:
-        blocks = "for r in range(start, stop):\n        a, b, place[0] = blocks[r]"
+        blocks = "for r in range(start, stop):\n        a, b, place[0], place[1] = blocks[r]"
     return f"""
 
 @njit(error_model="numpy", nogil=True, cache=True, _nrt=False)

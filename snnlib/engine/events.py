@@ -1,8 +1,9 @@
-"""What is kept for spikes alone, packed one after another, by the fused loops of :mod:`snnlib.engine.cpu`.
+"""What is kept for events alone, packed one after another, by the fused loops of :mod:`snnlib.engine.cpu`.
 
 To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So the numbers of 16 neurons
 are moved together, in an order that a table tells: AVX2 has an instruction that shuffles eight. Without it
-each number is written over the one before if that belongs to no spike.
+each number is written over the one before if that belongs to no spike. Where spikes are is kept in bits beside:
+on the way back to read the spikes themselves for it means to wait for memory twice.
 """
 
 from collections.abc import Callable
@@ -17,52 +18,57 @@ from snnlib.engine.vector import LANES, Array, arrays, bare, nonzero, ones
 
 __all__ = ["pack", "unpack"]
 
+_WORD = 64
+"""Neurons whose bits are in one integer."""
+
 
 @bare()
-def pack(z, rows, packed, place):
-    """Append the columns of ``rows`` where ``z`` is not zero to ``packed``; where it ends now.
+def pack(marked, rows, packed, masks, place):
+    """Append the columns of ``rows`` where ``marked`` is not 0 to ``packed``, and where that is to ``masks``.
 
     Parameters:
-        z: spikes of one step, ``[N]``.
-        rows: ``[E, N]`` or wider.
-        packed: ``[E, spikes + LANES]``: whole vectors are written, and read again.
-        place: where ``packed`` ended before.
+        marked: of one step, ``[N]``.
+        rows: ``[E or more, N + LANES or more]``.
+        packed: ``[E, events + LANES]``: whole vectors are written, and read again.
+        masks: integers of 64 bits, which begin anew at each step.
+        place: where ``packed`` and ``masks`` end; they are moved on.
     """
-    count, width, length = rows.shape[0], rows.shape[1], packed.shape[1]
-    for j in range(0, z.shape[0] - LANES + 1, LANES):
-        mask = nonzero(z, j)
-        if mask:
-            for e in range(count):
-                _squeeze(rows, e * width + j, packed, e * length + place, mask)
-            place += ones(mask)
-    for j in range(z.shape[0] - z.shape[0] % LANES, z.shape[0]):
-        if z[j] != 0:
-            for e in range(count):
-                packed[e, place] = rows[e, j]
-            place += 1
-    return place
+    size, width, length = marked.shape[0], rows.shape[1], packed.shape[1]
+    for start in range(0, size, _WORD):
+        word = 0
+        for j in range(start, min(start + _WORD, size), LANES):
+            if j + LANES <= size:
+                mask = nonzero(marked, j)
+            else:
+                mask = 0
+                for lane in range(size - j):
+                    mask |= int(marked[j + lane] != 0) << lane
+            if mask:
+                for e in range(packed.shape[0]):
+                    _squeeze(rows, e * width + j, packed, e * length + place[0], mask)
+                place[0] += ones(mask)
+                word |= mask << (j - start)
+        masks[place[1]] = word
+        place[1] += 1
 
 
 @bare()
-def unpack(z, packed, place, rows):
-    """Undo :func:`pack` for one step, the last before ``place``; where the steps before it end.
+def unpack(size, packed, masks, place, rows):
+    """Undo :func:`pack` for ``size`` neurons and one step, the last before ``place``, which is moved back.
 
-    For neurons that did not spike anything is written.
+    Where nothing was marked anything is written.
     """
-    count, width, length = rows.shape[0], rows.shape[1], packed.shape[1]
-    rest = z.shape[0] % LANES
-    for j in range(z.shape[0] - 1, z.shape[0] - rest - 1, -1):
-        if z[j] != 0:
-            place -= 1
-            for e in range(count):
-                rows[e, j] = packed[e, place]
-    for j in range(z.shape[0] - rest - LANES, -1, -LANES):
-        mask = nonzero(z, j)
-        if mask:
-            place -= ones(mask)
-            for e in range(count):
-                _spread(packed, e * length + place, rows, e * width + j, mask)
-    return place
+    width, length = rows.shape[1], packed.shape[1]
+    for start in range((size - 1) // _WORD * _WORD, -1, -_WORD):
+        place[1] -= 1
+        word = masks[place[1]]
+        if word:
+            for shift in range(_WORD - LANES, -1, -LANES):
+                mask = (word >> shift) & ((1 << LANES) - 1)
+                if mask:
+                    place[0] -= ones(mask)
+                    for e in range(packed.shape[0]):
+                        _spread(packed, e * length + place[0], rows, e * width + start + shift, mask)
 
 
 @intrinsic

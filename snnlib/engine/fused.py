@@ -33,7 +33,7 @@ class Kernel(NamedTuple):
     Attributes:
         traced: the step.
         forward: ``(input, states, parameters, weights) -> [output, *final states, *saved]``, and at last what
-            was kept for spikes alone, in two tensors of the backend's own. In a recurrent layer weights are
+            was kept for events alone, in three tensors of the backend's own. In a recurrent layer weights are
             ``[recurrent]`` or ``[recurrent, input]``, and the first state is z.
         backward: ``(gradient, gradients of final states, kept, parameters, recurrent, asked) -> [gradient of
             the input, *of the initial states, *of the parameters that learn, one value a neuron, *of the

@@ -37,7 +37,8 @@ class Traced(NamedTuple):
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
         uses_output: whether the backward program reads ``z``.
         exact: whether it is the adjoint.
-        events: names, in ``forward``, of what is kept only where the neuron spiked (``e0, e1, ...``).
+        events: names, in ``forward``, of what is kept at events alone (``e0, ...``): spikes, gates that open.
+        marked: the number, in ``forward``, that is not 0 where something happens; empty if that is the output.
     """
 
     forward: Program
@@ -46,17 +47,23 @@ class Traced(NamedTuple):
     uses_output: bool
     exact: bool = False
     events: tuple[str, ...] = ()
+    marked: str = ""
 
     @property
     def learned(self) -> int:
         """How many parameters the backward program gives gradients for."""
-        return len(self.backward.outputs) - len(self.forward.outputs) + len(self.saved) + len(self.events)
+        return len(self.backward.outputs) - len(self.forward.outputs) + self.kept
+
+    @property
+    def kept(self) -> int:
+        """How many outputs the forward program has for the backward program."""
+        return len(self.saved) + len(self.events) + bool(self.marked)
 
 
 def without_backward(traced: Traced) -> Traced:
     """The forward program alone, which saves nothing."""
     program = traced.forward
-    outputs = program.outputs[: len(program.outputs) - len(traced.saved) - len(traced.events)]
+    outputs = program.outputs[: len(program.outputs) - traced.kept]
     kept = closure({line.name: line for line in program.lines}, outputs, stop=set())
     lines = tuple(line for line in program.lines if line.name in kept)
     return Traced(Program(program.inputs, lines, outputs), Program(("gz",), (), ()), (), False)

@@ -55,7 +55,7 @@ def trace(
         learned: which of them need a gradient.
         dt: time step in s.
         dtype: of the state.
-        sparse: whether what only spikes need may be kept for spikes only.
+        sparse: whether what only events need, spikes say, may be kept for them only.
 
     Raises:
         UntraceableError: an operator is not elementwise, or random, or unknown here.

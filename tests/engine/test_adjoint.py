@@ -1,7 +1,7 @@
 """The adjoint: against the event-driven oracle, a closed form, a transcription by hand; what it refuses."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ from snnlib import (
     LIFParameters,
     LIFRecurrent,
     LIFRecurrentCell,
+    LIFRefrac,
+    LIFRefracParameters,
     LSNNParameters,
     SequentialState,
     lif_feed_forward_step,
@@ -266,8 +268,11 @@ def test_layers_and_nets_take_it():
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_only_what_spikes_is_kept_for_them():
-    """The saved memory of an LIF layer is two floats a spike."""
+@pytest.mark.parametrize(
+    ("layer", "p", "dense", "events"), [(LIF, LIFParameters, 0, 2), (LIFRefrac, LIFRefracParameters, 1, 6)]
+)
+def test_what_only_events_need_is_kept_for_them(layer: Any, p: Any, dense: int, events: int):
+    """LIF: two floats a spike. With a refractory period: its rest, and three floats where it begins and ends."""
     x = (0.7 * torch.rand(200, 4, 64, generator=generator(0))).requires_grad_()
     sizes: dict[int, int] = {}
 
@@ -276,12 +281,13 @@ def test_only_what_spikes_is_kept_for_them():
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        z, _ = LIF(EXACT, backend="cpu")(x)
+        z, _ = layer(p(method="adjoint"), backend="cpu")(x)
     sizes.pop(z.data_ptr())  # an output anyway
     spikes = int(z.detach().sum())
-    assert 0 < spikes < z.numel() / 4
-    table, end = 3 * 8 * math.ceil(x[0].numel() / 64), 16  # blocks of neurons; the last vector goes beyond
-    assert sum(sizes.values()) <= 2 * 4 * (spikes + end) + table
+    assert 0 < spikes < z.numel() / 8
+    # a bit for each neuron and step, the bounds of blocks of neurons, and the last vectors, which go beyond
+    more = z.numel() / 8 + 4 * 8 * math.ceil(x[0].numel() / 64) + 16 * 4 * events
+    assert sum(sizes.values()) <= 4 * (dense * z.numel() + events * spikes) + more
 
 
 # -- slopes --------------------------------------------------------------------------------------------

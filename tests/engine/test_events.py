@@ -12,36 +12,35 @@ from snnlib.engine.vector import LANES
 
 
 @njit
-def _packed(z, rows, packed, place):
-    return pack(z, rows, packed, place)
+def _packed(marked, rows, packed, masks, place):
+    pack(marked, rows, packed, masks, place)
 
 
 @njit
-def _unpacked(z, packed, place, rows):
-    return unpack(z, packed, place, rows)
+def _unpacked(size, packed, masks, place, rows):
+    unpack(size, packed, masks, place, rows)
 
 
 def assert_comes_back() -> None:
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
-        for count, width, rate in ((1, 1, 1.0), (2, 16, 0.5), (3, 77, 0.1), (2, 64, 0.0), (1, 200, 1.0)):
-            z = (rng.random((9, width)) < rate).astype(dtype)
-            rows = rng.standard_normal((9, count, width + 3)).astype(dtype)
-            packed = np.full((count, int(z.sum()) + LANES), np.nan, dtype)
-            places = [0]
+        for count, size, rate in ((1, 1, 1.0), (2, 16, 0.5), (3, 77, 0.1), (2, 64, 0.0), (1, 200, 1.0)):
+            marked = (rng.random((9, size)) < rate).astype(dtype)
+            rows = rng.standard_normal((9, count + 1, size + LANES)).astype(dtype)
+            packed = np.full((count, int(marked.sum()) + LANES), np.nan, dtype)
+            masks, place = np.zeros(9 * -(-size // 64), np.int64), np.zeros(2, np.int64)
             for step in range(9):
-                places.append(_packed(z[step], rows[step], packed, places[-1]))
-            assert places == [0, *np.cumsum(z.sum(1))]
-            wanted = rows[:, :, :width].transpose(1, 0, 2)[:, z != 0]
-            np.testing.assert_array_equal(packed[:, : places[-1]], wanted)
-            place = places.pop()
+                _packed(marked[step], rows[step], packed, masks, place)
+            assert place.tolist() == [marked.sum(), len(masks)]
+            wanted = rows[:, :count, :size].transpose(1, 0, 2)[:, marked != 0]
+            np.testing.assert_array_equal(packed[:, : place[0]], wanted)
             for step in range(8, -1, -1):
-                found = np.full((count, width + 3), np.nan, dtype)
-                place = _unpacked(z[step], packed, place, found)
-                spiked = np.flatnonzero(z[step])
-                np.testing.assert_array_equal(found[:, spiked], rows[step][:, spiked])
-                assert np.isnan(found[:, width:]).all()
-                assert place == places.pop()
+                found = np.full((count, size + LANES), np.nan, dtype)
+                _unpacked(size, packed, masks, place, found)
+                there = np.flatnonzero(marked[step])
+                np.testing.assert_array_equal(found[:, there], rows[step, :count][:, there])
+                assert place[0] == marked[:step].sum()
+            assert place[1] == 0
 
 
 def test_what_was_packed_comes_back():
