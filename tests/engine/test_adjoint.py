@@ -272,7 +272,7 @@ def test_layers_and_nets_take_it():
     ("layer", "p", "dense", "events"), [(LIF, LIFParameters, 0, 2), (LIFRefrac, LIFRefracParameters, 1, 6)]
 )
 def test_what_only_events_need_is_kept_for_them(layer: Any, p: Any, dense: int, events: int):
-    """LIF: two floats a spike. With a refractory period: its rest, and three floats where it begins and ends."""
+    """LIF: two floats a spike. With a refractory period: rho, and three floats where that begins and ends."""
     x = (0.7 * torch.rand(200, 4, 64, generator=generator(0))).requires_grad_()
     sizes: dict[int, int] = {}
 
