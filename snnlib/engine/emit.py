@@ -240,7 +240,8 @@ def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str
     lines = [f"{name} = {name}_[j]" for name in rows]
     lines += [f"{line.name} = {expression(line)}" for line in program.lines]
     for target, value in zip(written, program.outputs, strict=False):
-        lines.append(f"{target}_[j] = {literal(value)}")
+        if value != target:  # a state that stays
+            lines.append(f"{target}_[j] = {literal(value)}")
     for target, value in zip(sums, program.outputs[len(written) :], strict=True):
         lines.append(f"{target}_[j] += {literal(value)}")
     return lines

@@ -34,6 +34,7 @@ def pack(marked, rows, packed, masks, place):
         place: where ``packed`` and ``masks`` end; they are moved on.
     """
     size, width, length = marked.shape[0], rows.shape[1], packed.shape[1]
+    at, to = place
     for start in range(0, size, _WORD):
         word = 0
         for j in range(start, min(start + _WORD, size), LANES):
@@ -45,11 +46,12 @@ def pack(marked, rows, packed, masks, place):
                     mask |= int(marked[j + lane] != 0) << lane
             if mask:
                 for e in range(packed.shape[0]):
-                    _squeeze(rows, e * width + j, packed, e * length + place[0], mask)
-                place[0] += ones(mask)
+                    _squeeze(rows, e * width + j, packed, e * length + at, mask)
+                at += ones(mask)
                 word |= mask << (j - start)
-        masks[place[1]] = word
-        place[1] += 1
+        masks[to] = word
+        to += 1
+    place[0], place[1] = at, to
 
 
 @bare()
@@ -59,16 +61,18 @@ def unpack(size, packed, masks, place, rows):
     Where nothing was marked anything is written.
     """
     width, length = rows.shape[1], packed.shape[1]
+    at, to = place
     for start in range((size - 1) // _WORD * _WORD, -1, -_WORD):
-        place[1] -= 1
-        word = masks[place[1]]
+        to -= 1
+        word = masks[to]
         if word:
             for shift in range(_WORD - LANES, -1, -LANES):
                 mask = (word >> shift) & ((1 << LANES) - 1)
                 if mask:
-                    place[0] -= ones(mask)
+                    at -= ones(mask)
                     for e in range(packed.shape[0]):
-                        _spread(packed, e * length + place[0], rows, e * width + start + shift, mask)
+                        _spread(packed, e * length + at, rows, e * width + start + shift, mask)
+    place[0], place[1] = at, to
 
 
 @intrinsic
