@@ -240,7 +240,7 @@ def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str
     lines = [f"{name} = {name}_[j]" for name in rows]
     lines += [f"{line.name} = {expression(line)}" for line in program.lines]
     for target, value in zip(written, program.outputs, strict=False):
-        if value != target:  # a state that stays
+        if value != target or value not in program.inputs:  # a state that stays is there
             lines.append(f"{target}_[j] = {literal(value)}")
     for target, value in zip(sums, program.outputs[len(written) :], strict=True):
         lines.append(f"{target}_[j] += {literal(value)}")
