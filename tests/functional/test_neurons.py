@@ -241,8 +241,8 @@ def test_gradients_of_scan_are_those_of_a_loop(neuron, shape, detach):
         return p, draw_state(neuron, source, (4, 3)), draw_input(neuron, source, (25, 4, 3))
 
     wanted = gradients(lambda x, s, p: loop(neuron.step, x, s, p, dt), neuron, *case())
-    options = {"dt": dt, "backend": "reference"}
-    found = gradients(lambda x, s, p: engine.scan(neuron.step, x, s, p, **options), neuron, *case())
+    plain = {"dt": dt, "backend": "reference"}
+    found = gradients(lambda x, s, p: engine.scan(neuron.step, x, s, p, **plain), neuron, *case())
     for name, gradient in wanted.items():
         torch.testing.assert_close(
             found[name], gradient, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"

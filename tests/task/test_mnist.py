@@ -83,7 +83,7 @@ def assert_goes_on_to_the_same(folder: Path, undisturbed: Path, cwd: Path) -> No
 def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(
     tmp_path: Path, undisturbed: Path, attempt: int
 ):
-    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=2.0)
+    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=0.7)
     flags = (*LONGER, "--checkpoint_every=5")
     code, _ = stop_when("mnist", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=ready)
     assert code == -signal.SIGKILL
