@@ -97,7 +97,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_killed_at_a_random_moment_it_resumes_to_the_same_numbers(tmp_path: Path, undisturbed: dict[str, Any]):
-    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=2.0)
+    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=1.0)
     code, _ = stop_when(
         "cartpole", *LONGER, "--episodes=100000", cwd=tmp_path, number=signal.SIGKILL, ready=ready
     )

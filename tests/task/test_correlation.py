@@ -61,7 +61,7 @@ def assert_goes_on_to_the_same(folder: Path, undisturbed: Path, cwd: Path) -> No
 
 
 def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(tmp_path: Path, undisturbed: Path):
-    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=3.0)
+    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=1.5)
     flags = (*LONGER, "--checkpoint_every=3")
     code, _ = stop_when("correlation", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=ready)
     assert code == -signal.SIGKILL
