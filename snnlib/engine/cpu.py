@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.emit import emit
+from snnlib.engine.emit import LANES, WORD, emit
 from snnlib.engine.fused import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
 from snnlib.engine.program import Traced
@@ -36,8 +36,6 @@ _UNIT = 64
 """Neurons that are not shared between threads: a few SIMD registers of them."""
 _WORTH = 1 << 15
 """Time steps times neurons for which a further thread is woken."""
-_BEYOND = 16
-"""Numbers by which what is packed is longer than its events, see :func:`snnlib.engine.events.pack`."""
 _LARGE = 1 << 22
 """Bytes from which NumPy's memory is on large pages."""
 
@@ -242,19 +240,19 @@ def _events(traced: Traced, steps: int, start: int, stop: int, block: int, dtype
     starts = torch.arange(start, stop, block)
     ends = (starts + block).clamp(max=stop)
     blocks = torch.stack([starts, ends, *[torch.zeros_like(starts)] * 2], dim=1)
-    packed = _unwritten((count, steps * (stop - start) + _BEYOND), dtype)
-    words = sum((b - a + 63) // 64 for a, b, *_ in blocks.tolist())
+    packed = _unwritten((count, steps * (stop - start) + LANES), dtype)
+    words = sum(-(-(b - a) // WORD) for a, b, *_ in blocks.tolist())
     masks = torch.empty(steps * words, dtype=torch.int64)
-    row = torch.empty(count + bool(traced.marked), block + _BEYOND, dtype=dtype)
+    row = torch.empty(count + bool(traced.marked), block + LANES, dtype=dtype)
     return [row, packed, masks, blocks, torch.zeros(2, dtype=torch.int64)]
 
 
 def _joined(traced: Traced, rooms: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> list[Tensor]:
-    """What the threads packed, ``[E, events + _BEYOND]``, where, and blocks: first neuron, end, both ends."""
+    """What the threads packed, ``[E, events + LANES]``, where, and blocks: first neuron, end, both ends."""
     if not traced.events:
         return []
     total = sum(int(place[0]) for _, _, _, _, place, *_ in rooms)
-    values, at, words = _empty((len(traced.events), total + _BEYOND), dtype), 0, 0
+    values, at, words = _empty((len(traced.events), total + LANES), dtype), 0, 0
     nothing = torch.empty(0, dtype=torch.int64)
     tables, parts = [nothing.view(0, 4)], [nothing]
     for _, packed, masks, blocks, place, *_ in rooms:
@@ -276,7 +274,7 @@ def _from_packed(packed: Sequence[Tensor], block: int) -> list[Tensor]:
     if not packed:
         return []
     values, masks, blocks = packed
-    return [values.new_empty(len(values), block + _BEYOND), values, masks, blocks, blocks.new_zeros(2)]
+    return [values.new_empty(len(values), block + LANES), values, masks, blocks, blocks.new_zeros(2)]
 
 
 def _samples(size: int) -> int:

@@ -9,8 +9,24 @@ import torch
 
 from snnlib.engine.program import Line, Program, Traced, Value
 
-__all__ = ["CALLED", "INFIX", "POWERS", "Source", "emit", "expression", "lifted", "literal", "numbers_of"]
+__all__ = [
+    "CALLED",
+    "INFIX",
+    "LANES",
+    "POWERS",
+    "WORD",
+    "Source",
+    "emit",
+    "expression",
+    "lifted",
+    "literal",
+    "numbers_of",
+]
 
+LANES = 16
+"""Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
+WORD = 64
+"""Neurons whose bits are in one integer, see :func:`snnlib.engine.events.pack`."""
 INFIX = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
@@ -103,7 +119,7 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     forward, forward_numbers = lifted(traced.forward)
     backward, backward_numbers = lifted(traced.backward)
     called = ", ".join(sorted(CALLED))
-    digest = _digest("events.py", "product.py", "vector.py")
+    digest = _digest("emit.py", "events.py", "product.py", "vector.py")
     used = _PRODUCTS.format(digest=digest) if recurrent or traced.events else ""
     head = _HEAD.format(name=name, called=called, used=used, dtype=str(dtype).removeprefix("torch."))
     bare = traced._replace(forward=forward, backward=backward)

@@ -14,12 +14,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from snnlib.engine.vector import LANES, Array, arrays, bare, nonzero, ones
+from snnlib.engine.emit import LANES, WORD
+from snnlib.engine.vector import Array, arrays, bare, nonzero, ones
 
 __all__ = ["pack", "unpack"]
-
-_WORD = 64
-"""Neurons whose bits are in one integer."""
 
 
 @bare()
@@ -35,9 +33,9 @@ def pack(marked, rows, packed, masks, place):
     """
     size, width, length = marked.shape[0], rows.shape[1], packed.shape[1]
     at, to = place
-    for start in range(0, size, _WORD):
+    for start in range(0, size, WORD):
         word = 0
-        for j in range(start, min(start + _WORD, size), LANES):
+        for j in range(start, min(start + WORD, size), LANES):
             if j + LANES <= size:
                 mask = nonzero(marked, j)
             else:
@@ -62,11 +60,11 @@ def unpack(size, packed, masks, place, rows):
     """
     width, length = rows.shape[1], packed.shape[1]
     at, to = place
-    for start in range((size - 1) // _WORD * _WORD, -1, -_WORD):
+    for start in range((size - 1) // WORD * WORD, -1, -WORD):
         to -= 1
         word = masks[to]
         if word:
-            for shift in range(_WORD - LANES, -1, -LANES):
+            for shift in range(WORD - LANES, -1, -LANES):
                 mask = (word >> shift) & ((1 << LANES) - 1)
                 if mask:
                     at -= ones(mask)

@@ -13,7 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from snnlib.engine.vector import LANES, Array, arrays, bare, lowest, nonzero, ones
+from snnlib.engine.emit import LANES
+from snnlib.engine.vector import Array, arrays, bare, lowest, nonzero, ones
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]
 

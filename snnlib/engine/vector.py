@@ -12,10 +12,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["LANES", "Array", "arrays", "bare", "lowest", "nonzero", "ones"]
+from snnlib.engine.emit import LANES
 
-LANES = 16
-"""Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
+__all__ = ["Array", "arrays", "bare", "lowest", "nonzero", "ones"]
 
 bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 from numba import njit
 
+from snnlib.engine.emit import LANES, WORD
 from snnlib.engine.events import pack, unpack
-from snnlib.engine.vector import LANES
 
 
 @njit
@@ -28,7 +28,7 @@ def assert_comes_back() -> None:
             marked = (rng.random((9, size)) < rate).astype(dtype)
             rows = rng.standard_normal((9, count + 1, size + LANES)).astype(dtype)
             packed = np.full((count, int(marked.sum()) + LANES), np.nan, dtype)
-            masks, place = np.zeros(9 * -(-size // 64), np.int64), np.zeros(2, np.int64)
+            masks, place = np.zeros(9 * -(-size // WORD), np.int64), np.zeros(2, np.int64)
             for step in range(9):
                 _packed(marked[step], rows[step], packed, masks, place)
             assert place.tolist() == [marked.sum(), len(masks)]
