@@ -21,6 +21,10 @@ torch.set_num_threads(1)
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stops", type=int, default=1, help="how often each task is stopped in each way")
+
+
 @pytest.fixture
 def mnist_dir() -> Path:
     """Where the original files of MNIST are, on machines that have them."""

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 _IMPORTED = time.perf_counter()
+_HALF = ".new"
+"""Ends the name of a file that is not yet whole."""
 
 
 class RunError(Exception):
@@ -136,6 +138,8 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"another process works on the run in {self.folder}") from error
+        for left in self.folder.glob(f"*{_HALF}"):  # of a process that was killed while it wrote
+            left.unlink()
         self.write_flags()
         return lock
 
@@ -273,7 +277,7 @@ def new_folder(root: Path) -> Path:
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file as a whole or leave it as it was."""
-    fresh = path.with_name(path.name + ".new")
+    fresh = path.with_name(path.name + _HALF)
     try:
         with fresh.open("wb") as file:
             file.write(content)

@@ -9,14 +9,11 @@ import io
 import json
 import multiprocessing
 import os
-import random
 import runpy
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +62,10 @@ class Started:
         self.process = _COPIES.Process(target=_main, args=(task, flags, cwd, *self._files))
         self.process.start()
 
+    def send(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
     def end(self, seconds: float) -> tuple[int, str, str]:
         """Its exit code, standard output and error."""
         self.process.join(seconds)
@@ -77,6 +78,7 @@ class Started:
 
 
 def _main(task: str, flags: tuple[str, ...], cwd: Path, *files: Path) -> None:
+    cwd.mkdir(exist_ok=True)
     os.chdir(cwd)
     for number, path in enumerate(files, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
@@ -120,46 +122,10 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return json.loads(last.removeprefix("result: "))
 
 
-def stop_when(
-    task: str, *flags: str, cwd: Path, number: signal.Signals, ready: Callable[[], bool]
-) -> tuple[int, str]:
-    """Start a task, send it a signal as soon as ``ready()`` holds; its exit code and standard error."""
-    started = Started(task, flags, cwd)
-    deadline = time.monotonic() + 90
-    while not ready():
-        assert started.process.is_alive(), f"ended before it was stopped: {started.end(1)}"
-        assert time.monotonic() < deadline, "never ready to be stopped"
-        time.sleep(0.002)
-    assert started.process.pid is not None
-    os.kill(started.process.pid, number)
-    code, _, said = started.end(60)
-    return code, said
-
-
 def only_run(root: Path) -> Path | None:
     """The one run folder below ``root``, once it is there."""
     found = [path.parent for path in root.glob("*/*/flags.txt")]
     return found[0] if len(found) == 1 else None
-
-
-def begun(root: Path) -> bool:
-    """Whether the one run below ``root`` has written a line of metrics."""
-    folder = only_run(root)
-    return folder is not None and (folder / "metrics.jsonl").exists() and bool(metrics(folder))
-
-
-def a_while_after(first: Callable[[], bool], longest: float) -> Callable[[], bool]:
-    """Holds from a random moment on, at most ``longest`` seconds after ``first()`` did."""
-    wait = random.SystemRandom().uniform(0.0, longest)
-    print(f"a wait of {wait:.3f} s")
-    seen: list[float] = []
-
-    def ready() -> bool:
-        if not seen and first():
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + wait
-
-    return ready
 
 
 def checkpoint(folder: Path | str, name: str = "last.pt") -> dict[str, Any]:
@@ -183,10 +149,24 @@ def metrics(folder: Path | str) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if not k.endswith("seconds")} for line in lines]
 
 
+def shown(folder: Path | str) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run: steps and values, without what the clock says."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    names = [name for name in events.Tags()["scalars"] if not name.endswith("seconds")]
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}
+
+
 def assert_same_run(folder: Path | str, other: Path | str) -> None:
-    """Both checkpoints and all figures of two runs are equal, but for Lightning's counters of resumes."""
+    """Two runs have the same checkpoints, figures and curves, but for Lightning's counters of resumes."""
     for name in ("last.pt", "best.pt"):
         first, second = checkpoint(folder, name), checkpoint(other, name)
         assert first.keys() == second.keys()
         assert [part for part in first if part != "loops" and not same(first[part], second[part])] == []
     assert metrics(folder) == metrics(other)
+    curves = shown(folder)
+    assert curves == shown(other)
+    for name, curve in curves.items():
+        assert [step for step, _ in curve] == [line["step"] for line in metrics(folder) if name in line]

@@ -1,7 +1,6 @@
 """``python -m snnlib.task.cartpole``: as a process where that matters, in this one where only numbers do."""
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,16 @@ from PIL import Image
 from snnlib.task import cartpole
 from snnlib.task._environment import Environments, Episodes
 from tests.task.command import (
-    a_while_after,
     checkpoint,
     inside,
     metrics,
-    only_run,
     result,
     run,
     same,
-    stop_when,
 )
 
 TINY = "--environment=tests.task.tiny:Larger-v0"
 FAST = ("--fast", "--noplot", "--seq_length=8")
-LONGER = (*FAST, "--episodes=60", "--hidden_size=16", "--eval_every=3")
 
 
 def here(cwd: Path, *flags: str) -> dict[str, Any]:
@@ -77,54 +72,6 @@ def test_the_flags_file_starts_the_same_run_again(tmp_path: Path):
     assert again["policy"] == "lsnn"
     assert same(checkpoint(first["run"])["net"], checkpoint(again["run"])["net"])
     assert metrics(first["run"]) == metrics(again["run"])
-
-
-def assert_goes_on_to_the_same(folder: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
-    figures = here(tmp_path, f"--resume={folder}")
-    for name in ("last.pt", "best.pt"):
-        assert same(checkpoint(folder, name), checkpoint(undisturbed["run"], name))
-    assert metrics(folder) == metrics(undisturbed["run"])
-    own = {"seconds", "run"}
-    assert {k: v for k, v in figures.items() if k not in own} == {
-        k: v for k, v in undisturbed.items() if k not in own
-    }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    root = tmp_path_factory.mktemp("undisturbed")
-    return here(root, *LONGER)
-
-
-def test_killed_at_a_random_moment_it_resumes_to_the_same_numbers(tmp_path: Path, undisturbed: dict[str, Any]):
-    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=1.0)
-    code, _ = stop_when(
-        "cartpole", *LONGER, "--episodes=100000", cwd=tmp_path, number=signal.SIGKILL, ready=ready
-    )
-    assert code == -signal.SIGKILL
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    if (folder / "last.pt").exists() and checkpoint(folder)["at"]["updates"] >= 15:
-        pytest.skip("it was past the end of the undisturbed run")
-    figures = here(tmp_path, f"--resume={folder}", "--episodes=60")
-    assert figures["mean_reward"] == undisturbed["mean_reward"]
-    for name in ("last.pt", "best.pt"):
-        assert same(checkpoint(folder, name), checkpoint(undisturbed["run"], name))
-    assert metrics(folder) == metrics(undisturbed["run"])
-
-
-def test_ctrl_c_saves_after_the_update(tmp_path: Path, undisturbed: dict[str, Any]):
-    def ready() -> bool:
-        folder = only_run(tmp_path / "runs")
-        return folder is not None and (folder / "metrics.jsonl").exists() and len(metrics(folder)) > 2
-
-    code, said = stop_when("cartpole", *LONGER, cwd=tmp_path, number=signal.SIGINT, ready=ready)
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    assert code == 128 + signal.SIGINT
-    assert f"--resume={folder.relative_to(tmp_path)}" in said
-    assert "Traceback" not in said
-    assert_goes_on_to_the_same(folder, undisturbed, tmp_path)
 
 
 def test_a_finished_run_goes_on_and_can_be_filmed_later(tmp_path: Path):

@@ -1,7 +1,6 @@
 """``python -m snnlib.task.cifar10``: as a process, stopped and gone on with; and what each flag changes."""
 
 import copy
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from absl import flags
 pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 
 from snnlib.task import _flags, _train, cifar10
-from tests.task.command import a_while_after, assert_same_run, metrics, only_run, result, run, stop_when
+from tests.task.command import metrics, result, run
 
 LONGER = ("--fast", "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--dropout=0.1", "--cutout=3")
 
@@ -35,20 +34,6 @@ def test_a_run_writes_its_folder_and_nothing_else(undisturbed: Path):
     root = undisturbed.parents[2]
     assert [path for path in root.rglob("*") if path.is_file() and path.parent != undisturbed] == []
     assert [line["epoch"] for line in metrics(undisturbed)] == list(range(1, 11))
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
-    tmp_path: Path, undisturbed: Path, number: signal.Signals
-):
-    ready = a_while_after(lambda: any(tmp_path.rglob("last.pt")), longest=0.4)
-    code, said = stop_when("cifar10", *LONGER, "--checkpoint_every=1", cwd=tmp_path, number=number, ready=ready)
-    assert code == (-number if number == signal.SIGKILL else 128 + number)
-    assert "Traceback" not in said
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    result(run("cifar10", f"--resume={folder}", cwd=tmp_path))
-    assert_same_run(folder, undisturbed)
 
 
 def test_own_colour_images_in_half_precision_through_the_residual_net(tmp_path: Path):

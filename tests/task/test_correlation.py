@@ -8,28 +8,14 @@ import torch
 
 from snnlib.task import _run, correlation
 from tests.task.command import (
-    a_while_after,
-    assert_same_run,
-    begun,
     checkpoint,
     metrics,
-    only_run,
     result,
     run,
     same,
-    stop_when,
 )
 
 SMALL = ("--channels=20", "--subset=6", "--hidden_size=4", "--initial_weight=0.8", "--test_episodes=8")
-LONGER = (
-    "--fast",
-    "--noplot",
-    "--epochs=3",
-    "--train_episodes=64",
-    "--batch_size=8",
-    "--seq_length=50",
-    *SMALL,
-)
 FIGURES = {"test_accuracy", "test_probability", "valid_accuracy", "shuffled_accuracy", "rates_accuracy"}
 
 
@@ -45,45 +31,6 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "learning.png"}
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
     assert [line["epoch"] for line in metrics(folder)] == [1, 2]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing stopped."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    return root / result(run("correlation", *LONGER, cwd=root))["run"]
-
-
-def assert_goes_on_to_the_same(folder: Path, undisturbed: Path, cwd: Path) -> None:
-    figures = result(run("correlation", f"--resume={folder}", cwd=cwd))
-    assert Path(figures["run"]) == folder
-    assert_same_run(folder, undisturbed)
-
-
-def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(tmp_path: Path, undisturbed: Path):
-    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=1.5)
-    flags = (*LONGER, "--checkpoint_every=3")
-    code, _ = stop_when("correlation", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=ready)
-    assert code == -signal.SIGKILL
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    assert_goes_on_to_the_same(folder, undisturbed, tmp_path)
-
-
-def test_ctrl_c_saves_in_the_middle_of_an_epoch(tmp_path: Path, undisturbed: Path):
-    code, said = stop_when(
-        "correlation",
-        *LONGER,
-        cwd=tmp_path,
-        number=signal.SIGINT,
-        ready=lambda: begun(tmp_path / "runs"),
-    )
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    assert code == 128 + signal.SIGINT
-    assert f"--resume={folder.relative_to(tmp_path)}" in said
-    assert "Traceback" not in said
-    assert_goes_on_to_the_same(folder, undisturbed, tmp_path)
 
 
 @pytest.mark.parametrize(

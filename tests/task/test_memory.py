@@ -1,6 +1,5 @@
 """``python -m snnlib.task.memory``: what it writes and learns, how it stops and goes on, what it refuses."""
 
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,18 +9,12 @@ import torch
 
 from snnlib.task import _flags, memory
 from tests.task.command import (
-    a_while_after,
-    assert_same_run,
-    checkpoint,
     metrics,
-    only_run,
     result,
     run,
-    stop_when,
 )
 
 SMALL = ("--population_size=2", "--hidden_size=8", "--period=0.02", "--seq_periods=5", "--expected_delay=2")
-LONGER = (*SMALL, "--epochs=8", "--batches=20", "--batch_size=4", "--noplot")
 CPU = torch.device("cpu")
 
 
@@ -53,13 +46,6 @@ def first_step(*arguments: str) -> list[float]:
     return [loss.item(), *(float(w.grad.norm()) for w in module.parameters() if w.grad is not None)]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing stopped."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    return root / result(run("memory", *LONGER, cwd=root))["run"]
-
-
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     figures = result(run("memory", "--fast", cwd=tmp_path, fresh=True))
     assert figures["task"] == "memory"
@@ -75,27 +61,6 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
     assert [(line["epoch"], line["step"]) for line in metrics(folder)] == [(1, 3), (2, 6)]
-
-
-def test_killed_and_then_interrupted_it_comes_to_the_same_weights(tmp_path: Path, undisturbed: Path):
-    an_epoch_ago = a_while_after(lambda: any(tmp_path.rglob("last.pt")), longest=0.3)
-    flags = (*LONGER, "--checkpoint_every=3")
-    code, _ = stop_when("memory", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=an_epoch_ago)
-    assert code == -signal.SIGKILL
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    done = checkpoint(folder)["step"]
-
-    def went_on() -> bool:
-        return checkpoint(folder)["step"] > done
-
-    resume = f"--resume={folder}"
-    code, said = stop_when("memory", resume, cwd=tmp_path, number=signal.SIGINT, ready=went_on)
-    assert code == 128 + signal.SIGINT
-    assert resume in said
-    assert "Traceback" not in said
-    result(run("memory", resume, cwd=tmp_path))
-    assert_same_run(folder, undisturbed)
 
 
 def error_after(steps: int, *arguments: str) -> float:

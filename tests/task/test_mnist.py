@@ -5,7 +5,6 @@ import os
 import pickle
 import resource
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +12,14 @@ import pytest
 import torch
 
 from tests.task.command import (
-    a_while_after,
-    assert_same_run,
-    begun,
     checkpoint,
     metrics,
-    only_run,
     result,
     run,
     same,
-    stop_when,
 )
 
 FAST = ("--fast", "--noplot")
-LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=4", "--noplot")
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
@@ -64,47 +57,6 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_copy(fast: Path, tmp_path: Path) -> Path:
     """That run once more, to be damaged or gone on with."""
     return Path(shutil.copytree(fast, tmp_path / "copy"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run on digits that nothing stopped."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    return root / result(run("mnist", *LONGER, cwd=root))["run"]
-
-
-def assert_goes_on_to_the_same(folder: Path, undisturbed: Path, cwd: Path) -> None:
-    figures = result(run("mnist", f"--resume={folder}", cwd=cwd))
-    assert Path(figures["run"]) == folder
-    assert_same_run(folder, undisturbed)
-
-
-@pytest.mark.parametrize("attempt", range(2))
-def test_killed_at_a_random_moment_it_resumes_to_the_same_weights(
-    tmp_path: Path, undisturbed: Path, attempt: int
-):
-    ready = a_while_after(lambda: only_run(tmp_path / "runs") is not None, longest=0.7)
-    flags = (*LONGER, "--checkpoint_every=5")
-    code, _ = stop_when("mnist", *flags, cwd=tmp_path, number=signal.SIGKILL, ready=ready)
-    assert code == -signal.SIGKILL
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    assert_goes_on_to_the_same(folder, undisturbed, tmp_path)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_save_in_the_middle_of_an_epoch(
-    tmp_path: Path, undisturbed: Path, number: signal.Signals
-):
-    code, said = stop_when(
-        "mnist", *LONGER, cwd=tmp_path, number=number, ready=lambda: begun(tmp_path / "runs")
-    )
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    assert code == 128 + number
-    assert f"--resume={folder.relative_to(tmp_path)}" in said
-    assert "Traceback" not in said
-    assert_goes_on_to_the_same(folder, undisturbed, tmp_path)
 
 
 def test_a_finished_run_goes_on_with_more_epochs(own_copy: Path, tmp_path: Path):
@@ -170,16 +122,6 @@ def test_numbers_that_are_not_finite_end_the_run_and_keep_the_checkpoint(own_cop
     assert done.stderr.startswith("error: input must not contain NaN")
     assert len(done.stderr.strip().splitlines()) == 1
     assert (own_copy / "last.pt").read_bytes() == before
-
-
-def test_tensorboard_has_each_step_once_after_a_resume(own_copy: Path, tmp_path: Path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    result(run("mnist", f"--resume={own_copy}", "--epochs=3", cwd=tmp_path))
-    events = EventAccumulator(str(own_copy))
-    events.Reload()
-    written = [(event.step, pytest.approx(event.value)) for event in events.Scalars("train_loss")]
-    assert written == [(line["step"], line["train_loss"]) for line in metrics(own_copy)]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "pickle", "other task"])

@@ -1,6 +1,5 @@
 """``python -m snnlib.task.mnist_pl`` as a process: one, two that train one net, stopped and gone on with."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -11,25 +10,13 @@ import pytest
 import torch
 
 from tests.task.command import (
-    a_while_after,
-    assert_same_run,
-    begun,
     checkpoint,
     metrics,
-    only_run,
     result,
     run,
-    stop_when,
 )
 
 FAST = ("--fast", "--noplot", "--epochs=1")
-LONGER = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--epochs=12", "--noplot")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("undisturbed")
-    return root / result(run("mnist_pl", *LONGER, cwd=root))["run"]
 
 
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
@@ -45,22 +32,6 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert figures["valid_accuracy"] == max(line["valid_accuracy"] for line in metrics(folder))
     best = checkpoint(folder, "best.pt")
     assert best["epoch"] + 1 == figures["best_epoch"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
-    tmp_path: Path, undisturbed: Path, number: signal.Signals
-):
-    ready = a_while_after(lambda: begun(tmp_path / "runs"), longest=1.0)
-    code, said = stop_when(
-        "mnist_pl", *LONGER, "--checkpoint_every=5", cwd=tmp_path, number=number, ready=ready
-    )
-    assert code == (-number if number == signal.SIGKILL else 128 + number)
-    assert "Traceback" not in said
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    assert result(run("mnist_pl", f"--resume={folder}", cwd=tmp_path))["run"] == str(folder)
-    assert_same_run(folder, undisturbed)
 
 
 # plain descent: Adam makes the sign of a gradient near zero as large as any other

@@ -1,7 +1,6 @@
 """``python -m snnlib.task.speech_commands``: what it writes, how it goes on, what each flag changes."""
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -10,16 +9,9 @@ import torch
 
 from snnlib.dataset.speech_commands import generated_speech
 from snnlib.task.speech_commands import run as task
-from tests.task.command import a_while_after, assert_same_run, begun, metrics, only_run, result, run, stop_when
+from tests.task.command import metrics, result, run
 
 FAST = ("--fast", "--noplot", "--accelerator=cpu")
-LONGER = (*FAST, "--epochs=20", "--batch_size=8")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("undisturbed")
-    return root / result(run("speech_commands", *LONGER, cwd=root))["run"]
 
 
 @pytest.fixture
@@ -52,21 +44,6 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
     assert figures["valid_accuracy"] == max(line["valid_accuracy"] for line in metrics(folder))
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_at_a_random_moment_it_resumes_to_the_same_weights(
-    tmp_path: Path, undisturbed: Path, number: signal.Signals
-):
-    ready = a_while_after(lambda: begun(tmp_path / "runs"), longest=0.5)
-    flags = (*LONGER, "--checkpoint_every=2")
-    code, said = stop_when("speech_commands", *flags, cwd=tmp_path, number=number, ready=ready)
-    assert code == (-number if number == signal.SIGKILL else 128 + number)
-    assert "Traceback" not in said
-    folder = only_run(tmp_path / "runs")
-    assert folder is not None
-    assert result(run("speech_commands", f"--resume={folder}", cwd=tmp_path))["run"] == str(folder)
-    assert_same_run(folder, undisturbed)
 
 
 @pytest.mark.parametrize(
