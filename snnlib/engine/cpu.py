@@ -30,8 +30,11 @@ from snnlib.engine.program import Traced
 __all__ = ["build"]
 
 _NUMBER: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
-_BLOCK = 1024
-"""Neurons that one pass over time takes along: their state and one row of each array fit the first cache."""
+_BLOCK = 4096
+"""Neurons that one pass over time takes along: their state stays in the first caches, and a row of each array is
+long enough to be read ahead of its use."""
+_RECURRENT_BLOCK = 1024
+"""The same where all products with the weights are in the loop, which need the first cache too."""
 _UNIT = 64
 """Neurons that are not shared between threads: a few SIMD registers of them."""
 _WORTH = 1 << 15
@@ -279,7 +282,7 @@ def _from_packed(packed: Sequence[Tensor], block: int) -> list[Tensor]:
 
 def _samples(size: int) -> int:
     """Samples that one pass over time takes along: eight at least, which share each reading of the weights."""
-    return max(8, _BLOCK // max(size, 1))
+    return max(8, _RECURRENT_BLOCK // max(size, 1))
 
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
