@@ -13,9 +13,7 @@ step before; backward, the gradients of both weights grow step by step.
 import functools
 import itertools
 import math
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -26,13 +24,14 @@ from snnlib.engine.emit import LANES, WORD, emit
 from snnlib.engine.fused import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
 from snnlib.engine.program import Traced
+from snnlib.engine.threads import together
 
 __all__ = ["build"]
 
 _NUMBER: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 _BLOCK = 4096
-"""Neurons that one pass over time takes along: their state stays in the first caches, and a row of each array is
-long enough to be read ahead of its use."""
+"""Neurons that one pass over time takes along: their state stays in the first caches, and a row of each array
+is long enough to be read ahead of its use."""
 _RECURRENT_BLOCK = 1024
 """The same where all products with the weights are in the loop, which need the first cache too."""
 _UNIT = 64
@@ -56,15 +55,6 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
         functools.partial(forward, loops[0], traced),
         functools.partial(backward, loops[1], traced),
     )
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="snnlib")
-
-
-# the threads of a pool do not live on in a forked process
-os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _in_threads(
@@ -91,10 +81,7 @@ def _in_threads(
     bounds = [min(count, units * k // threads * unit) for k in range(threads + 1)]
     rooms = [room(a, b) for a, b in itertools.pairwise(bounds)]
     parts = [(a, b, *own) for (a, b), own in zip(itertools.pairwise(bounds), rooms, strict=True)]
-    others = [_pool(threads).submit(work, *part) for part in parts[1:]]
-    work(*parts[0])
-    for other in others:
-        other.result()
+    together([functools.partial(work, *part) for part in parts])
     return rooms
 
 

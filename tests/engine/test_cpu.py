@@ -1,11 +1,9 @@
 """The fused loop on the CPU beside other threads, in forked processes, with a cache that cannot be written."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -35,31 +33,6 @@ def test_several_python_threads_at_once():
         thread.join()
     torch.set_num_threads(1)
     assert wrong == []
-
-
-def test_a_forked_process_has_threads_of_its_own():
-    """Torch's own threads do not survive a fork, so the child does no arithmetic with torch here."""
-    from snnlib.engine.cpu import _in_threads
-
-    torch.set_num_threads(2)
-    done: list[tuple[int, int]] = []
-    _in_threads(lambda start, stop: done.append((start, stop)), 100 * 3000, 3000, 64, lambda *_: [])
-    assert len(done) == 2
-    child = os.fork()
-    if child == 0:
-        _in_threads(lambda start, stop: done.append((start, stop)), 100 * 3000, 3000, 64, lambda *_: [])
-        os._exit(0 if len(done) == 4 else 1)
-    torch.set_num_threads(1)
-    deadline = time.monotonic() + 30
-    ended, status = os.waitpid(child, os.WNOHANG)
-    while not ended and time.monotonic() < deadline:
-        time.sleep(0.05)
-        ended, status = os.waitpid(child, os.WNOHANG)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    assert ended, "the child hangs"
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 @pytest.mark.parametrize("home", ["missing", "a file"])
