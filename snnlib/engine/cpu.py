@@ -245,12 +245,14 @@ def _joined(traced: Traced, rooms: Sequence[Sequence[Tensor]], dtype: torch.dtyp
     values, at, words = _empty((len(traced.events), total + LANES), dtype), 0, 0
     nothing = torch.empty(0, dtype=torch.int64)
     tables, parts = [nothing.view(0, 4)], [nothing]
+    copies = []
     for _, packed, masks, blocks, place, *_ in rooms:
         end = at + int(place[0])
-        values[:, at:end] = packed[:, : end - at]
+        copies.append(functools.partial(np.copyto, values[:, at:end].numpy(), packed[:, : end - at].numpy()))
         tables.append(blocks + torch.tensor([0, 0, at, words]))
         parts.append(masks)
         at, words = end, words + len(masks)
+    together(copies)
     return [values, torch.cat(parts), torch.cat(tables)]
 
 

@@ -25,8 +25,9 @@ def together(pieces: Sequence[_Piece]) -> None:
     Raises:
         BaseException: what the first one that failed raised, when all have ended.
     """
-    if len(pieces) == 1:
-        pieces[0]()
+    if len(pieces) <= 1:
+        for piece in pieces:
+            piece()
     elif os.getpid() == _FIRST_PROCESS and (openmp := _openmp()) is not None:
         _in_team(openmp, pieces)
     else:  # in a forked process OpenMP would wait for ever, for threads that are not there

@@ -23,7 +23,7 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("where")
-@pytest.mark.parametrize("count", [1, 2, 3, 40])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 40])
 def test_each_piece_is_called_once(count: int):
     done: list[int] = []
     together([functools.partial(done.append, k) for k in range(count)])
