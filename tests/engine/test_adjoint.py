@@ -39,12 +39,15 @@ NETS = [(1, False, 5), (1, True, 5), (2, False, (6, 5)), (2, True, (6, 5))]
 
 
 CASES = [(kind, *net) for kind in STEPS for net in NETS] + [("lif", 2, False, (20, 10))]
+SEEDS = {("lif", 2, True, (6, 5)): 601}
+"""Where not 1: those before it have no net that crosses fast enough, which takes half a minute to find out."""
 
 
 @pytest.mark.parametrize(("kind", "layers", "recurrent", "neurons"), CASES, ids=str)
 def test_gradients_are_those_of_the_event_driven_net(kind: str, layers: int, recurrent: bool, neurons):
     """To every weight and parameter, within 1 % at dt = 10 us; and ten times closer at 1 us."""
-    made, factors = posed(kind, layers, recurrent, neurons, seed=1)
+    seed = SEEDS.get((kind, layers, recurrent, neurons), 1)
+    made, factors = posed(kind, layers, recurrent, neurons, seed)
     coarse, fine = errors(made, factors, (1e-5, 1e-6))
     assert coarse < 0.01
     assert fine < 0.002
