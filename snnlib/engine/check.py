@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["check_fits", "check_input", "check_kind", "check_parameters", "is_concrete"]
+__all__ = ["NaNInputError", "check_fits", "check_input", "check_kind", "check_parameters", "is_concrete"]
+
+
+class NaNInputError(ValueError):
+    """The input of a neuron is not a number; in training, what came before has diverged."""
 
 
 def is_concrete(tensor: Tensor) -> bool:
@@ -25,13 +29,14 @@ def check_input(input: Tensor) -> None:
     """Refuse an input that no neuron can integrate.
 
     Raises:
-        ValueError: integers, or NaN where the values can be looked at for free.
+        ValueError: integers.
+        NaNInputError: NaN, where the values can be looked at for free.
     """
     if not input.is_floating_point():
         raise ValueError(f"input must be floating point, got dtype {input.dtype}; use input.float()")
     if is_concrete(input) and bool(input.isnan().any()):
         first = input.isnan().nonzero()[0].tolist()
-        raise ValueError(f"input must not contain NaN, got nan at index {first}")
+        raise NaNInputError(f"input must not contain NaN, got nan at index {first}")
 
 
 def check_parameters(p: Any, dt: float) -> None:

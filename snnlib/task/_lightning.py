@@ -206,10 +206,16 @@ class _Keeper(Checkpoint):
         self.loss, self.count = 0.0, 0
         self.started = time.perf_counter()
         self.batches: Batches | None = None
+        self.batch, self.gradients = 0, dict[str, Tensor]()
         self._random: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.run.listen()  # Lightning has put its own in their place
+        self.run.watch(
+            lambda: f"epoch {trainer.current_epoch + 1}, batch {self.batch + 1}",
+            trainer.optimizers[0],
+            lambda: self.gradients,  # Lightning takes them from the parameters before the next forward pass
+        )
         if self._random is not None:
             self.restore()
         elif trainer.global_rank:  # the processes draw different augmentations
@@ -227,13 +233,22 @@ class _Keeper(Checkpoint):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.perf_counter()
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.batch = batch_idx
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.gradients = _train.gradients(pl_module)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        where = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
         examples = outputs.get("examples", 1)
         # Lightning has divided the loss by the batches of one step
-        self.loss += _train.finite(outputs["loss"], where) * trainer.accumulate_grad_batches * examples
+        self.loss += _train.finite(outputs["loss"]) * trainer.accumulate_grad_batches * examples
         self.count += examples
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # the end of the epoch saves; a gradient that is half collected cannot be saved

@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import math
 import os
 import random
 import signal
@@ -17,11 +18,13 @@ import torch
 from absl import flags
 
 from snnlib.dataset.images import DataError
+from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags
 from snnlib.task._processes import is_chief
 
 __all__ = [
+    "DivergedError",
     "Run",
     "RunError",
     "launch",
@@ -33,12 +36,17 @@ __all__ = [
 ]
 
 _IMPORTED = time.perf_counter()
+_Gradients = dict[str, torch.Tensor]
 _HALF = ".new"
 """Ends the name of a file that is not yet whole."""
 
 
 class RunError(Exception):
     """The run cannot go on; the message is for the user."""
+
+
+class DivergedError(RunError):
+    """A loss is not finite."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -83,11 +91,13 @@ def launch(
     except ImportError as error:
         way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"
         _flags.fail(f"{error}{way_out}")
+    except (DivergedError, NaNInputError) as error:
+        _flags.fail(f"{error}{run.circumstances() if run else ''}")
     except (DataError, RunError, ValueError) as error:  # all worded for whoever started the task
         _flags.fail(str(error))
     except OSError as error:
-        where = f"; the last checkpoint is in {run.folder}" if run and (run.folder / "last.pt").exists() else ""
-        _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{where}")
+        way_out = run.last_checkpoint() if run else ""
+        _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}")
 
 
 class Run:
@@ -110,6 +120,7 @@ class Run:
         self.resumed: dict[str, Any] | None = None
         self._at: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
+        self._watched: tuple[Callable[[], str], torch.optim.Optimizer, Callable[[], _Gradients]] | None = None
         self._signal = 0
         self.listen()
         self.chief = is_chief()
@@ -118,6 +129,8 @@ class Run:
         self._lock = self._claim() if self.chief else None
         if values.resume and (self.folder / "last.pt").exists():
             self.resumed = self.read_checkpoint("last.pt")
+        # the step of the last line of metrics; the line of a checkpoint's own step may have come after it
+        self._logged = self.resumed["logged"] if self.resumed else 0
         self._metrics: Any = self._open_metrics() if self.chief else None
         self._events: Any = None
 
@@ -152,10 +165,9 @@ class Run:
 
     def _open_metrics(self) -> Any:
         path = self.folder / "metrics.jsonl"
-        done = self.resumed["step"] if self.resumed else 0
         if path.exists():  # lines that came after the checkpoint will be written again
             lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self._logged]
             write(path, "".join(kept).encode())
         return path.open("a")
 
@@ -166,10 +178,10 @@ class Run:
             from torch.utils.tensorboard import SummaryWriter
 
             # what an earlier process wrote after the checkpoint will be written again
-            purge = (self.resumed["step"] if self.resumed else 0) + 1
-            self._events = SummaryWriter(str(self.folder), purge_step=purge)
+            self._events = SummaryWriter(str(self.folder), purge_step=self._logged + 1)
         self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
         self._metrics.flush()
+        self._logged = step
         for name, value in figures.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()
@@ -196,6 +208,33 @@ class Run:
             set_random_state(self.resumed["random"])
         return self._at
 
+    def watch(
+        self, where: Callable[[], str], optim: torch.optim.Optimizer, gradients: Callable[[], _Gradients]
+    ) -> None:
+        """Name what :meth:`circumstances` tells of.
+
+        Parameters:
+            where: says where training stands.
+            optim: has the learning rate.
+            gradients: gives those of the last step by the names of the parameters.
+        """
+        self._watched = where, optim, gradients
+
+    def circumstances(self) -> str:
+        """For the end of a sentence about numbers that are not finite: where it was, how fast it learned."""
+        if self._watched is None:
+            return self.last_checkpoint()
+        where, optim, gradients = self._watched
+        sizes = {name: float(value.abs().max()) for name, value in gradients().items()}
+        name = max(sizes, key=lambda name: (math.isnan(sizes[name]), sizes[name]), default=None)
+        gradient = f"the largest gradient {sizes[name]:.3g}, of {name}" if name else "no gradient yet"
+        rate = optim.param_groups[0]["lr"]
+        return f" in {where()}: learning rate {rate:.3g}, {gradient}{self.last_checkpoint()}"
+
+    def last_checkpoint(self) -> str:
+        """For the end of a sentence: where the last checkpoint is, if there is one."""
+        return f"; the last checkpoint is in {self.folder}" if (self.folder / "last.pt").exists() else ""
+
     def save(self, step: int, name: str = "last.pt") -> None:
         """Write a checkpoint: what :meth:`track` named, the step, and every random state."""
         states = {part: held.state_dict() for part, held in self._parts.items()}
@@ -204,7 +243,7 @@ class Run:
     def write_checkpoint(self, name: str, content: dict[str, Any]) -> None:
         """Write ``content``, which has a ``step``, as a checkpoint of this task."""
         buffer = io.BytesIO()
-        torch.save({"task": self.task, **content}, buffer)
+        torch.save({"task": self.task, "logged": self._logged, **content}, buffer)
         write(self.folder / name, buffer.getvalue())
 
     def read_checkpoint(self, name: str) -> dict[str, Any]:
@@ -216,6 +255,10 @@ class Run:
             raise RunError(f"{path} is not a checkpoint that can be read: {_first_line(error)}") from error
         if not isinstance(found, dict) or found.get("task") != self.task:
             raise RunError(f"{path} is not a checkpoint of the task {self.task}")
+        if not all(isinstance(found.get(name), int) for name in ("step", "logged")):
+            raise RunError(
+                f"{path} is not a checkpoint of this version of snnlib: it has no step or no last line"
+            )
         return found
 
     def pause(self, step: int, due: bool = False) -> None:

@@ -7,17 +7,22 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 
-from snnlib.task._run import RunError
+from snnlib.task._run import DivergedError, RunError
 
-__all__ = ["device", "finite", "optimizer", "schedule"]
+__all__ = ["device", "finite", "gradients", "optimizer", "schedule"]
 
 
-def finite(loss: Tensor, where: str) -> float:
+def finite(loss: Tensor) -> float:
     """The loss as a number; ends the run where it is none."""
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise RunError(f"the loss is {value} in {where}")
+        raise DivergedError(f"the loss is {value}")
     return value
+
+
+def gradients(net: nn.Module) -> dict[str, Tensor]:
+    """The gradients of a net by the names of its parameters."""
+    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
 
 
 def device(values: flags.FlagValues) -> torch.device:

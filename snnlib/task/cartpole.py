@@ -215,7 +215,7 @@ def update(agent: Agent, optim: torch.optim.Optimizer, episodes: _environment.Ep
             optim.step()
             share = len(index) / len(action)
             for name, value in (("loss", loss), ("value_loss", miss), ("entropy", entropy)):
-                figures[name] += _train.finite(value, "an update") * share
+                figures[name] += _train.finite(value) * share
     return figures
 
 
@@ -247,6 +247,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     if not at["updates"]:
         at |= before_training(agent, stage, envs)
     updates = -(-FLAGS.episodes // FLAGS.num_envs)
+    run.watch(lambda: f"update {at['updates'] + 1}", optim, lambda: _train.gradients(agent))
     while at["updates"] < updates and not (at["solved"] and FLAGS.stop_when_solved):
         started = time.perf_counter()
         episodes = envs.play(seeds(TRAIN, at["updates"] * FLAGS.num_envs, FLAGS.num_envs), agent.drawn)

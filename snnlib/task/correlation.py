@@ -246,6 +246,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     rate = _train.schedule(optim, FLAGS.epochs * batches)
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
+    run.watch(lambda: f"epoch {at['epoch'] + 1}, batch {at['batch'] + 1}", optim, lambda: _train.gradients(net))
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
         for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
@@ -259,7 +260,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             optim.step()
             rate.step()
             count = len(episodes.answer)
-            at["loss"] += _train.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * count
+            at["loss"] += _train.finite(loss) * count
             at["probability"].append(float(right(logits, episodes.answer)) / count)
             at["batch"] = batch + 1
             due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0

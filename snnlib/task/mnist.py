@@ -219,6 +219,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         optimizer=optim,
         schedule=rate,
     )
+    run.watch(lambda: f"epoch {at['epoch'] + 1}, batch {at['batch'] + 1}", optim, lambda: _train.gradients(net))
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
         if at["order"] is None:
@@ -233,7 +234,7 @@ def train(run: _run.Run) -> dict[str, Any]:
                 nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
             optim.step()
             rate.step()
-            at["loss"] += _train.finite(loss, f"epoch {at['epoch'] + 1}, batch {batch + 1}") * len(index)
+            at["loss"] += _train.finite(loss) * len(index)
             at["batch"] = batch + 1
             due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
             run.pause(at["epoch"] * batches + at["batch"], due)
