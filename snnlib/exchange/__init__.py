@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["from_nir", "to_nir"]
 
 
-def to_nir(model: nn.Module, sample: Tensor, *, rescale: bool = False) -> "nir.NIRGraph":
+def to_nir(model: nn.Module, sample: Tensor) -> "nir.NIRGraph":
     """Write a network as a graph of NIR.
 
     ::
@@ -39,8 +39,6 @@ def to_nir(model: nn.Module, sample: Tensor, *, rescale: bool = False) -> "nir.N
             out.
         sample: an input of the model, ``[T, B, *features]`` or for cells ``[B, *features]``; its shape counts,
             and that it is where the model is.
-        rescale: write the voltages of neurons that leak and spike times tau_mem / dt, and r = tau_mem / dt. The
-            spikes are the same but for rounding. snnTorch and SpikingJelly read ``LIF`` in this form only.
 
     Returns:
         A graph with one input, one output, and a node for each module; a recurrent layer is a graph in its own.
@@ -52,7 +50,7 @@ def to_nir(model: nn.Module, sample: Tensor, *, rescale: bool = False) -> "nir.N
     _require_nir()
     from snnlib.exchange.write import write
 
-    return write(model, sample, rescale)
+    return write(model, sample)
 
 
 def from_nir(

@@ -12,9 +12,12 @@ An Euler step of dt, the current first, is the step of snnlib's neurons with an 
     gain = r                                                              LI, LIF
     gain = r dt                                                           IF
 
-A gain of 1 is written. Another one that is read is divided out of the voltages where the neuron spikes.
+The gain is divided out of the voltages that are read, where the neuron spikes. A gain of 1 is written, but for
+CubaLIF: snnTorch and SpikingJelly read that with r = tau_mem / dt and w_in = tau_syn / dt alone, Norse with any,
+so its voltages are written times tau_mem / dt.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -46,13 +49,12 @@ _ROUNDING = 1e-6
 _EXACT = 1e-14
 
 
-def node_of(neuron: Neuron, features: Sequence[int], rescale: bool) -> nir.NIRNode:
+def node_of(neuron: Neuron, features: Sequence[int]) -> nir.NIRNode:
     """A neuron as a node.
 
     Parameters:
         neuron: its recurrent and input weights are left alone.
         features: shape of its input without time and batch.
-        rescale: see :func:`snnlib.exchange.to_nir`.
 
     Raises:
         ValueError: NIR has no such neuron, or not with these parameters.
@@ -67,7 +69,7 @@ def node_of(neuron: Neuron, features: Sequence[int], rescale: bool) -> nir.NIRNo
     for name in ("tau_syn_inv", "tau_mem_inv"):
         if name in p and not (p[name] > 0).all():
             raise ValueError(f"NIR has no time constant that is infinite, got {name}={p[name].min()}")
-    node = _WRITERS[neuron.step](p, dt, rescale)
+    node = _WRITERS[neuron.step](p, dt)
     node.metadata = _metadata(given)
     return node
 
@@ -91,7 +93,7 @@ def _metadata(p: Any) -> dict[str, Any]:
     return kept
 
 
-def _write_li(p: dict[str, Array], dt: float, rescale: bool) -> nir.NIRNode:
+def _write_li(p: dict[str, Array], dt: float) -> nir.NIRNode:
     tau_mem, r = 1.0 / p["tau_mem_inv"], np.ones_like(p["v_leak"])
     if (np.abs(dt * p["tau_syn_inv"] - 1.0) < _EXACT).all():  # a current that lasts one step is the input
         return nir.LI(tau=tau_mem, r=r, v_leak=p["v_leak"])
@@ -99,23 +101,20 @@ def _write_li(p: dict[str, Array], dt: float, rescale: bool) -> nir.NIRNode:
     return nir.CubaLI(tau_syn=tau_syn, tau_mem=tau_mem, r=r, v_leak=p["v_leak"], w_in=tau_syn / dt)
 
 
-def _write_lif(p: dict[str, Array], dt: float, rescale: bool) -> nir.NIRNode:
-    tau_syn = 1.0 / p["tau_syn_inv"]
-    return nir.CubaLIF(
-        tau_syn=tau_syn, w_in=tau_syn / dt, tau_mem=1.0 / p["tau_mem_inv"], **_leak(p, dt, rescale)
-    )
+def _write_lif(p: dict[str, Array], dt: float) -> nir.NIRNode:
+    tau_syn, tau_mem = 1.0 / p["tau_syn_inv"], 1.0 / p["tau_mem_inv"]
+    return nir.CubaLIF(tau_syn=tau_syn, w_in=tau_syn / dt, tau_mem=tau_mem, **_voltages(p, tau_mem / dt))
 
 
-def _write_lif_box(p: dict[str, Array], dt: float, rescale: bool) -> nir.NIRNode:
-    return nir.LIF(tau=1.0 / p["tau_mem_inv"], **_leak(p, dt, rescale))
+def _write_lif_box(p: dict[str, Array], dt: float) -> nir.NIRNode:
+    return nir.LIF(tau=1.0 / p["tau_mem_inv"], **_voltages(p, np.ones_like(p["v_th"])))
 
 
-def _write_iaf(p: dict[str, Array], dt: float, rescale: bool) -> nir.NIRNode:
+def _write_iaf(p: dict[str, Array], dt: float) -> nir.NIRNode:
     return nir.IF(r=np.full_like(p["v_th"], 1.0 / dt), v_threshold=p["v_th"], v_reset=p["v_reset"])
 
 
-def _leak(p: dict[str, Array], dt: float, rescale: bool) -> dict[str, Array]:
-    r = 1.0 / (dt * p["tau_mem_inv"]) if rescale else np.ones_like(p["v_th"])
+def _voltages(p: dict[str, Array], r: Array) -> dict[str, Array]:
     return {"r": r, "v_leak": r * p["v_leak"], "v_threshold": r * p["v_th"], "v_reset": r * p["v_reset"]}
 
 
@@ -197,9 +196,15 @@ def _numbers(node: nir.NIRNode, found: dict[str, Array], dtype: torch.dtype) -> 
     return {
         name: tensor(values, dtype)
         if name in tensors or not np.allclose(values, values.flat[0], _EXACT, 0.0)
-        else float(values.flat[0])
+        else _number(values.flat[0])
         for name, values in found.items()
     }
+
+
+def _number(value: float) -> float:
+    """The number of 15 digits that is meant, where products and quotients moved it in its last place."""
+    meant = float(f"{value:.15g}")
+    return meant if math.isclose(meant, value, rel_tol=1e-15) else float(value)
 
 
 def _surrogate(node: nir.NIRNode) -> dict[str, Any]:

@@ -22,7 +22,7 @@ INPUT_WEIGHTS = {"role": "input_weights"}
 _NEURONS = (Cell, Layer, RecurrentCell, RecurrentLayer)
 
 
-def write(model: nn.Module, sample: Tensor, rescale: bool) -> nir.NIRGraph:
+def write(model: nn.Module, sample: Tensor) -> nir.NIRGraph:
     leaves = list(_leaves(model, ""))
     steps = {module.dt for _, module in leaves if isinstance(module, Neuron)}
     if len(steps) > 1:
@@ -31,7 +31,7 @@ def write(model: nn.Module, sample: Tensor, rescale: bool) -> nir.NIRGraph:
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(_shape(x))}
     for index, (path, module) in enumerate(leaves):
         try:
-            made = _nodes(module, x, rescale)
+            made = _nodes(module, x)
             x = one_step(module, x)
         except ValueError as error:
             raise ValueError(f"module {path or 'at the top'} ({type(module).__name__}): {error}") from error
@@ -65,7 +65,7 @@ def _is_dropout(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.dropout._DropoutNd)
 
 
-def _nodes(module: nn.Module, x: Tensor, rescale: bool) -> dict[str, nir.NIRNode]:
+def _nodes(module: nn.Module, x: Tensor) -> dict[str, nir.NIRNode]:
     """The nodes that stand for a module, by what their names begin with."""
     name, features = type(module).__name__.lower(), x.shape[1:]
     if type(module) in STATELESS:
@@ -74,18 +74,18 @@ def _nodes(module: nn.Module, x: Tensor, rescale: bool) -> dict[str, nir.NIRNode
         known = ", ".join(kind.__name__ for kind in (*STATELESS, *_NEURONS))
         raise ValueError(f"NIR has no node for it, or none that is known here; known are {known}")
     if not isinstance(module, RecurrentCell | RecurrentLayer):
-        return {name: node_of(module, features, rescale)}
-    layer = {name: _recurrent(module, rescale)}
+        return {name: node_of(module, features)}
+    layer = {name: _recurrent(module)}
     if module.input_weights is None:
         return layer
     return {f"{name}_in": nir.Linear(array(module.input_weights), metadata=dict(INPUT_WEIGHTS)), **layer}
 
 
-def _recurrent(layer: RecurrentCell | RecurrentLayer, rescale: bool) -> nir.NIRGraph:
+def _recurrent(layer: RecurrentCell | RecurrentLayer) -> nir.NIRGraph:
     size = [layer.hidden_size]
     nodes = {
         "input": nir.Input(np.array(size)),
-        "lif": node_of(layer, size, rescale),
+        "lif": node_of(layer, size),
         "w_rec": nir.Linear(array(layer.recurrence())),
         "output": nir.Output(np.array(size)),
     }
