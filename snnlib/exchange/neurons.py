@@ -13,8 +13,8 @@ An Euler step of dt, the current first, is the step of snnlib's neurons with an 
     gain = r dt                                                           IF
 
 The gain is divided out of the voltages that are read, where the neuron spikes. A gain of 1 is written, but for
-CubaLIF: snnTorch and SpikingJelly read that with r = tau_mem / dt and w_in = tau_syn / dt alone, Norse with any,
-so its voltages are written times tau_mem / dt.
+CubaLIF: snnTorch and SpikingJelly read that with r = tau_mem / dt and w_in = tau_syn / dt alone, Norse with
+any, so its voltages are written times tau_mem / dt.
 """
 
 import math

@@ -49,9 +49,8 @@ def _linear(module: nn.Linear, features: tuple[int, ...]) -> nir.NIRNode:
 def _conv2d(module: nn.Conv2d, features: tuple[int, ...]) -> nir.NIRNode:
     if len(features) != 3:
         raise ValueError(f"it takes [C, H, W], got shape {list(features)}")
-    if module.padding_mode != "zeros" or module.groups != 1:
-        got = f"padding_mode={module.padding_mode!r}, groups={module.groups}"
-        raise ValueError(f"NIR pads with zeros, and knows the shapes of groups=1 alone, got {got}")
+    if module.padding_mode != "zeros":
+        raise ValueError(f"NIR pads with zeros, got padding_mode={module.padding_mode!r}")
     weight = array(module.weight)
     bias = np.zeros(len(weight), weight.dtype) if module.bias is None else array(module.bias)
     return nir.Conv2d(features[1:], weight, module.stride, module.padding, module.dilation, module.groups, bias)

@@ -31,11 +31,14 @@ def write(model: nn.Module, sample: Tensor) -> nir.NIRGraph:
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(_shape(x))}
     for index, (path, module) in enumerate(leaves):
         try:
-            made = _nodes(module, x)
-            x = one_step(module, x)
+            made, y = _nodes(module, x), one_step(module, x)
         except ValueError as error:
             raise ValueError(f"module {path or 'at the top'} ({type(module).__name__}): {error}") from error
-        nodes |= {f"{kind}_{index}": node for kind, node in made.items()}
+        for kind, node in made.items():
+            nodes[f"{kind}_{index}"] = node
+            if isinstance(node, nir.Conv2d):  # NIR takes kernels for square and groups for one
+                node.input_type, node.output_type = {"input": _shape(x)}, {"output": _shape(y)}
+        x = y
     nodes["output"] = nir.Output(_shape(x))
     return nir.NIRGraph(nodes, list(itertools.pairwise(nodes)), {"dt": steps.pop()} if steps else {})
 
