@@ -73,6 +73,8 @@ def _nodes(module: nn.Module, x: Tensor) -> dict[str, nir.NIRNode]:
     name, features = type(module).__name__.lower(), x.shape[1:]
     if type(module) in STATELESS:
         return {name: stateless_node(module, features)}
+    if _is_dropout(module):
+        raise ValueError("it drops at random in training: call eval() first")
     if not isinstance(module, Neuron) or type(module).forward not in [kind.forward for kind in _NEURONS]:
         known = ", ".join(kind.__name__ for kind in (*STATELESS, *_NEURONS))
         raise ValueError(f"NIR has no node for it, or none that is known here; known are {known}")
