@@ -154,6 +154,9 @@ def parameters_of(node: nir.NIRNode, dt: float, dtype: torch.dtype) -> NeuronRea
         if not (np.isfinite(values) & (values > least)).all():
             wanted = "positive" if name.startswith("tau") else "finite"
             raise ValueError(f"{name} must be {wanted}, got {values.min()} to {values.max()}")
+    shapes = {name: list(values.shape) for name, values in v.items() if values.size != 1}
+    if any(shape != shapes[name] for shape in shapes.values() for name in shapes):
+        raise ValueError(f"all parameters must have one shape, got {shapes}")
     step, kind, found = _equations(node, v, dt)
     gain = v["r"] * _share(node, v, dt)
     gain = np.where(np.abs(gain - 1.0) < _ROUNDING, 1.0, gain)

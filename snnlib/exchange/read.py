@@ -97,16 +97,17 @@ def _recurrent(
 ) -> RecurrentLayer:
     """A recurrent layer, which takes with it input weights that stand before it and were its own."""
     weights = tensor(recurrent.weight, dtype)
-    size = len(weights)
-    if weights.shape != (size, size):
+    if weights.dim() != 2 or weights.shape[0] != weights.shape[1]:
         raise ValueError(f"recurrent weights must be square, got shape {list(weights.shape)}")
+    size = len(weights)
     if getattr(recurrent, "bias", None) is not None:
         _add_bias(made, tensor(recurrent.bias, dtype))
     options: dict[str, Any] = {"recurrent_weights": weights, "autapses": bool(weights.diagonal().any())}
     input_size = None
-    if made and made[-1][0].node.metadata == INPUT_WEIGHTS:
-        options["input_weights"] = given = made.pop()[1].get_parameter("weight")
-        input_size = given.shape[1]
+    before = made[-1][1] if made and made[-1][0].node.metadata == INPUT_WEIGHTS else None
+    if isinstance(before, nn.Linear) and len(list(before.parameters())) == 1:  # a bias would be lost
+        made.pop()
+        input_size, options["input_weights"] = before.in_features, before.weight
     kind = type(found.p)
     if kind is LIFParameters:
         return LIFRecurrent(input_size, size, found.p, dt, **options)
@@ -128,8 +129,8 @@ def _add_bias(made: _Modules, bias: torch.Tensor) -> None:
 def _check_shapes(first: Link, made: _Modules, last: Link, dtype: torch.dtype) -> None:
     with _named(first):
         shape = declared(first.node)
-        if shape is None:
-            raise ValueError("it must have a shape, got None")
+        if not shape or min(shape) < 1:
+            raise ValueError(f"it must have a shape of positive sizes, got {shape}")
     x = torch.zeros(1, *shape, dtype=dtype)
     for link, module in made:
         with _named(link):

@@ -159,4 +159,6 @@ def _fill(module: nn.Module, weight: Tensor, bias: Any) -> None:
 
 def _pair(value: Any) -> tuple[int, int]:
     values = np.asarray(value).reshape(-1)
+    if len(values) not in (1, 2):
+        raise ValueError(f"a size must be one number or (height, width), got {value}")
     return int(values[0]), int(values[-1])

@@ -87,6 +87,12 @@ def wrong(**values) -> nir.NIRGraph:
     return graph("input lif", "lif output", lif=lif(**values))
 
 
+def unequal() -> nir.NIRGraph:
+    given = wrong()
+    given.nodes["lif"].tau = np.full(7, 0.01)
+    return given
+
+
 RECURRENT = ("input lif", "lif w", "w lif", "lif output")
 
 GRAPHS = [
@@ -143,10 +149,15 @@ GRAPHS = [
     (graph("input d", "d output", d=nir.I(np.ones(N))), r"node d \(I\): it has no counterpart"),
     (
         graph("input a", "a output", a=lif(), input=nir.Input(None)),
-        r"node input \(Input\): it must have a shape, got",
+        r"node input \(Input\): it must have a shape of positive sizes, got None",
     ),
     (graph("input a", "a output", a=lif(), more=nir.Input(np.array([2]))), "must have one Input, got"),
     (graph("input a", "a output", a=graph("input b", b=lif())), "node a.b leads nowhere"),
+    (unequal(), r"node lif \(LIF\): all parameters must have one shape, got .*'tau': \[7\]"),
+    (
+        graph("input a", "a output", a=nir.AvgPool2d(*np.ones((3, 4)))),
+        "node a .* one number or .height, width., got",
+    ),
     (wrong(tau=0.0), r"node lif \(LIF\): tau must be positive, got 0.0"),
     (wrong(v_leak=np.nan), r"node lif \(LIF\): v_leak must be finite, got nan"),
     (wrong(r=-1.0), r"node lif \(LIF\): r and w_in must be positive where a neuron spikes, got a gain of -1.0"),
