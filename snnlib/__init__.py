@@ -1,6 +1,7 @@
 """Spiking neural networks with PyTorch: neurons, gradients, an engine over time, and tasks."""
 
 from snnlib.engine import scan
+from snnlib.exchange import from_nir, to_nir
 from snnlib.functional import (
     IZHIKEVICH_BEHAVIORS,
     METHODS,
@@ -218,6 +219,7 @@ __all__ = [
     "correlation_based_update",
     "correlation_sensor_step",
     "euclidean_distance",
+    "from_nir",
     "gaussian_rbf",
     "iaf_feed_forward_step",
     "iaf_step",
@@ -256,4 +258,5 @@ __all__ = [
     "stdp_step_linear",
     "sum_decode",
     "threshold",
+    "to_nir",
 ]
