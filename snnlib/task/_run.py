@@ -108,6 +108,7 @@ class Run:
         self.flags = values
         self.task = task
         self.resumed: dict[str, Any] | None = None
+        self._saved = 0  # the step of last.pt
         self._at: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
         self._signal = 0
@@ -118,6 +119,7 @@ class Run:
         self._lock = self._claim() if self.chief else None
         if values.resume and (self.folder / "last.pt").exists():
             self.resumed = self.read_checkpoint("last.pt")
+            self._saved = self.resumed["step"]
         self._metrics: Any = self._open_metrics() if self.chief else None
         self._events: Any = None
 
@@ -161,6 +163,26 @@ class Run:
 
     def log(self, step: int, **figures: float) -> None:
         """Append a line to metrics.jsonl, give the same figures to TensorBoard, and print them."""
+        events = self._tensorboard()
+        self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
+        self._metrics.flush()
+        for name, value in figures.items():
+            events.add_scalar(name, value, step)
+        events.flush()
+        print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+
+    def figure(self, name: str, figure: Any) -> None:
+        """Write a figure of matplotlib as ``<name>.png``, and give the same picture to TensorBoard."""
+        from PIL import Image
+
+        png = io.BytesIO()
+        figure.savefig(png, format="png")
+        write(self.folder / f"{name}.png", png.getvalue())
+        # at the step from which a resumed run purges, so that one that draws it anew does not show it twice
+        picture = np.asarray(Image.open(png))
+        self._tensorboard().add_image(name, picture, self._saved + 1, dataformats="HWC")
+
+    def _tensorboard(self) -> Any:
         if self._events is None:
             # a second or more to import: not before it is needed
             from torch.utils.tensorboard import SummaryWriter
@@ -168,12 +190,7 @@ class Run:
             # what an earlier process wrote after the checkpoint will be written again
             purge = (self.resumed["step"] if self.resumed else 0) + 1
             self._events = SummaryWriter(str(self.folder), purge_step=purge)
-        self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
-        self._metrics.flush()
-        for name, value in figures.items():
-            self._events.add_scalar(name, value, step)
-        self._events.flush()
-        print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+        return self._events
 
     def metrics(self) -> list[dict[str, float]]:
         """What :meth:`log` wrote so far."""
@@ -206,6 +223,8 @@ class Run:
         buffer = io.BytesIO()
         torch.save({"task": self.task, **content}, buffer)
         write(self.folder / name, buffer.getvalue())
+        if name == "last.pt":
+            self._saved = content["step"]
 
     def read_checkpoint(self, name: str) -> dict[str, Any]:
         """A checkpoint of this task; nothing in it is executed."""
