@@ -48,7 +48,7 @@ def raster(
     width = min(max(0.7 * points / steps, 0.8), 5.0)
     low, high = (row - 0.4) * every, (row + 0.4) * every
     ax.vlines((time + 1) * dt, low, high, color="black", linewidth=width)
-    ax.set(xlabel="time (s)", ylabel="neuron" if every == 1 else f"neuron (one of {every} is drawn)")
+    ax.set(xlabel="time (s)", ylabel="neuron" if every == 1 else f"neuron (1 of {every} drawn)")
     ax.set(xlim=(0.5 * dt, (steps + 0.5) * dt), ylim=(-0.5 * every, neurons - 0.5))
     ax.locator_params(axis="y", integer=True)
     return ax
@@ -95,7 +95,7 @@ def traces(
         for line, level in zip(lines, levels.T, strict=True):
             ax.plot(times, level, linewidth=1, linestyle="--", color=line.get_color())
     ax.set(xlabel="time (s)", ylabel=ylabel, xlim=(0.5 * dt, times[-1] + 0.5 * dt))
-    ax.legend(frameon=False, ncols=6, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    ax.legend(frameon=False, ncols=3, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _open(ax)
 
 
