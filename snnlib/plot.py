@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,7 @@ def raster(
         raise ValueError(f"rows must be a positive number, got {rows}")
     steps, neurons = grid.shape
     every = math.ceil(neurons / rows)
-    time, row = (grid[:, ::every] != 0).nonzero(as_tuple=True)
+    time, row = grid[:, ::every].nonzero()
     ax = _axes(ax)
     points = 72 * ax.bbox.width / ax.figure.dpi  # marks about as wide as a step
     width = min(max(0.7 * points / steps, 0.8), 5.0)
@@ -89,7 +90,7 @@ def traces(
     ax = _axes(ax)
     times = [(step + 1) * dt for step in range(len(grid))]
     lines = ax.plot(times, grid[:, chosen], linewidth=1, label=[f"neuron {neuron}" for neuron in chosen])
-    if levels is not None and bool((levels == levels[0, 0]).all()):
+    if levels is not None and (levels == levels[0, 0]).all():
         ax.axhline(float(levels[0, 0]), color="gray", linestyle="--", label="threshold")
     elif levels is not None:
         for line, level in zip(lines, levels.T, strict=True):
@@ -118,7 +119,7 @@ def potential_histogram(
         wrong = flat[~flat.isfinite()].tolist()[:1]
         raise ValueError(f"values must be finite numbers, got {wrong[0] if wrong else 'none'}")
     ax = _axes(ax)
-    ax.hist(flat, bins=bins, weights=torch.full_like(flat, 1 / len(flat)))
+    ax.hist(flat.numpy(), bins=bins, weights=np.full(len(flat), 1 / len(flat)))
     if threshold is not None:
         ax.axvline(threshold, color="gray", linestyle="--", label="threshold")
         ax.legend(frameon=False)
@@ -142,7 +143,7 @@ def rate_histogram(spikes: Tensor, dt: float = 0.001, ax: Axes | None = None, *,
     over = 0 if spikes.dim() == 2 else (0, 1)
     rates = spikes.detach().float().mean(over).flatten().cpu() / dt
     ax = _axes(ax)
-    ax.hist(rates, bins=bins, range=(0.0, max(float(rates.max()), 1.0)))
+    ax.hist(rates.numpy(), bins=bins, range=(0.0, max(float(rates.max()), 1.0)))
     ax.set(xlabel="rate (Hz)", ylabel="neurons")
     ax.locator_params(axis="y", integer=True)
     return _open(ax)
@@ -182,14 +183,14 @@ def _check(name: str, x: Tensor, dt: float) -> None:
         raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
 
 
-def _sequence(name: str, x: Tensor, sample: int, dt: float) -> Tensor:
+def _sequence(name: str, x: Tensor, sample: int, dt: float) -> np.ndarray[Any, Any]:
     """One sample as ``[T, N]``, ready to be drawn."""
     _check(name, x, dt)
     samples = x.shape[1] if x.dim() > 2 else 1
     if not 0 <= sample < samples:
         raise ValueError(f"sample must be from 0 to {samples - 1}, got {sample}: {name} is {list(x.shape)}")
     one = x if x.dim() == 2 else x[:, sample].flatten(1)
-    return one.detach().float().cpu()
+    return one.detach().float().cpu().numpy()
 
 
 def _broadcast(threshold: float | Tensor, values: Tensor) -> Tensor:
