@@ -1,5 +1,6 @@
 """Figures of a run; matplotlib is imported by whoever imports this."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from snnlib.module.neuron import Neuron
 
 try:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     from snnlib.plot import raster
 except ImportError as error:
@@ -25,6 +27,8 @@ def curves(metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> 
     x = [line[over] for line in metrics]
     left.plot(x, [line["train_loss"] for line in metrics], marker=".")
     left.set(xlabel=over, ylabel="training loss", yscale="log")
+    left.yaxis.set_major_formatter(LogFormatter())  # plain numbers
+    left.yaxis.set_minor_formatter(LogFormatter())
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
     right.set(xlabel=over, ylabel=names[0].rpartition("_")[2])
@@ -83,8 +87,11 @@ def image_response(
     traces, readout = _outputs(net, sequence)
     depths = sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if traces else []
     hidden, voltage = [traces[depth][:, 0].flatten(1).cpu() for depth in depths], readout[:, 0].float().cpu()
-    figure = _figure(3 * (len(hidden) + 2), 3)
-    axes = figure.subplots(1, len(hidden) + 2)
+    panels = len(hidden) + 2
+    rows = math.ceil(panels / 4)
+    columns = math.ceil(panels / rows)
+    figure = _figure(3 * columns, 3 * rows)
+    axes = [figure.add_subplot(rows, columns, 1 + panel) for panel in range(panels)]
     _input(axes[0], image, dt, heard)
     for depth, axis, spikes in zip(depths, axes[1:-1], hidden, strict=True):
         raster(spikes, dt, axis)
