@@ -131,7 +131,9 @@ class SpikeMonitor(pl.Callback):
             _draw(writer, stage, seen, self._dt, trainer.global_step)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._leave()  # nothing of a run that ended in its own way
+        self._leave()  # nothing is left of a run before
+        if self.figures_every and _writers(trainer):
+            import snnlib.plot  # noqa: F401  where matplotlib is missing, say so before the training
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch(trainer, pl_module)
@@ -218,9 +220,9 @@ def _writers(trainer: pl.Trainer) -> list[Any]:
 
 
 def _draw(writer: Any, stage: str, seen: _Seen, dt: dict[str, float], step: int) -> None:
-    for name, parts in seen.spikes.items():
-        from snnlib.plot import raster
+    from snnlib.plot import raster
 
+    for name, parts in seen.spikes.items():
         shape = parts[0].shape[1:]  # where a layer was given others too, they are left out
         ax = raster(torch.cat([part for part in parts if part.shape[1:] == shape]), dt[name])
         writer.add_figure(f"{stage}_raster/{name}", ax.figure, step)

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,16 @@ def test_potentials_that_are_not_finite_end_nothing(tmp_path: Path):
     trainer = pl.Trainer(**OPTIONS, logger=logger, callbacks=[SpikeMonitor()])
     trainer.test(net, verbose=False)
     assert watched(trainer)["test_silent_share/net.5.lifted"] == 0.0
+
+
+def test_without_matplotlib_it_says_so_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
+    monkeypatch.delitem(sys.modules, "snnlib.plot", raising=False)
+    logger = pl.loggers.TensorBoardLogger(tmp_path)
+    trainer = pl.Trainer(**OPTIONS, logger=logger, callbacks=[SpikeMonitor()])
+    with pytest.raises(ImportError, match="pip install"):
+        trainer.fit(Net())
+    assert trainer.global_step == 0
 
 
 @pytest.mark.parametrize("epochs", [-1, 2.5])
