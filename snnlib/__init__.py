@@ -128,6 +128,7 @@ from snnlib.module import (
     SpikeLatencyLIFEncoder,
     SpikingPolicy,
     spike_slopes,
+    state_over_time,
 )
 
 __version__ = "0.1.0"
@@ -255,6 +256,7 @@ __all__ = [
     "spike_latency_lif_encode",
     "spike_slopes",
     "spike_time_decode",
+    "state_over_time",
     "stdp_step_linear",
     "sum_decode",
     "threshold",

@@ -28,6 +28,7 @@ from snnlib.module.policy import SpikingPolicy
 from snnlib.module.resnet import ResNet
 from snnlib.module.sequential import Lift, SequentialState
 from snnlib.module.slopes import spike_slopes
+from snnlib.module.states import state_over_time
 
 __all__ = [
     "IAF",
@@ -78,4 +79,5 @@ __all__ = [
     "SpikeLatencyLIFEncoder",
     "SpikingPolicy",
     "spike_slopes",
+    "state_over_time",
 ]

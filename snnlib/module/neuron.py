@@ -61,6 +61,11 @@ class Neuron(nn.Module):
             return self._numbers
         return self._numbers._replace(**{name: getattr(self, name) for name in self._tensors})
 
+    @property
+    def spiking(self) -> bool:
+        """Whether it spikes: its parameters have a ``method``, how the gradient passes a spike."""
+        return hasattr(self._numbers, "method")
+
     def resting(self, like: Tensor) -> Any:
         """The state before the first input.
 

@@ -1,32 +1,34 @@
 """Figures of a run; matplotlib is imported by whoever imports this."""
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snnlib.module.li import LI
 from snnlib.module.neuron import Neuron
 
 try:
-    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from snnlib.plot import raster
 except ImportError as error:
     raise ImportError("figures need matplotlib: pip install 'snnlib[tasks]' (or --noplot)") from error
 
 __all__ = ["curves", "image_response", "learned_weights", "memory_trial", "rewards"]
 
 
-def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> None:
+def curves(metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> Figure:
     """Draw the named figures of ``metrics.jsonl`` in one panel, and the training loss in a second."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    figure = _figure(9, 3.2)
+    left, right = figure.subplots(1, 2)
     x = [line[over] for line in metrics]
     left.plot(x, [line["train_loss"] for line in metrics], marker=".")
     left.set(xlabel=over, ylabel="training loss", yscale="log")
+    left.yaxis.set_major_formatter(LogFormatter())  # plain numbers
+    left.yaxis.set_minor_formatter(LogFormatter())
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
     right.set(xlabel=over, ylabel=names[0].rpartition("_")[2])
@@ -39,13 +41,13 @@ def curves(path: Path, metrics: list[dict[str, float]], over: str, names: Sequen
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
 
 
-def rewards(path: Path, metrics: list[dict[str, float]], threshold: float | None, random: float) -> None:
+def rewards(metrics: list[dict[str, float]], threshold: float | None, random: float) -> Figure:
     """Draw the reward of training and validation episodes over the steps in the environment."""
-    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    figure = _figure(6, 3.6)
+    axis = figure.subplots()
     for name, style in (("train_reward", {"alpha": 0.6}), ("valid_reward", {"marker": "."})):
         known = [line for line in metrics if name in line]
         axis.plot(
@@ -60,24 +62,21 @@ def rewards(path: Path, metrics: list[dict[str, float]], threshold: float | None
     axis.set(xlabel="steps in the environment", ylabel="mean reward of an episode")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
 
 
 @torch.no_grad()
 def image_response(
-    path: Path,
     net: nn.Module,
     sequence: Tensor,
     image: Tensor,
     dt: float,
     answer: int | None = None,
     heard: bool = False,
-) -> None:
+) -> Figure:
     """Draw one image, the spikes of the hidden layers that it causes, and the voltages of the readout.
 
     Parameters:
-        path: the PNG to write.
         net: its ``layers`` end in the readout; of many layers of neurons five are drawn.
         sequence: the encoded image, ``[T, 1, C, H, W]``.
         image: ``[C, H, W]``.
@@ -88,61 +87,47 @@ def image_response(
     traces, readout = _outputs(net, sequence)
     depths = sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if traces else []
     hidden, voltage = [traces[depth][:, 0].flatten(1).cpu() for depth in depths], readout[:, 0].float().cpu()
-    figure, axes = plt.subplots(1, len(hidden) + 2, figsize=(3 * (len(hidden) + 2), 3), layout="constrained")
-    ms = 1000 * dt
-    _input(axes[0], image, ms, heard)
+    panels = len(hidden) + 2
+    rows = math.ceil(panels / 4)
+    columns = math.ceil(panels / rows)
+    figure = _figure(3 * columns, 3 * rows)
+    axes = [figure.add_subplot(rows, columns, 1 + panel) for panel in range(panels)]
+    _input(axes[0], image, dt, heard)
     for depth, axis, spikes in zip(depths, axes[1:-1], hidden, strict=True):
-        _raster(axis, f"layer {depth + 1}", spikes, ms)
+        raster(spikes, dt, axis)
+        axis.set(title=f"layer {depth + 1}: {float(spikes.mean()):.1%} spike a step")
     winner = int(voltage.amax(0).argmax()) if answer is None else answer
-    times = [(step + 1) * ms for step in range(len(voltage))]
+    times = [(step + 1) * dt for step in range(len(voltage))]
     for label, line in enumerate(voltage.T):
         style: dict[str, Any] = (
             {"linewidth": 2, "label": f"class {label}"} if label == winner else {"alpha": 0.5}
         )
         axes[-1].plot(times, line, marker=".", **style)
     axes[-1].legend(frameon=False)
-    axes[-1].set(
-        title="readout",
-        xlabel="time (ms)",
-        ylabel="voltage (thresholds)",
-        xlim=(0.5 * ms, times[-1] + 0.5 * ms),
-    )
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    axes[-1].set(title="readout", xlabel="time (s)", ylabel="voltage (thresholds)")
+    axes[-1].set(xlim=(0.5 * dt, times[-1] + 0.5 * dt))
+    return figure
 
 
-def _input(axis: Any, image: Tensor, ms: float, heard: bool) -> None:
+def _input(axis: Any, image: Tensor, dt: float, heard: bool) -> None:
     picture = image.cpu().permute(1, 2, 0)
     whole: dict[str, Any] = {"cmap": "gray_r", "interpolation": "nearest"}
     axis.set(title="input")
     if heard:
         height, width = picture.shape[:2]
-        whole |= {"extent": (0.5 * ms, (width + 0.5) * ms, -0.5, height - 0.5), "aspect": "auto"}
-        axis.set(xlabel="time (ms)", ylabel="mel band")
+        whole |= {"extent": (0.5 * dt, (width + 0.5) * dt, -0.5, height - 0.5), "aspect": "auto"}
+        axis.set(xlabel="time (s)", ylabel="mel band")
     else:
         axis.set(xticks=[], yticks=[])
     axis.imshow(picture if picture.shape[2] == 3 else picture[..., 0], **whole)
 
 
-def _raster(axis: Any, name: str, spikes: Tensor, ms: float) -> None:
-    steps, neurons = spikes.shape
-    every = max(1, neurons // 150)  # more rows than that run into one another
-    time, row = spikes[:, ::every].nonzero(as_tuple=True)
-    axis.hlines(row * every, (time + 0.6) * ms, (time + 1.4) * ms, color="black", linewidth=1.0)
-    share = float(spikes.mean())
-    axis.set(title=f"{name}: {share:.1%} spike a step", xlabel="time (ms)", ylabel="neuron")
-    axis.set(xlim=(0.5 * ms, (steps + 0.5) * ms), ylim=(-1, neurons))
-    for one in (axis.xaxis, axis.yaxis):
-        one.get_major_locator().set_params(integer=True)
-
-
 def memory_trial(
-    path: Path, inputs: Tensor, spikes: Tensor, thresholds: Tensor, readout: Tensor, target: Tensor, dt: float
-) -> None:
+    inputs: Tensor, spikes: Tensor, thresholds: Tensor, readout: Tensor, target: Tensor, dt: float
+) -> Figure:
     """Draw one trial of store and recall: inputs, spikes, thresholds, and the answer.
 
     Parameters:
-        path: the PNG to write.
         inputs: ``[T, 4 N]``: N neurons each for symbol 0, symbol 1, STORE and RECALL.
         spikes: of the net's neurons, ``[T, H]``.
         thresholds: the same neurons', ``[S, H]`` at S evenly spaced times.
@@ -150,15 +135,13 @@ def memory_trial(
         target: ``[P]``, the symbol to recall in each period, negative where none is.
         dt: time step in s.
     """
-    figure, axes = plt.subplots(
-        4, 1, figsize=(9, 8), sharex=True, layout="constrained", height_ratios=[1.2, 1.5, 1.5, 1]
-    )
+    figure = _figure(9, 8)
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=[1.2, 1.5, 1.5, 1])
     end, hidden = len(inputs) * dt, spikes.shape[1]
     population, period = inputs.shape[1] // 4, end / len(target)
-    for axis, raster in zip(axes, (inputs, spikes), strict=False):
-        time, row = raster.nonzero(as_tuple=True)
-        axis.scatter((time + 1) * dt, row, s=3, marker="|", linewidth=0.6, color="black")
-        axis.set(ylim=(raster.shape[1] - 0.5, -0.5))
+    for axis, drawn in zip(axes, (inputs, spikes), strict=False):
+        raster(drawn, dt, axis)
+        axis.set(xlabel="", ylabel="", ylim=(drawn.shape[1] - 0.5, -0.5))
     names = ["symbol 0", "symbol 1", "STORE", "RECALL"]
     axes[0].set(yticks=[(k + 0.5) * population for k in range(4)], yticklabels=names, title="input")
     rate = float(spikes.mean()) / dt
@@ -175,15 +158,18 @@ def memory_trial(
                 axis.axvspan(begin, begin + period, color="tab:orange", alpha=0.2, linewidth=0)
     axes[3].set(title="readout (blue) and what is asked for (red)", ylabel="P(symbol 1)", xlabel="time (s)")
     axes[3].set(xlim=(0, end), ylim=(-0.05, 1.05))
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def _outputs(net: Any, sequence: Tensor) -> tuple[list[Tensor], Tensor]:
     """What each layer of spiking neurons put out while the net ran once, in order, and what the readout did."""
     spikes: list[Tensor] = []
     last: list[Tensor] = []
-    neurons = [m for m in net.modules() if isinstance(m, Neuron) and not isinstance(m, LI)]
+    neurons = [m for m in net.modules() if isinstance(m, Neuron) and m.spiking]
     hooks = [n.register_forward_hook(lambda _m, _i, output: spikes.append(output[0])) for n in neurons]
     hooks.append(net.layers.register_forward_hook(lambda _m, _i, output: last.append(output[0])))
     was_training = net.training
@@ -197,22 +183,21 @@ def _outputs(net: Any, sequence: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def learned_weights(
-    path: Path,
     weights: tuple[Tensor, Tensor],
     subsets: Tensor,
     probability: list[float],
     metrics: list[dict[str, float]],
-) -> None:
+) -> Figure:
     """Draw the weights of one episode before and after it, and the probability of the right answer in training.
 
     Parameters:
-        path: the PNG to write.
         weights: before and after, ``[N, M]``; the neurons of a class lie side by side.
         subsets: which channels are correlated in either class, bool ``[2, M]``.
         probability: of the right answer, after every optimisation step.
         metrics: lines with ``step`` and ``valid_probability``.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    figure = _figure(12, 3.2)
+    axes = figure.subplots(1, 3)
     order = (subsets[0].int() * 2 + subsets[1].int()).argsort(descending=True, stable=True).cpu()
     size, largest = int(subsets[0].sum()), float(weights[1].max())
     for axis, values, title in zip(axes, weights, ("before", "after"), strict=False):
@@ -232,5 +217,4 @@ def learned_weights(
     axes[2].xaxis.get_major_locator().set_params(integer=True)
     axes[2].spines[["top", "right"]].set_visible(False)
     axes[2].legend(frameon=False, loc="lower right")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure

@@ -173,19 +173,34 @@ class Run:
 
     def log(self, step: int, **figures: float) -> None:
         """Append a line to metrics.jsonl, give the same figures to TensorBoard, and print them."""
+        events = self._tensorboard()
+        self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
+        self._metrics.flush()
+        self._logged = step
+        for name, value in figures.items():
+            events.add_scalar(name, value, step)
+        events.flush()
+        print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+
+    def figure(self, name: str, figure: Any) -> None:
+        """Write a figure of matplotlib as ``<name>.png``, and give the same picture to TensorBoard."""
+        from PIL import Image
+
+        png = io.BytesIO()
+        figure.savefig(png, format="png")
+        write(self.folder / f"{name}.png", png.getvalue())
+        # at the step from which a resumed run purges, so that one that draws it anew does not show it twice
+        picture = np.asarray(Image.open(png))
+        self._tensorboard().add_image(name, picture, self._logged + 1, dataformats="HWC")
+
+    def _tensorboard(self) -> Any:
         if self._events is None:
             # a second or more to import: not before it is needed
             from torch.utils.tensorboard import SummaryWriter
 
             # what an earlier process wrote after the checkpoint will be written again
             self._events = SummaryWriter(str(self.folder), purge_step=self._logged + 1)
-        self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
-        self._metrics.flush()
-        self._logged = step
-        for name, value in figures.items():
-            self._events.add_scalar(name, value, step)
-        self._events.flush()
-        print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+        return self._events
 
     def metrics(self) -> list[dict[str, float]]:
         """What :meth:`log` wrote so far."""

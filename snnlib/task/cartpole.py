@@ -295,7 +295,7 @@ def report(run: _run.Run, agent: Agent, at: dict[str, Any], stage: Stage) -> dic
     if FLAGS.plot:
         from snnlib.task import _plot
 
-        _plot.rewards(run.folder / "curve.png", run.metrics(), threshold, at["random"])
+        run.figure("curve", _plot.rewards(run.metrics(), threshold, at["random"]))
     return {
         "environment": FLAGS.environment,
         "policy": FLAGS.policy,

@@ -212,10 +212,10 @@ def train(run: _run.Run) -> dict[str, Any]:
 def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
-    _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy",))
+    run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
     image = module.data.x_test[:1].cpu()
     net = module.average.module if module.average is not None else module.net
-    _plot.image_response(run.folder / "sample.png", net.cpu(), module.sequence(image), image[0], FLAGS.dt)
+    run.figure("sample", _plot.image_response(net.cpu(), module.sequence(image), image[0], FLAGS.dt))
 
 
 if __name__ == "__main__":

@@ -294,8 +294,9 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: li
         with torch.no_grad():
             episode = draw(1, device)
             _, before, after = net(episode, FLAGS.control)
-        path, weights = run.folder / "learning.png", (before[0], after[0])
-        _plot.learned_weights(path, weights, episode.subsets[:, 0], probability, run.metrics())
+        weights = (before[0], after[0])
+        figure = _plot.learned_weights(weights, episode.subsets[:, 0], probability, run.metrics())
+        run.figure("learning", figure)
     return {
         "rule": FLAGS.rule,
         "control": FLAGS.control,

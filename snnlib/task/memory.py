@@ -22,6 +22,7 @@ from snnlib.functional.li import LIParameters
 from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
+from snnlib.module.states import state_over_time
 from snnlib.task import _flags, _run, _train
 from snnlib.task._lightning import Batches, MeanMetric, fit, pl, scheduled, trainer
 
@@ -262,25 +263,23 @@ def report(run: _run.Run, net: Net) -> None:
     """Draw the curves, and the trial with the longest delay of the first test batch."""
     from snnlib.task import _plot
 
-    _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_error",))
+    run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_error",)))
     trials = drawn("test", 1, torch.device("cpu"))[0]
     longest = int(trials.delay.amax(0).argmax())
     x = trials.spikes[:, longest : longest + 1]
     voltage, spikes = net(x)
-    thresholds, state = [], None
-    for steps in x.split(20):  # a sequence as a whole gives the state after its end alone
-        _, state = net.neurons(steps, state)
-        thresholds.append(net.neurons.p.v_th + net.neurons.p.beta * state.b[0])
+    _, states = state_over_time(net.neurons, x, every=20)
+    p = net.neurons.p
     order = (net.weights.weight[1] - net.weights.weight[0]).argsort()
-    _plot.memory_trial(
-        run.folder / "sample.png",
+    figure = _plot.memory_trial(
         x[:, 0],
         spikes[:, 0, order],
-        torch.stack(thresholds)[:, order],
+        (p.v_th + p.beta * states.b)[:, 0, order],
         voltage.softmax(-1)[:, 0, 1],
         trials.target[:, longest],
         FLAGS.dt,
     )
+    run.figure("sample", figure)
 
 
 if __name__ == "__main__":

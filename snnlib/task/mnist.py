@@ -27,7 +27,7 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
-from snnlib.module.neuron import Layer
+from snnlib.module.neuron import Neuron
 from snnlib.task import _flags, _run, _train
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
@@ -193,7 +193,7 @@ def accuracy(net: ConvNet, data: Images, x: Tensor, y: Tensor) -> float:
 def silent(net: ConvNet, data: Images) -> float:
     """The share of hidden neurons that not one of 500 validation images at most lets spike."""
     spiked: list[Tensor] = []
-    layers = [layer for layer in net.modules() if isinstance(layer, Layer) and hasattr(layer.p, "method")]
+    layers = [layer for layer in net.modules() if isinstance(layer, Neuron) and layer.spiking]
     hooks = [
         layer.register_forward_hook(lambda _, __, output: spiked.append(output[0].amax((0, 1)).flatten()))
         for layer in layers
@@ -261,15 +261,10 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
     if FLAGS.plot:
         from snnlib.task import _plot
 
-        first = slice(0, 1)
-        _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy", "test_accuracy"))
-        _plot.image_response(
-            run.folder / "sample.png",
-            net,
-            encode(FLAGS, data.scaled(data.x_test[first])),
-            data.x_test[0],
-            FLAGS.dt,
-        )
+        run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy", "test_accuracy")))
+        image = data.x_test[:1]
+        sequence = encode(FLAGS, data.scaled(image))
+        run.figure("sample", _plot.image_response(net, sequence, image[0], FLAGS.dt))
     return {
         "dataset": "generated" if FLAGS.fast else FLAGS.dataset,
         "test_accuracy": chosen["test_accuracy"],

@@ -86,10 +86,10 @@ def train(run: _run.Run) -> dict[str, Any]:
 def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
-    _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy",))
+    run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
     image = module.data.x_test[:1].cpu()
     sequence = encode(FLAGS, module.data.scaled(image))
-    _plot.image_response(run.folder / "sample.png", module.net.cpu(), sequence, image[0], FLAGS.dt)
+    run.figure("sample", _plot.image_response(module.net.cpu(), sequence, image[0], FLAGS.dt))
 
 
 if __name__ == "__main__":

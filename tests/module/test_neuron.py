@@ -124,6 +124,12 @@ def run(module, kind, x):
     return module(x) if kind.endswith("layer") else over_time(module, x)
 
 
+@every_kind
+@every_neuron
+def test_it_says_whether_it_spikes(neuron, kind):
+    assert build(neuron, kind, learnable(neuron)).spiking == neuron.spikes
+
+
 # -- values --------------------------------------------------------------------------------------------------
 
 

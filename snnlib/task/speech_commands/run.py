@@ -280,14 +280,14 @@ def train(run: _run.Run) -> dict[str, Any]:
 def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
-    _plot.curves(run.folder / "curve.png", run.metrics(), "epoch", ("valid_accuracy",))
+    run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
     module.cpu().eval()
     first = int((module.data.y_test == 0).int().argmax())
     x = module.features(module.data.x_test[first : first + 1].cpu())
     with torch.no_grad():
         answer = int(module(x.transpose(0, 1))[-1].mean(0).argmax())
-    path = run.folder / "sample.png"
-    _plot.image_response(path, module, x.transpose(0, 1), x.mT.flip(1), FLAGS.dt, answer, True)
+    figure = _plot.image_response(module, x.transpose(0, 1), x.mT.flip(1), FLAGS.dt, answer, heard=True)
+    run.figure("sample", figure)
 
 
 def main() -> None:
