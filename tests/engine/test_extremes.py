@@ -10,21 +10,9 @@ from snnlib.engine import scan
 from tests.engine.equality import FUSED_BACKENDS, device_of, everything, moved
 from tests.neurons import NEURONS, draw_input, draw_parameters, draw_state, generator
 
-EXTREMES = [
-    float("nan"),
-    float("inf"),
-    -float("inf"),
-    3e38,
-    1e30,
-    -1e30,
-    1e-30,
-    1e-38,
-    1e-40,
-    -1e-44,
-    1.4e-45,
-    -0.0,
-]
-"""The last but one are denormal: what "flush to zero" would make 0."""
+LARGE = [float("nan"), float("inf"), -float("inf"), 3e38, 1e30, -1e30]
+SMALL = [1e-30, 1e-38, -0.0, 1e-40, -1e-44, 1.4e-45]  # the last three are denormal
+EXTREMES = LARGE + SMALL
 SOME = [neuron for neuron in NEURONS if neuron.name in ("li", "lif", "lsnn", "lif_adex")]
 
 
