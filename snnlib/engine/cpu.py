@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.emit import LANES, WORD, emit
+from snnlib.engine.emit import LANES, PRODUCTS, WORD, emit, products
 from snnlib.engine.fused import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
 from snnlib.engine.program import Traced
@@ -55,6 +55,22 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
         functools.partial(forward, loops[0], traced),
         functools.partial(backward, loops[1], traced),
     )
+
+
+def _products(way: str, dtype: torch.dtype) -> list[int]:
+    """Where the functions are that a recurrent loop calls, forward or backward."""
+    return [_product(name, dtype) for name in PRODUCTS[way]]
+
+
+@functools.cache
+def _product(name: str, dtype: torch.dtype) -> int:
+    row, matrix, places = (dtype, 1), (dtype, 2), (torch.int64, 1)
+    kinds = {
+        "multiply": (row, matrix, row, places),
+        "push": (row, matrix, row),
+        "grow": (row, row, matrix, places),
+    }
+    return Loop(products(), name, dtype, ()).address(kinds[name])
 
 
 def _in_threads(
@@ -155,7 +171,8 @@ def _forward_recurrent(
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     weighted = [_row(states[0].contiguous()), *(w.T.contiguous() for w in (weights[0], weights[-1]))]
-    block, sizes = _samples(size) * size, (int(len(weights) > 1), size, input.shape[-1])
+    block = _samples(size) * size
+    sizes = *_products("forward", dtype), int(len(weights) > 1), size, input.shape[-1]
 
     def room(start: int, stop: int) -> list[Tensor]:
         found = torch.empty(max(size, input.shape[-1]), dtype=torch.int64)
@@ -195,6 +212,7 @@ def _backward_recurrent(
     fixed += [weights.contiguous(), _rows(x), input_weights.contiguous()]
     block = _samples(size) * size
     flags = [int(flag) for flag in (weighted, asked[1], weighted and asked[2], asked[0])]
+    flags = [*_products("backward", dtype), *flags]
 
     def room(_start: int, _stop: int) -> list[Tensor]:
         grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]

@@ -14,6 +14,7 @@ __all__ = [
     "INFIX",
     "LANES",
     "POWERS",
+    "PRODUCTS",
     "WORD",
     "Source",
     "emit",
@@ -21,6 +22,7 @@ __all__ = [
     "lifted",
     "literal",
     "numbers_of",
+    "products",
 ]
 
 LANES = 16
@@ -87,15 +89,46 @@ F = np.{dtype}
 '''
 
 # Numba does not see that a function changed which its cached machine code has taken in: the source names it
-_PRODUCTS = """
+_SHARED = """
+from snnlib.engine.call import call_with_four, call_with_three
 from snnlib.engine.events import pack, unpack  # {digest}
-from snnlib.engine.product import add, copy, grow, multiply, push"""
+from snnlib.engine.product import add, copy"""
+PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
+"""The functions of :mod:`snnlib.engine.product` whose addresses a recurrent loop is given, before its flags."""
 
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
 _EVENTS = ["events", "packed", "masks", "blocks", "place"]
 """What is kept for events alone: room for one step, all of them, their bits, the blocks, where we are."""
+
+
+_PRODUCTS = '''"""The functions of snnlib.engine.product that loops call by their address."""
+
+from numba import njit
+
+from snnlib.engine import product  # {digest}
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def multiply(heard, weights, out, active):
+    product.multiply(heard, weights, out, active)
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def push(given, weights, out):
+    product.push(given, weights, out)
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def grow(heard, given, out, active):
+    product.grow(heard, given, out, active)
+'''
+
+
+def products() -> str:
+    """The module with the functions of :data:`PRODUCTS`."""
+    return _PRODUCTS.format(digest=_digest("product.py", "vector.py"))
 
 
 class Source(NamedTuple):
@@ -119,8 +152,8 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     forward, forward_numbers = lifted(traced.forward)
     backward, backward_numbers = lifted(traced.backward)
     called = ", ".join(sorted(CALLED))
-    digest = _digest("emit.py", "events.py", "product.py", "vector.py")
-    used = _PRODUCTS.format(digest=digest) if recurrent or traced.events else ""
+    digest = _digest("call.py", "emit.py", "events.py", "product.py", "vector.py")
+    used = _SHARED.format(digest=digest) if recurrent or traced.events else ""
     head = _HEAD.format(name=name, called=called, used=used, dtype=str(dtype).removeprefix("torch."))
     bare = traced._replace(forward=forward, backward=backward)
     behind = _backward_source(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
@@ -179,16 +212,17 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
         steps = [given, *pack]
         return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", steps, (), after)
     steps = [
-        "multiply(first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
+        "call_with_four(multiply, first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
         "if weighted:",
-        "    multiply(x[t * moves, c:d], columns_in, drive[: b - a], active)",
+        "    call_with_four(multiply, x[t * moves, c:d], columns_in, drive[: b - a], active)",
         "    add(drive[: b - a], row[: b - a], row[: b - a])",
         "else:",
         "    add(x[t * moves, a:b], row[: b - a], row[: b - a])",
         ["row[: b - a]", *given[1:]],
         *pack,
     ]
-    more = ["first", "columns", "columns_in", "row", "drive", "active", "weighted", *_SIZES, "moves"]
+    more = ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
+    more += [*_SIZES, "moves"]
     return inner + _loop("forward", [*rows, *more], program, "range(z.shape[0])", steps, [_INPUTS], after)
 
 
@@ -215,22 +249,22 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
         "if t == gz.shape[0] - 1:",
         "    add(gz[t, a:b], last[a:b], total[: b - a])",
         "else:",
-        "    push(row[: b - a], weights, total[: b - a])",
+        "    call_with_three(push, row[: b - a], weights, total[: b - a])",
         "    add(gz[t, a:b], total[: b - a], total[: b - a])",
         *unpack,
         given,
         "if learns:",
-        "    grow(first[a:b] if t == 0 else z[t - 1, a:b], row[: b - a], gw, active)",
+        "    call_with_four(grow, first[a:b] if t == 0 else z[t - 1, a:b], row[: b - a], gw, active)",
         "if learns_in:",
-        "    grow(x[t * moves, c:d], row[: b - a], gw_in, active)",
+        "    call_with_four(grow, x[t * moves, c:d], row[: b - a], gw_in, active)",
         "if asked and weighted:",
-        "    push(row[: b - a], weights_in, gx[t, c:d])",
+        "    call_with_three(push, row[: b - a], weights_in, gx[t, c:d])",
         "elif asked:",
         "    copy(row[: b - a], gx[t, a:b])",
     ]
     arrays = ["last", "first", "weights", "x", "weights_in", "gw", "gw_in", "g_first", "row", "total", "active"]
-    more = [*arrays, "weighted", "learns", "learns_in", "asked", *_SIZES, "moves"]
-    after = ["push(row[: b - a], weights, g_first[a:b])"]
+    more = [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked", *_SIZES, "moves"]
+    after = ["call_with_three(push, row[: b - a], weights, g_first[a:b])"]
     return inner + _loop(
         "backward", [*rows, *more], program, over, steps, [_INPUTS], after, packed=bool(events)
     )

@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-__all__ = ["Kind", "compiled"]
+__all__ = ["Kind", "compiled", "located"]
 
 Kind = tuple[torch.dtype, int]
 """Of an array: its type of number, and how many dimensions it has."""
@@ -25,7 +25,23 @@ _NUMBERS = {torch.float32: types.float32, torch.float64: types.float64, torch.in
 def compiled(
     loop: Callable[..., None], kinds: Sequence[Kind], integers: int, numbers: int
 ) -> tuple[str, bytes]:
-    """The name of a function, and the object code that it is in.
+    """The name of a function, and the object code that it is in, see :func:`_entry`."""
+    made = _entry(loop, kinds, integers, numbers)
+    return made.fndesc.llvm_func_name, made.library.serialize_using_object_code()[2][0]
+
+
+def located(loop: Callable[..., None], kinds: Sequence[Kind]) -> int:
+    """The address of a function of arrays alone, which Numba keeps where it is."""
+    made = _entry(loop, kinds, 0, 0)
+    _KEPT.append(made)
+    return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
+
+
+_KEPT: list[Any] = []
+
+
+def _entry(loop: Callable[..., None], kinds: Sequence[Kind], integers: int, numbers: int) -> Any:
+    """A loop behind three pointers, compiled by Numba.
 
     The function is ``int f(void *result, void **error, void **arrays, int64_t *integers, T *numbers)``, as
     Numba calls functions of its own. ``integers`` holds the shapes of the arrays, then the loop's own
@@ -53,8 +69,7 @@ def compiled(
     entry = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(space["entry"])
     pointer = types.CPointer
     entry.compile(types.void(pointer(types.voidptr), pointer(types.int64), pointer(_NUMBERS[kinds[0][0]])))
-    made = entry.overloads[entry.signatures[0]]
-    return made.fndesc.llvm_func_name, made.library.serialize_using_object_code()[2][0]
+    return entry.overloads[entry.signatures[0]]
 
 
 def _with_own_arguments(loop: Callable[..., None], values: Sequence[str]) -> Any:

@@ -61,15 +61,36 @@ class Loop:
                 self._ready[kinds] = run
         run(arrays, integers)
 
+    def address(self, kinds: _Kinds) -> int:
+        """Where the function is, for loops that call it (:mod:`snnlib.engine.call`). It takes arrays only.
+
+        Parameters:
+            kinds: the type of number of each array, and how many dimensions it has.
+        """
+        with _LOCK:
+            found = self._linked(kinds, 0)
+        if found is None:
+            from snnlib.engine.entry import located
+
+            found = located(self._function().py_func, kinds)
+        return found
+
     def _prepare(self, kinds: _Kinds, integers: int) -> _Run:
-        address = None
-        if _is_known_platform():
-            key = self._key(kinds, integers)
-            stored = kept(key, _compiler())
-            if stored is None and (stored := self._compile(kinds, integers)) is not None:
-                keep(key, _compiler(), stored)
-            address = None if stored is None else _link(stored)
+        address = self._linked(kinds, integers)
         return self._through_numba() if address is None else self._at(address)
+
+    def _linked(self, kinds: _Kinds, integers: int) -> int | None:
+        """The address of its object code, kept or made anew; None if there is none to be had."""
+        if not _is_known_platform():
+            return None
+        key = self._key(kinds, integers)
+        stored = kept(key, _compiler())
+        if stored is None and (stored := self._compile(kinds, integers)) is not None:
+            keep(key, _compiler(), stored)
+        return None if stored is None else _link(stored)
+
+    def _function(self) -> Any:
+        return getattr(load(self._text, _compiler()), self._name)
 
     def _key(self, kinds: _Kinds, integers: int) -> str:
         return repr((self._text, self._name, kinds, integers, len(self._numbers), _target()))
@@ -80,7 +101,7 @@ class Loop:
         It comes from Numba's insides, which other versions may not have. What is wrong with a loop itself
         is an error once more where it is called through Numba.
         """
-        loop = getattr(load(self._text, _compiler()), self._name)
+        loop = self._function()
         try:
             from snnlib.engine.entry import compiled  # imports Numba: not where the object code is on disk
 
@@ -107,7 +128,7 @@ class Loop:
     def _through_numba(self) -> _Run:
         import numpy as np
 
-        function = getattr(load(self._text, _compiler()), self._name)
+        function = self._function()
         kind: Any = {torch.float32: np.float32, torch.float64: np.float64}[self._dtype]
         numbers = [kind(number) for number in self._numbers]
 
