@@ -3,35 +3,33 @@
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import snnlib  # noqa: E402 (the one beside these pages, installed or not)
 
 project = "snnlib"
-author = "snnlib's authors"
 version = release = snnlib.__version__
 
-extensions = ["docs._ext.fill", "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+extensions = ["docs._ext.fill", "docs._ext.reference", "myst_nb"]
 html_theme = "furo"
 html_title = f"snnlib {release}"
-html_show_sphinx = html_show_copyright = html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+html_show_sphinx = html_show_copyright = html_copy_source = False
 highlight_language = "none"  # commands and equations; what is Python says so
+
 nitpicky = True
-# torch, NumPy and Python have their pages elsewhere, and a build asks no network for them
-nitpick_ignore_regex = [("py:.*", r"(?!snnlib\b).*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|collections|pathlib)\..*"),  # their pages are elsewhere, and a build asks no network
+    ("py:class", r"snnlib\.functional\.synapse\.State"),  # a type variable
+]
 
 myst_heading_anchors = 3
 nb_execution_mode = "force"
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
-nb_execution_in_temp = True
 nb_merge_streams = True
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
-napoleon_numpy_docstring = False
-napoleon_use_ivar = True
-napoleon_custom_sections = ["Shapes", "Source"]
+autodoc_inherit_docstrings = False  # torch's text on every forward

@@ -38,6 +38,10 @@ class Declared(NamedTuple):
     state: list[Field]
     modules: list[str]
 
+    @property
+    def spikes(self) -> bool:
+        return any(field.name == "v_th" for field in self.parameters)
+
 
 def declared() -> list[Declared]:
     """Every neuron of snnlib, those with the smallest state first."""

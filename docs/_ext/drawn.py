@@ -38,7 +38,7 @@ def response(neuron: Declared) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         outputs.append(output)
         states.append(state)
     z = torch.stack(outputs)
-    enough = z.sum(0) >= SPIKES if hasattr(p, "v_th") else z.amax(0) >= 1.0
+    enough = z.sum(0) >= SPIKES if neuron.spikes else z.amax(0) >= 1.0
     chosen = int(enough.nonzero()[0])
     traces = {
         field.name: torch.stack([getattr(s, field.name)[chosen] for s in states]) for field in neuron.state
@@ -50,7 +50,7 @@ def draw_response(neuron: Declared, path: Path) -> None:
     """The neuron's input, its spikes, and each of its states below one another."""
     current, z, traces = response(neuron)
     ms = 1000 * DT * (torch.arange(STEPS) + 1)
-    spikes = ms[z == 1.0] if any(field.name == "v_th" for field in neuron.parameters) else ms[:0]
+    spikes = ms[z == 1.0] if neuron.spikes else ms[:0]
     figure = Figure(figsize=(7.0, 0.9 + 0.95 * (1 + len(traces))), layout="constrained")
     axes = figure.subplots(1 + len(traces), 1, sharex=True)
     axes[0].step(ms, current, where="pre", color="tab:gray")

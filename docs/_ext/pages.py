@@ -4,46 +4,54 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import snnlib
 from docs._ext.declared import Declared, Field, declared
 from docs._ext.drawn import draw_response, draw_surrogates
-import snnlib
 from snnlib.engine import source
 
-__all__ = ["api", "engine_source", "names", "neuron", "neurons", "surrogates"]
+__all__ = ["MADE", "Figures"]
 
 
-def neurons(figures: Path, shown: str) -> str:
+class Figures(NamedTuple):
+    """Where a page's figures are."""
+
+    folder: Path
+    link: str
+    """The folder as the page sees it."""
+
+
+def _neurons(figures: Figures) -> str:
     """A section for every neuron: equation, states, parameters, source, and its response to a current."""
     found = declared()
-    spiking = [n for n in found if any(f.name == "v_th" for f in n.parameters)]
+    spiking = [n for n in found if n.spikes]
     common = [f for f in spiking[0].parameters if all(f in n.parameters for n in spiking)]
     table = _table("parameter", "default", common)
     head = f"Every neuron that spikes has these; its section names the others.\n\n{table}"
-    return "\n\n".join([head, *(_section(n, common, figures, shown) for n in found)])
+    return "\n\n".join([head, *(_section(figures, n, common) for n in found)])
 
 
-def neuron(figures: Path, shown: str, name: str) -> str:
+def _neuron(figures: Figures, name: str) -> str:
     """The figure of one neuron's response."""
     (chosen,) = (n for n in declared() if n.name == name)
-    return _figure(chosen, figures, shown)
+    return _figure(figures, chosen)
 
 
-def surrogates(figures: Path, shown: str) -> str:
+def _surrogates(figures: Figures) -> str:
     """The figure of all surrogates."""
-    draw_surrogates(figures / "surrogates.svg")
-    return f"![the derivatives that stand in for that of a spike]({shown}/surrogates.svg)"
+    draw_surrogates(figures.folder / "surrogates.svg")
+    return f"![the derivatives that stand in for that of a spike]({figures.link}/surrogates.svg)"
 
 
-def engine_source(figures: Path, shown: str, step: str) -> str:
+def _source(figures: Figures, step: str) -> str:
     """The loop that a step is compiled into."""
     return f"```python\n{source(getattr(snnlib, step)).strip()}\n```"
 
 
-def api(figures: Path, shown: str, package: str) -> str:
+def _docstrings(figures: Figures, package: str) -> str:
     """The docstrings of every module of a package."""
     return "\n\n".join(
         f"## {module.__name__}\n\n```{{eval-rst}}\n.. automodule:: {module.__name__}\n```"
@@ -51,7 +59,7 @@ def api(figures: Path, shown: str, package: str) -> str:
     )
 
 
-def names(figures: Path, shown: str, package: str) -> str:
+def _names(figures: Figures, package: str) -> str:
     """A table of the names that snnlib takes from a package."""
     rows = [
         f"| {{py:obj}}`{name} <{module.__name__}.{name}>` | {_first_line(getattr(module, name))} |"
@@ -62,24 +70,35 @@ def names(figures: Path, shown: str, package: str) -> str:
     return "\n".join(["| name | what it is |", "|---|---|", *rows])
 
 
-def _section(n: Declared, common: list[Field], figures: Path, shown: str) -> str:
+MADE: dict[str, Callable[..., str]] = {
+    "docstrings": _docstrings,
+    "names": _names,
+    "neuron": _neuron,
+    "neurons": _neurons,
+    "source": _source,
+    "surrogates": _surrogates,
+}
+"""What a page may ask for, by the name after ``built:``."""
+
+
+def _section(figures: Figures, n: Declared, common: list[Field]) -> str:
     own = [field for field in n.parameters if field not in common]
-    modules = ", ".join(f"{{py:class}}`~{_home(name)}`" for name in n.modules)
+    modules = ", ".join(f"{{py:class}}`~{getattr(snnlib, name).__module__}.{name}`" for name in n.modules)
     parts = [
         f"### {n.title}",
-        f"{{py:func}}`~{n.step.__module__}.{n.step.__name__}`; {modules}",
+        f"{{py:func}}`~{n.step.__module__}.{n.step.__name__}`, {modules}",
         f"```text\n{n.equation}\n```",
         _table("state", "at rest", n.state),
         _table("parameter", "default", own),
-        _figure(n, figures, shown),
+        _figure(figures, n),
         f"Source: {n.source}",
     ]
     return "\n\n".join(parts)
 
 
-def _figure(n: Declared, figures: Path, shown: str) -> str:
-    draw_response(n, figures / f"{n.name}.svg")
-    return f"![response of {n.name} to a current that goes on and off]({shown}/{n.name}.svg)"
+def _figure(figures: Figures, n: Declared) -> str:
+    draw_response(n, figures.folder / f"{n.name}.svg")
+    return f"![response of {n.name} to a current that goes on and off]({figures.link}/{n.name}.svg)"
 
 
 def _table(what: str, value: str, fields: list[Field]) -> str:
@@ -92,17 +111,12 @@ def _number(value: Any) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Roles of reStructuredText as those of MyST."""
-    return re.sub(r":(\w+):`", r"{py:\1}`", text)
-
-
-def _home(name: str) -> str:
-    """The full name of a public class."""
-    return f"{getattr(snnlib, name).__module__}.{name}"
+    """Roles of reStructuredText as those of MyST, which does not know whose docstring it reads."""
+    return re.sub(r":(\w+):`(?=(\w)?)", lambda role: f"{{py:{role[1]}}}`{'.' if role[2] else ''}", text)
 
 
 def _first_line(thing: Any) -> str:
-    """What a class or function is; of an instance the docstring is its type's, which says nothing."""
+    """What a class or function is; of other things the docstring is their type's, which says nothing."""
     described = inspect.isclass(thing) or inspect.isfunction(thing)
     line = (inspect.getdoc(thing) or "").partition("\n")[0] if described else ""
     return _markdown(line).removesuffix(".").removesuffix("::")
