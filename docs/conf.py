@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import snnlib  # noqa: E402 (the one beside these pages, installed or not)
+import snnlib  # the one beside these pages, installed or not
 
 project = "snnlib"
 version = release = snnlib.__version__

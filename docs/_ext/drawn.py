@@ -57,7 +57,7 @@ def draw_response(neuron: Declared, path: Path) -> None:
     axes[0].set(ylabel="input")
     for axis, (name, trace), colour in zip(axes[1:], traces.items(), ("C0", "C1", "C2"), strict=False):
         axis.plot(ms, trace, color=colour, linewidth=1.2)
-        axis.set_ylabel(name, rotation=0)
+        axis.set_ylabel(name, rotation=0, labelpad=12)
     for time in spikes.tolist():
         axes[1].axvline(time, color="black", linewidth=0.8, alpha=0.5)
     counted = f", {len(spikes)} spikes (grey lines)" if len(spikes) else ""

@@ -1,7 +1,7 @@
 """A Sphinx extension: fills in what pages leave to the build.
 
-A line ``<!-- built: NAME ARGUMENTS -->`` of a page becomes what the function NAME of :mod:`docs._ext.pages` makes
-of it. Figures are written beside Sphinx's own intermediate files, never among the pages.
+A line ``<!-- built: NAME ARGUMENTS -->`` of a page becomes what NAME in :mod:`docs._ext.pages` makes of it.
+Figures are written beside Sphinx's own intermediate files, never among the pages.
 """
 
 import os

@@ -43,7 +43,8 @@ def _neuron(figures: Figures, name: str) -> str:
 def _surrogates(figures: Figures) -> str:
     """The figure of all surrogates."""
     draw_surrogates(figures.folder / "surrogates.svg")
-    return f"![the derivatives that stand in for that of a spike]({figures.link}/surrogates.svg)"
+    picture = f"![the derivatives that stand in for that of a spike]({figures.link}/surrogates.svg)"
+    return f"{picture}\n\nIn brackets the `alpha` of each; the formulas: {{py:func}}`snnlib.spike`."
 
 
 def _source(figures: Figures, step: str) -> str:

@@ -5,15 +5,16 @@ import re
 from typing import Any
 
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 __all__ = ["setup"]
 
-_SECTIONS = Config(napoleon_use_ivar=True, napoleon_custom_sections=["Shapes", "Source"])
+_SECTIONS: Any = Config(napoleon_use_ivar=True, napoleon_custom_sections=["Shapes", "Source"])
 _DEFAULTS = re.compile(r"(\w+Parameters = )\([^()]*\)")
 
 
-def _sections(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+def _sections(app: Sphinx, what: Any, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Parameters, Returns, Raises. What stands below a field is a sentence, where a colon begins no type."""
     if what in ("attribute", "data", "property"):
         lines[:] = [line for line in lines if not line.startswith("Alias for field number")]
