@@ -12,6 +12,7 @@ __all__ = ["setup"]
 
 _SECTIONS: Any = Config(napoleon_use_ivar=True, napoleon_custom_sections=["Shapes", "Source"])
 _DEFAULTS = re.compile(r"(\w+Parameters = )\([^()]*\)")
+_FUNCTIONS = re.compile(r"<function (\w+)>")
 
 
 def _sections(app: Sphinx, what: Any, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -25,8 +26,10 @@ def _sections(app: Sphinx, what: Any, name: str, thing: Any, options: Any, lines
 def _shorten(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Write the default of ``p: LIFParameters`` without all of its fields."""
-    return signature and _DEFAULTS.sub(r"\1...", signature), returns
+    """Write the default of ``p: LIFParameters`` without all of its fields, and a function by its name."""
+    if signature:
+        signature = _FUNCTIONS.sub(r"\1", _DEFAULTS.sub(r"\1...", signature))
+    return signature, returns
 
 
 def _find(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
