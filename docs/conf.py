@@ -20,7 +20,8 @@ highlight_language = "none"  # commands and equations; what is Python says so
 
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|collections|pathlib)\..*"),  # their pages are elsewhere, and a build asks no network
+    # their pages are elsewhere, and a build asks no network
+    ("py:.*", r"(collections|matplotlib|nir|numpy|pathlib|pytorch_lightning|torch)\..*|PathLike"),
     ("py:class", r"snnlib\.functional\.synapse\.State"),  # a type variable
 ]
 
