@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import snnlib
+from docs._ext.declared import Declared, declared
+from docs._ext.drawn import ON, SPIKES, response
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -17,7 +19,10 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("code", BLOCKS)
-def test_code_blocks_run(code: str, capsys: pytest.CaptureFixture[str]):
+def test_code_blocks_run(
+    code: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # where a block saves its net
     exec(compile(code, "block", "exec"), {"__name__": "block"})
     assert capsys.readouterr().out.strip()  # each shows what it did
 
@@ -30,6 +35,16 @@ def test_the_script_of_the_readme_learns(capsys: pytest.CaptureFixture[str]):
     exec(compile(code, "README", "exec"), {"__name__": "block"})
     accuracy = float(capsys.readouterr().out.split()[-1])
     assert accuracy > 0.85
+
+
+def test_the_net_of_the_start_page_learns_and_is_read_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "start.md").read_text(), flags=re.DOTALL)[0]
+    exec(compile(code, "start", "exec"), {"__name__": "block"})
+    assert float(capsys.readouterr().out.partition("%")[0]) > 90.0
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.pt"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -51,3 +66,31 @@ def test_every_public_name_has_a_docstring():
         if callable(thing):
             assert thing.__doc__, name
             assert not thing.__doc__.startswith(f"{name}("), f"{name} has only the docstring of a NamedTuple"
+
+
+@pytest.mark.parametrize("neuron", declared(), ids=lambda neuron: neuron.name)
+def test_the_page_of_neurons_finds_all_that_a_declaration_says(neuron: Declared):
+    assert f"`{neuron.step.__name__}`" in (ROOT / "docs" / "neurons.md").read_text()
+    assert neuron.title
+    assert neuron.source
+    # every name of the equation is a parameter, a state, or one of these
+    known = {field.name for field in (*neuron.parameters, *neuron.state)} | {"input", "dt", "z", "H"}
+    known |= {"exp", "max", "if", "else", "free"}
+    assert set(re.findall(r"[A-Za-z_]\w*", neuron.equation)) <= known
+    for field in (*neuron.parameters, *neuron.state):
+        assert field.text.endswith("."), field
+
+
+@pytest.mark.parametrize("neuron", declared(), ids=lambda neuron: neuron.name)
+def test_the_figure_of_a_neuron_shows_how_it_answers(neuron: Declared):
+    current, output, states = response(neuron)
+    assert not output[: ON.start].any()  # at rest before the current
+    assert output[ON].sum() >= SPIKES
+    assert current[ON].unique().numel() == 1
+    assert list(states) == [field.name for field in neuron.state]
+    assert all(trace.isfinite().all() and trace.unique().numel() > 2 for trace in states.values())
+
+
+def test_there_is_no_neuron_without_a_section():
+    steps = {name for name in snnlib.__all__ if name.endswith("feed_forward_step")}
+    assert {neuron.step.__name__ for neuron in declared()} == steps

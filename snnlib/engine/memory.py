@@ -17,7 +17,7 @@ def keep_memory() -> bool:
     process until it ends. Tasks call this; in a script of your own, call it first of all.
 
     Returns:
-        Whether the C library offers it: glibc does, musl, macOS and Windows do not.
+        Whether the C library offers it, as glibc does; musl, macOS and Windows do not.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

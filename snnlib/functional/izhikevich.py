@@ -94,7 +94,10 @@ IZHIKEVICH_BEHAVIORS: dict[str, IzhikevichParameters] = {
     "rebound_spike": IzhikevichParameters(a=0.03, b=0.25, c=-60.0, d=4.0),
     "rebound_burst": IzhikevichParameters(a=0.03, b=0.25, c=-52.0, d=0.0, tau_inv=200.0),
 }
-"""Behaviours of real neurons, after Izhikevich 2004, IEEE Transactions on Neural Networks 15(5)."""
+"""Behaviours of real neurons, after Izhikevich 2004, IEEE Transactions on Neural Networks 15(5).
+
+:meta hide-value:
+"""
 
 
 def izhikevich_feed_forward_step(

@@ -65,6 +65,7 @@ def weighted_feed_forward(step: Step, state: type[State]) -> Callable[..., tuple
 def _name(made: Any, step: Step, state: Any, suffix: str, equation: str, recurrent: str = "") -> None:
     made.__name__ = made.__qualname__ = step.__name__.replace("feed_forward_step", suffix)
     made.__module__ = step.__module__
-    made.__annotations__["state"] = state
+    p = type(default_parameters(step))
+    made.__annotations__ |= {"state": state, "p": p, "return": tuple[Tensor, state]}
     arguments = _ARGUMENTS.format(state=state.__name__, step=step.__name__, recurrent=recurrent)
     made.__doc__ = f":func:`{step.__name__}` of ``{equation}``.\n{arguments}"

@@ -95,6 +95,10 @@ SURROGATES: dict[str, Surrogate] = {
     "arctan": Surrogate(_arctan, 2.0),
     "piecewise": Surrogate(_piecewise, 1.0),
 }
+"""By the name that ``method`` gives them; the formulas are in :func:`spike`.
+
+:meta hide-value:
+"""
 
 METHODS = (*SURROGATES, NAME)
 """All names that ``method`` may have."""

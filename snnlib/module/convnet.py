@@ -19,7 +19,7 @@ class ConvNet(nn.Module):
 
     ::
 
-        [convolution, batch norm, max pooling, LIF] for each of ``channels``
+        [convolution, batch norm, max pooling, LIF] for each of channels
         linear, batch norm, LIF
         linear, LI, maximum over time, log-softmax
 

@@ -100,6 +100,7 @@ class RunningScale(nn.Module):
 
     @torch.no_grad()
     def see(self, input: Tensor) -> None:
+        """Take a batch of inputs into the mean and the variance."""
         mean, variance, count = (self.get_buffer(name) for name in ("mean", "variance", "count"))
         x = input.to(mean.device)
         count += len(x)
