@@ -26,10 +26,11 @@ class LConv2d(Lift):
         padding: Any = 0,
         dilation: Any = 1,
         groups: int = 1,
-        **kind: Any,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         sizes = (kernel_size, stride, padding, dilation, groups)
-        super().__init__(nn.Conv2d(in_channels, out_channels, *sizes, bias=False, **kind))
+        super().__init__(nn.Conv2d(in_channels, out_channels, *sizes, bias=False, device=device, dtype=dtype))
 
     @property
     def weight(self) -> Tensor:
