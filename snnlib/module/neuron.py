@@ -146,9 +146,9 @@ class Layer(Neuron):
         self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        return recorded(self._run, input, state) if self.record_states else self._run(input, state)
+        return recorded(self, input, state) if self.record_states else self.run(input, state)
 
-    def _run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         if state is None and input.dim() > 1:
             state = self.resting(input.new_empty(()).expand(input.shape[1:]))
         every = self.checkpoint_every
@@ -279,10 +279,10 @@ class RecurrentLayer(_Recurrent):
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if self.record_states:
-            return recorded(self._run, input, state)
-        return in_chunks(self._run, input, state, self.checkpoint_every)
+            return recorded(self, input, state)
+        return in_chunks(self.run, input, state, self.checkpoint_every)
 
-    def _run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         if state is None and input.dim() > 1:
             state = self.resting(input.new_empty(()).expand(*input.shape[1:-1], self.hidden_size))
         return scan(
