@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from snnlib import LI, LIF, LIFRecurrent, SequentialState
+from snnlib.engine import keep_memory
 
 T, B = 100, 64
 NETS: dict[str, Callable[[], torch.nn.Module]] = {
@@ -32,7 +33,7 @@ NETS: dict[str, Callable[[], torch.nn.Module]] = {
 }
 
 
-def best(run: Callable[[], object], times: int = 15) -> float:
+def best(run: Callable[[], object], times: int = 10) -> float:
     """The shortest of several runs, in ms."""
     found = []
     for _ in range(times):
@@ -43,7 +44,7 @@ def best(run: Callable[[], object], times: int = 15) -> float:
 
 
 def measure(make: Callable[[], torch.nn.Module]) -> list[float]:
-    """Training step and forward pass, each without and with torch.compile, and the seconds that compiling took."""
+    """Training step and forward pass in ms, each without and with torch.compile; the seconds of compiling."""
     torch.manual_seed(0)
     net, x = make(), 2 * torch.rand(T, B, 128)
     compiled = torch.compile(net)
@@ -63,12 +64,13 @@ def measure(make: Callable[[], torch.nn.Module]) -> list[float]:
     infer(compiled)
     seconds = time.perf_counter() - start
     # in turns, so that what else the machine does meets both
-    rounds = [[best(lambda f=f, n=n: f(n)) for f in (train, infer) for n in (net, compiled)] for _ in range(4)]
+    rounds = [[best(lambda f=f, n=n: f(n)) for f in (train, infer) for n in (net, compiled)] for _ in range(3)]
     return [*(min(column) for column in zip(*rounds, strict=True)), seconds]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    keep_memory()  # as the tasks do
     for name, make in NETS.items():
         *figures, seconds = measure(make)
         print(
