@@ -459,7 +459,7 @@ def test_a_neuron_at_rest_does_not_spike_without_input(neuron):
     assert output.sum() == 0
 
 
-@pytest.mark.parametrize("name", ["li", "lif", "lif_refrac", "lif_box", "lsnn", "iaf"])
+@pytest.mark.parametrize("name", ["li", "li_box", "lif", "lif_refrac", "lif_box", "lsnn", "iaf"])
 def test_rest_is_a_fixed_point(name):
     """Without input nothing moves, also with a leak that is not zero. (lif_ex and lif_adex drift to theirs, a
     little above the leak, by their onset; izhikevich too.)"""
