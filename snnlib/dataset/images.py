@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FOLDS", "NAMES", "DataError", "Images", "generated_images", "load_images"]
+__all__ = ["FOLDS", "NAMES", "DataError", "Images", "generated_images", "load_images", "split", "unsplit"]
 
 FOLDS = 12
 """Parts of the training images, of which one validates."""
@@ -29,7 +29,7 @@ class Images(NamedTuple):
     """Images and labels: what trains, what chooses, what reports. No image is in two of them."""
 
     x_train: Tensor
-    """``[N, C, H, W]``, uint8 or float32."""
+    """``[N, C, H, W]``, uint8 or float32; spikes over time ``[N, T, C, H, W]``."""
     y_train: Tensor
     """``[N]``, int64, classes counted from 0."""
     x_valid: Tensor
@@ -45,7 +45,7 @@ class Images(NamedTuple):
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
-        maps, height, width = self.x_train.shape[1:]
+        maps, height, width = self.x_train.shape[-3:]
         return maps, height, width
 
     def scaled(self, x: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def load_images(name: str, data_dir: str | Path, fold: int = 0) -> Images:
         whole = _cifar(_CIFAR[name], Path(data_dir))
     else:
         whole = _from_npz(Path(name))
-    train, valid = _split(whole.y_train, FOLDS, fold)
+    train, valid = split(whole.y_train, FOLDS, fold)
     x, y = whole.x_train, whole.y_train
     return whole._replace(x_train=x[train], y_train=y[train], x_valid=x[valid], y_valid=y[valid])
 
@@ -120,18 +120,18 @@ def _digits() -> Images:
     digits = load_digits()
     x = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
     y = torch.from_numpy(digits.target.astype(np.int64))
-    rest, test = _split(y, 5)
-    return _unsplit(x[rest], y[rest], x[test], y[test], high=16.0)
+    rest, test = split(y, 5)
+    return unsplit(x[rest], y[rest], x[test], y[test], high=16.0)
 
 
-def _unsplit(
+def unsplit(
     x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, low: float = 0.0, high: float = 255.0
 ) -> Images:
     """Images of which none is set aside for validation yet."""
     return Images(x, y, x[:0], y[:0], x_test, y_test, int(y.max()) + 1, low, high)
 
 
-def _split(y: Tensor, parts: int, fold: int = 0) -> tuple[Tensor, Tensor]:
+def split(y: Tensor, parts: int, fold: int = 0) -> tuple[Tensor, Tensor]:
     """Indices of all parts but one, and of that one, with the same share of every class in each."""
     generator = torch.Generator().manual_seed(2026)
     shuffled = torch.randperm(len(y), generator=generator)
@@ -146,7 +146,7 @@ def _mnist(kind: str, data_dir: Path) -> Images:
     raw = data_dir / kind / "raw"
     _fetch(made, data_dir, raw, made.resources)
     x, y, x_test, y_test = (_idx(raw / name, md5) for name, md5 in _in_order(made.resources))
-    return _unsplit(x[:, None], y.long(), x_test[:, None], y_test.long())
+    return unsplit(x[:, None], y.long(), x_test[:, None], y_test.long())
 
 
 def _cifar(kind: str, data_dir: Path) -> Images:
@@ -155,7 +155,7 @@ def _cifar(kind: str, data_dir: Path) -> Images:
     _fetch(made, data_dir, folder, made.train_list + made.test_list)
     parts = (made.train_list, made.test_list)
     (x, y), (x_test, y_test) = (_pickled(folder, files) for files in parts)
-    return _unsplit(x, y, x_test, y_test)
+    return unsplit(x, y, x_test, y_test)
 
 
 def _torchvision(kind: str) -> Any:
@@ -237,11 +237,11 @@ def _from_npz(path: Path) -> Images:
     if len(y) < 2 * FOLDS:
         raise DataError(f"{path}: {len(y)} training images are too few to set some aside for validation")
     if x.dtype == torch.uint8:
-        return _unsplit(x, y, x_test, y_test)
+        return unsplit(x, y, x_test, y_test)
     low, high = float(x.min()), float(x.max())
     if not low < high:
         raise DataError(f"{path}: every value of x_train is {low}")
-    return _unsplit(x, y, x_test, y_test, low, high)
+    return unsplit(x, y, x_test, y_test, low, high)
 
 
 def _as_images(path: Path, name: str, array: np.ndarray) -> Tensor:

@@ -208,7 +208,8 @@ def _backward(
     asked: Sequence[bool],
     name: str,
 ) -> list[Tensor]:
-    return _KERNELS[name].backward(gradient, finals, kept, parameters, recurrent, asked)
+    results = _KERNELS[name].backward(gradient, finals, kept, parameters, recurrent, asked)
+    return [value.contiguous() for value in results]  # the order of memory that _fake_backward promises
 
 
 def _fake_backward(

@@ -65,7 +65,8 @@ def scan(
         input_weights: beside recurrent ones, ``[N, M]`` for ``input`` of shape ``[T, B, M]``.
         backend: "reference", a plain loop; "cpu" and "gpu", the same arithmetic fused into one compiled loop
             for tensors on the CPU and on CUDA; "auto", the fastest that can run this step here. Where a
-            step cannot be fused, "auto" says so once and takes the reference.
+            step cannot be fused, "auto" says so once and takes the reference; ``torch.export`` gets the
+            reference too, of which other programs know all operators.
         checkpoint_every: keep only the state every so many steps for the backward pass, and compute what lies
             between again, see :func:`snnlib.engine.checkpoint.in_chunks`. The input is kept; where a layer
             before this one made it, give the option to that which holds both.
@@ -81,6 +82,8 @@ def scan(
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
     p = default_parameters(step) if p is None else p
     check_parameters(p, dt)
+    if backend in ("auto", "reference") and torch.compiler.is_exporting():
+        backend, p = "reference", _without_adjoint(p)
     if input.dim() < 2:
         raise ValueError(f"input must be [T, B, *features], got shape {list(input.shape)}")
     _check_weights(recurrent_weights, input_weights, input)
@@ -121,6 +124,11 @@ def scan(
 
     output, last = in_chunks(run, input, state, checkpoint_every)
     return output, kind(*last[: len(kind._fields)])
+
+
+def _without_adjoint(p: Any) -> Any:
+    """The parameters of a program that is exported: it goes forward only, where all methods are the same."""
+    return p._replace(method="super") if adjoint.is_exact(p) else p
 
 
 def _exact(

@@ -11,6 +11,7 @@ from snnlib.functional.decode import (
     max_decode,
     mean_decode,
     spike_count_decode,
+    spike_index_decode,
     spike_time_decode,
     sum_decode,
 )
@@ -42,10 +43,17 @@ from snnlib.functional.izhikevich import (
     izhikevich_recurrent_step,
 )
 from snnlib.functional.li import LIParameters, LIState, li_feed_forward_step, li_step
+from snnlib.functional.li_box import (
+    LIBoxParameters,
+    LIBoxState,
+    li_box_feed_forward_step,
+    li_box_step,
+)
 from snnlib.functional.lif import (
     LIFFeedForwardState,
     LIFParameters,
     LIFState,
+    lif_current_encoder,
     lif_feed_forward_step,
     lif_step,
 )
@@ -53,6 +61,7 @@ from snnlib.functional.lif_adex import (
     LIFAdExFeedForwardState,
     LIFAdExParameters,
     LIFAdExState,
+    lif_adex_current_encoder,
     lif_adex_feed_forward_step,
     lif_adex_step,
 )
@@ -67,6 +76,7 @@ from snnlib.functional.lif_ex import (
     LIFExFeedForwardState,
     LIFExParameters,
     LIFExState,
+    lif_ex_current_encoder,
     lif_ex_feed_forward_step,
     lif_ex_step,
 )
@@ -77,6 +87,9 @@ from snnlib.functional.lif_refrac import (
     lif_refrac_feed_forward_step,
     lif_refrac_step,
 )
+from snnlib.functional.lift import (
+    lift,
+)
 from snnlib.functional.lsnn import (
     LSNNFeedForwardState,
     LSNNParameters,
@@ -84,13 +97,35 @@ from snnlib.functional.lsnn import (
     lsnn_feed_forward_step,
     lsnn_step,
 )
+from snnlib.functional.regularization import (
+    Accumulator,
+    regularize_step,
+    spike_accumulator,
+    voltage_accumulator,
+)
 from snnlib.functional.stdp import STDPParameters, STDPState, stdp_step_linear
+from snnlib.functional.surrogates import (
+    circ_dist_fn,
+    heavi_circ_fn,
+    heavi_erfc_fn,
+    heavi_tanh_fn,
+    heaviside,
+    logistic_fn,
+    super_fn,
+    triangle_fn,
+)
 from snnlib.functional.threshold import METHODS, SURROGATES, Method, Surrogate, reset, spike, threshold
+from snnlib.functional.tsodyks_makram import (
+    TsodyksMakramParameters,
+    TsodyksMakramState,
+    stp_step,
+)
 
 __all__ = [
     "IZHIKEVICH_BEHAVIORS",
     "METHODS",
     "SURROGATES",
+    "Accumulator",
     "CorrelationSensorParameters",
     "CorrelationSensorState",
     "IAFFeedForwardState",
@@ -99,6 +134,8 @@ __all__ = [
     "IzhikevichParameters",
     "IzhikevichRecurrentState",
     "IzhikevichState",
+    "LIBoxParameters",
+    "LIBoxState",
     "LIFAdExFeedForwardState",
     "LIFAdExParameters",
     "LIFAdExState",
@@ -123,28 +160,42 @@ __all__ = [
     "STDPParameters",
     "STDPState",
     "Surrogate",
+    "TsodyksMakramParameters",
+    "TsodyksMakramState",
+    "circ_dist_fn",
     "constant_current_lif_encode",
     "correlation_based_update",
     "correlation_sensor_step",
     "euclidean_distance",
     "gaussian_rbf",
+    "heavi_circ_fn",
+    "heavi_erfc_fn",
+    "heavi_tanh_fn",
+    "heaviside",
     "iaf_feed_forward_step",
     "iaf_step",
     "izhikevich_feed_forward_step",
     "izhikevich_recurrent_step",
     "last_decode",
+    "li_box_feed_forward_step",
+    "li_box_step",
     "li_feed_forward_step",
     "li_step",
+    "lif_adex_current_encoder",
     "lif_adex_feed_forward_step",
     "lif_adex_step",
     "lif_box_feed_forward_step",
     "lif_box_step",
+    "lif_current_encoder",
+    "lif_ex_current_encoder",
     "lif_ex_feed_forward_step",
     "lif_ex_step",
     "lif_feed_forward_step",
     "lif_refrac_feed_forward_step",
     "lif_refrac_step",
     "lif_step",
+    "lift",
+    "logistic_fn",
     "lsnn_feed_forward_step",
     "lsnn_step",
     "max_decode",
@@ -152,15 +203,22 @@ __all__ = [
     "poisson_encode",
     "poisson_encode_step",
     "population_encode",
+    "regularize_step",
     "reset",
     "signed_poisson_encode",
     "signed_poisson_encode_step",
     "spike",
+    "spike_accumulator",
     "spike_count_decode",
+    "spike_index_decode",
     "spike_latency_encode",
     "spike_latency_lif_encode",
     "spike_time_decode",
     "stdp_step_linear",
+    "stp_step",
     "sum_decode",
+    "super_fn",
     "threshold",
+    "triangle_fn",
+    "voltage_accumulator",
 ]

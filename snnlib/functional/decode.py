@@ -6,7 +6,15 @@ from torch import Tensor
 from snnlib.engine.check import check_parameters
 from snnlib.engine.step import integration_dtype
 
-__all__ = ["last_decode", "max_decode", "mean_decode", "spike_count_decode", "spike_time_decode", "sum_decode"]
+__all__ = [
+    "last_decode",
+    "max_decode",
+    "mean_decode",
+    "spike_count_decode",
+    "spike_index_decode",
+    "spike_time_decode",
+    "sum_decode",
+]
 
 
 def sum_decode(tensor: Tensor, dimension: int = 0) -> Tensor:
@@ -88,6 +96,31 @@ def spike_time_decode(spikes: Tensor, dt: float = 0.001) -> Tensor:
     first = (z.detach().cumsum(0) <= 1).to(z.dtype)
     left = torch.arange(steps, 0, -1, dtype=z.dtype, device=z.device).view(-1, *[1] * (z.dim() - 1))
     return dt * (steps - (left * first * z).sum(0))
+
+
+def spike_index_decode(spikes: Tensor, count: int = 1) -> Tensor:
+    """The steps of the first ``count`` spikes, in their order, and inf for those that did not come.
+
+    A step t that is returned has the gradient -1 to the spike in it, ``spikes[t]``, and none to others: more
+    spikes come earlier.
+
+    Parameters:
+        spikes: ``[T, B, *features]``, 0 or 1.
+        count: how many spikes of a neuron.
+
+    Returns:
+        ``[min(count, T), B, *features]``, in float32 at least; the first step is 0.
+
+    Raises:
+        ValueError: ``spikes`` has no step.
+    """
+    _check_time(spikes, 0, "spikes")
+    z = spikes.to(integration_dtype(spikes.dtype))
+    steps = torch.arange(z.shape[0], dtype=z.dtype, device=z.device).view(-1, *[1] * (z.dim() - 1))
+    times = torch.where(z.detach() > 0, steps, torch.inf).sort(0).values[:count]
+    came = times.isfinite()
+    at = z.gather(0, times.where(came, 0.0).long())
+    return times - torch.where(came, at - at.detach(), 0.0)
 
 
 def _check_time(tensor: Tensor, dimension: int, name: str = "tensor") -> None:

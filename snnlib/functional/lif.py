@@ -2,13 +2,21 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from snnlib.engine.step import Scalar
 from snnlib.functional.synapse import weighted
 from snnlib.functional.threshold import Method, reset, spike
 
-__all__ = ["LIFFeedForwardState", "LIFParameters", "LIFState", "lif_feed_forward_step", "lif_step"]
+__all__ = [
+    "LIFFeedForwardState",
+    "LIFParameters",
+    "LIFState",
+    "lif_current_encoder",
+    "lif_feed_forward_step",
+    "lif_step",
+]
 
 
 class LIFParameters(NamedTuple):
@@ -92,3 +100,22 @@ def lif_feed_forward_step(
 
 
 lif_step = weighted(lif_feed_forward_step, LIFState)
+
+
+def lif_current_encoder(
+    input_current: Tensor, voltage: Tensor, p: LIFParameters = LIFParameters(), dt: float = 0.001
+) -> tuple[Tensor, Tensor]:
+    """One step of the neuron without its synapse: :func:`lif_feed_forward_step` whose input is not kept.
+
+    Parameters:
+        input_current: current in units of voltage, ``[B, *features]``.
+        voltage: membrane potential before the step, ``[B, *features]``.
+        p: see :class:`LIFParameters`; ``tau_syn_inv`` is not read.
+        dt: time step in s.
+
+    Returns:
+        Spikes, 0 or 1, and the new membrane potential, each ``[B, *features]``.
+    """
+    state = LIFFeedForwardState(v=voltage, i=torch.zeros_like(voltage))
+    z, state = lif_feed_forward_step(input_current, state, p, dt)
+    return z, state.v

@@ -13,6 +13,7 @@ __all__ = [
     "LIFAdExFeedForwardState",
     "LIFAdExParameters",
     "LIFAdExState",
+    "lif_adex_current_encoder",
     "lif_adex_feed_forward_step",
     "lif_adex_step",
 ]
@@ -118,3 +119,26 @@ def lif_adex_feed_forward_step(
 
 
 lif_adex_step = weighted(lif_adex_feed_forward_step, LIFAdExState)
+
+
+def lif_adex_current_encoder(
+    input_current: Tensor,
+    voltage: Tensor,
+    adaptation: Tensor,
+    p: LIFAdExParameters = LIFAdExParameters(),
+    dt: float = 0.001,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of the neuron without its synapse: :func:`lif_adex_feed_forward_step` whose input is not kept.
+
+    Parameters:
+        input_current: current in units of voltage, ``[B, *features]``.
+        voltage, adaptation: membrane potential and adaptation before the step, ``[B, *features]``.
+        p: see :class:`LIFAdExParameters`; ``tau_syn_inv`` is not read.
+        dt: time step in s.
+
+    Returns:
+        Spikes, 0 or 1, the new membrane potential and the new adaptation, each ``[B, *features]``.
+    """
+    state = LIFAdExFeedForwardState(v=voltage, i=torch.zeros_like(voltage), a=adaptation)
+    z, state = lif_adex_feed_forward_step(input_current, state, p, dt)
+    return z, state.v, state.a

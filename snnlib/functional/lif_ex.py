@@ -9,7 +9,14 @@ from snnlib.engine.step import Scalar
 from snnlib.functional.synapse import weighted
 from snnlib.functional.threshold import Method, reset, spike
 
-__all__ = ["LIFExFeedForwardState", "LIFExParameters", "LIFExState", "lif_ex_feed_forward_step", "lif_ex_step"]
+__all__ = [
+    "LIFExFeedForwardState",
+    "LIFExParameters",
+    "LIFExState",
+    "lif_ex_current_encoder",
+    "lif_ex_feed_forward_step",
+    "lif_ex_step",
+]
 
 
 class LIFExParameters(NamedTuple):
@@ -96,3 +103,22 @@ def lif_ex_feed_forward_step(
 
 
 lif_ex_step = weighted(lif_ex_feed_forward_step, LIFExState)
+
+
+def lif_ex_current_encoder(
+    input_current: Tensor, voltage: Tensor, p: LIFExParameters = LIFExParameters(), dt: float = 0.001
+) -> tuple[Tensor, Tensor]:
+    """One step of the neuron without its synapse: :func:`lif_ex_feed_forward_step` whose input is not kept.
+
+    Parameters:
+        input_current: current in units of voltage, ``[B, *features]``.
+        voltage: membrane potential before the step, ``[B, *features]``.
+        p: see :class:`LIFExParameters`; ``tau_syn_inv`` is not read.
+        dt: time step in s.
+
+    Returns:
+        Spikes, 0 or 1, and the new membrane potential, each ``[B, *features]``.
+    """
+    state = LIFExFeedForwardState(v=voltage, i=torch.zeros_like(voltage))
+    z, state = lif_ex_feed_forward_step(input_current, state, p, dt)
+    return z, state.v

@@ -1,6 +1,12 @@
 """Neurons as ``torch.nn`` modules: cells, layers, recurrent layers, containers, encoders."""
 
+from snnlib.module.conv import (
+    LConv2d,
+)
 from snnlib.module.convnet import ConvNet
+from snnlib.module.decode import (
+    SpikesToTimesDecoder,
+)
 from snnlib.module.encode import (
     ConstantCurrentLIFEncoder,
     PoissonEncoder,
@@ -17,6 +23,10 @@ from snnlib.module.izhikevich import (
     IzhikevichRecurrentCell,
 )
 from snnlib.module.li import LI, LICell, LILinearCell
+from snnlib.module.li_box import (
+    LIBox,
+    LIBoxCell,
+)
 from snnlib.module.lif import LIF, LIFCell, LIFRecurrent, LIFRecurrentCell
 from snnlib.module.lif_adex import LIFAdEx, LIFAdExCell, LIFAdExRecurrent, LIFAdExRecurrentCell
 from snnlib.module.lif_box import LIFBox, LIFBoxCell
@@ -25,8 +35,16 @@ from snnlib.module.lif_refrac import LIFRefrac, LIFRefracCell, LIFRefracRecurren
 from snnlib.module.lsnn import LSNN, LSNNCell, LSNNRecurrent, LSNNRecurrentCell
 from snnlib.module.neuron import Cell, Layer, Neuron, RecurrentCell, RecurrentLayer
 from snnlib.module.policy import SpikingPolicy
+from snnlib.module.regularization import (
+    RegularizationCell,
+)
 from snnlib.module.resnet import ResNet
-from snnlib.module.sequential import Lift, SequentialState
+from snnlib.module.sequential import (
+    Lift,
+    RecurrentSequential,
+    RecurrentSequentialState,
+    SequentialState,
+)
 from snnlib.module.slopes import spike_slopes
 from snnlib.module.states import state_over_time
 
@@ -43,6 +61,9 @@ __all__ = [
     "IzhikevichCell",
     "IzhikevichRecurrent",
     "IzhikevichRecurrentCell",
+    "LConv2d",
+    "LIBox",
+    "LIBoxCell",
     "LICell",
     "LIFAdEx",
     "LIFAdExCell",
@@ -72,11 +93,15 @@ __all__ = [
     "PopulationEncoder",
     "RecurrentCell",
     "RecurrentLayer",
+    "RecurrentSequential",
+    "RecurrentSequentialState",
+    "RegularizationCell",
     "ResNet",
     "SequentialState",
     "SignedPoissonEncoder",
     "SpikeLatencyEncoder",
     "SpikeLatencyLIFEncoder",
+    "SpikesToTimesDecoder",
     "SpikingPolicy",
     "spike_slopes",
     "state_over_time",

@@ -19,6 +19,7 @@ from snnlib.engine.step import (
     state_type,
 )
 from snnlib.functional.threshold import check_method
+from snnlib.module.states import recorded
 
 __all__ = ["Cell", "Layer", "Neuron", "RecurrentCell", "RecurrentLayer"]
 
@@ -124,6 +125,8 @@ class Layer(Neuron):
         p: its parameters; the step's own defaults if None.
         dt: time step in s.
         backend, checkpoint_every: what runs it and what it keeps, see :func:`snnlib.engine.scan`.
+        record_states: return the states after each step, with time in front of each field, in the place of the
+            last one. It is slower: the steps are run one by one.
 
     Shapes:
         input and output ``[T, B, *features]``, every field of the state ``[B, *features]``;
@@ -142,11 +145,16 @@ class Layer(Neuron):
         dt: float = 0.001,
         backend: str = "auto",
         checkpoint_every: int | None = None,
+        record_states: bool = False,
     ) -> None:
         super().__init__(step, p, dt)
-        self.backend, self.checkpoint_every = backend, checkpoint_every
+        self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return recorded(self, input, state) if self.record_states else self.run(input, state)
+
+    def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """:meth:`forward` with the last state, also where that records all."""
         if state is None and input.dim() > 1:
             state = self.resting(input.new_empty(()).expand(input.shape[1:]))
         every = self.checkpoint_every
@@ -255,8 +263,8 @@ class RecurrentCell(_Recurrent):
 class RecurrentLayer(_Recurrent):
     """Neurons that hear each other's last spikes, over time: :class:`RecurrentCell` for a whole sequence.
 
-    Its parameters are those of :class:`RecurrentCell`, and ``backend`` as in :class:`Layer`. With
-    ``checkpoint_every`` the weighted input too is kept for one chunk at a time only.
+    Its parameters are those of :class:`RecurrentCell`, ``backend`` and ``record_states`` as in :class:`Layer`.
+    With ``checkpoint_every`` the weighted input too is kept for one chunk at a time only.
 
     Shapes:
         input ``[T, B, M]``, output ``[T, B, N]``, every field of the state ``[B, N]``.
@@ -265,15 +273,23 @@ class RecurrentLayer(_Recurrent):
     over_time = True
 
     def __init__(
-        self, *args: Any, backend: str = "auto", checkpoint_every: int | None = None, **options: Any
+        self,
+        *args: Any,
+        backend: str = "auto",
+        checkpoint_every: int | None = None,
+        record_states: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self.backend, self.checkpoint_every = backend, checkpoint_every
+        self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        return in_chunks(self._run, input, state, self.checkpoint_every)
+        if self.record_states:
+            return recorded(self, input, state)
+        return in_chunks(self.run, input, state, self.checkpoint_every)
 
-    def _run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """:meth:`forward` with the last state, also where that records all."""
         if state is None and input.dim() > 1:
             state = self.resting(input.new_empty(()).expand(*input.shape[1:-1], self.hidden_size))
         return scan(

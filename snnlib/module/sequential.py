@@ -1,16 +1,17 @@
-"""Containers that thread state through a network: SequentialState and Lift."""
+"""Containers that thread state through a network: SequentialState, RecurrentSequential and Lift."""
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from snnlib.engine.checkpoint import in_chunks
 
-__all__ = ["Lift", "SequentialState", "is_stateful"]
+__all__ = ["Lift", "RecurrentSequential", "RecurrentSequentialState", "SequentialState", "is_stateful"]
 
 
 def is_stateful(module: nn.Module) -> bool:
@@ -80,6 +81,7 @@ class SequentialState(nn.Sequential):
     def __init__(self, *modules: Any, return_hidden: bool = False, checkpoint_every: int | None = None) -> None:
         super().__init__(*modules)
         self.return_hidden, self.checkpoint_every = return_hidden, checkpoint_every
+        self._state_hooks: list[RemovableHandle] = []
         self._outer_time: bool | None = None  # what a chain without neurons takes from the chain around it
         self._look()
 
@@ -113,6 +115,21 @@ class SequentialState(nn.Sequential):
 
     def _options(self) -> dict[str, Any]:
         return {"return_hidden": self.return_hidden, "checkpoint_every": self.checkpoint_every}
+
+    def register_forward_state_hooks(self, forward_hook: Callable[[nn.Module, Any, Any], Any]) -> None:
+        """Call ``forward_hook(module, input, output)`` whenever a module with a state has run.
+
+        Raises:
+            ValueError: there are such hooks already.
+        """
+        if self._state_hooks:
+            raise ValueError("there are forward state hooks already; call remove_forward_state_hooks() first")
+        self._state_hooks = [m.register_forward_hook(forward_hook) for m in self if is_stateful(m)]
+
+    def remove_forward_state_hooks(self) -> None:
+        """Take the hooks of :meth:`register_forward_state_hooks` away."""
+        while self._state_hooks:
+            self._state_hooks.pop().remove()
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Any, list[Any]]:
         if not torch.compiler.is_compiling():
@@ -170,12 +187,62 @@ def _batched(module: nn.Module, x: Tensor) -> Tensor:
     return cast(Tensor, module(x.flatten(0, 1)).unflatten(0, (steps, batch)))
 
 
+class RecurrentSequentialState(NamedTuple):
+    """State of a :class:`RecurrentSequential`."""
+
+    cache: Any = None
+    """The output that is added to the next input."""
+    state: Any = None
+    """The states of the modules."""
+
+
+class RecurrentSequential(nn.Module):
+    """A chain of modules for single steps, whose output is added to the input of the next step.
+
+    ::
+
+        output, state.state = SequentialState(modules)(input + state.cache, state.state)
+        state.cache         = output
+
+    Parameters:
+        modules: the chain, as for :class:`SequentialState`.
+        output_modules: the index of the module whose output is returned and fed back; or a list of them, whose
+            outputs are returned as a list and fed back as their sum.
+
+    Shapes:
+        input ``[B, *features]``, and so is what is fed back. ``state=None`` feeds nothing back.
+
+    Raises:
+        ValueError: a module takes sequences; :class:`Lift` around the whole runs it over one.
+    """
+
+    over_time = False
+
+    def __init__(self, *modules: nn.Module, output_modules: int | list[int] = -1) -> None:
+        super().__init__()
+        self.module, self.output_modules = SequentialState(*modules, return_hidden=True), output_modules
+        if self.module.over_time:
+            raise ValueError("RecurrentSequential is for modules that take single steps; wrap it in Lift")
+
+    def forward(
+        self, input: Tensor, state: RecurrentSequentialState | None = None
+    ) -> tuple[Any, RecurrentSequentialState]:
+        state = RecurrentSequentialState() if state is None else state
+        chosen = self.output_modules
+        if state.cache is not None:
+            input = input + (state.cache if isinstance(chosen, int) else sum(state.cache))
+        hidden, inner = self.module(input, state.state)
+        output = hidden[chosen] if isinstance(chosen, int) else [hidden[index] for index in chosen]
+        return output, RecurrentSequentialState(output, inner)
+
+
 class Lift(nn.Module):
     """Run a module that takes single steps over a sequence.
 
     ::
 
         output, state = Lift(cell)(input, state)        a module with a state, step after step
+        output, state = Lift(cell)((input, state))      the same, as Norse takes it
         output = Lift(conv)(input)                      one without, once over [T*B, ...]
 
     Parameters:
@@ -197,7 +264,9 @@ class Lift(nn.Module):
         _refuse_lost_state("lifted", module)
         self.lifted = module
 
-    def forward(self, input: Tensor, state: Any = None) -> Any:
+    def forward(self, input: Tensor | tuple[Tensor, Any], state: Any = None) -> Any:
+        if isinstance(input, tuple):
+            input, state = input
         if not is_stateful(self.lifted):
             return _batched(self.lifted, input)
         outputs = []

@@ -1,19 +1,20 @@
-"""What a neuron keeps, over time."""
+"""What a neuron keeps, over time: a loop over time keeps the last state alone, so the layer is called for each."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["state_over_time"]
+from snnlib.engine import adjoint
+
+__all__ = ["recorded", "state_over_time"]
 
 
 @torch.no_grad()
 def state_over_time(layer: Any, input: Tensor, state: Any = None, every: int = 1) -> tuple[Tensor, Any]:
     """Run a layer and keep its state after every so many steps; without gradients.
 
-    A layer returns the state after the last step alone, since its loop over time keeps no others. Here it is
-    called once for each state that is kept.
+    A layer that is made with ``record_states=True`` gives the states after all steps, with gradients.
 
     Parameters:
         layer: a :class:`.Layer` or a :class:`.RecurrentLayer`.
@@ -31,9 +32,35 @@ def state_over_time(layer: Any, input: Tensor, state: Any = None, every: int = 1
         raise ValueError(f"every must be a positive number of steps, got {every!r}")
     if not len(input):
         raise ValueError(f"input must be [T, B, *features] with T > 0, got shape {list(input.shape)}")
+    return recorded(layer, input, state, every)
+
+
+def recorded(layer: Any, input: Tensor, state: Any, every: int = 1) -> tuple[Tensor, Any]:
+    """Run a layer a few steps at a time, with its states after each time in the place of the last.
+
+    Parameters:
+        layer: what has parameters ``p`` and ``run(input, state) -> (output, state)``, state a NamedTuple.
+        input: ``[T, B, *features]``.
+        state: before the first step; None for the resting state.
+        every: steps between two states.
+
+    Returns:
+        The outputs, and the states: each field has time in front, ``[S, B, *features]``.
+
+    Raises:
+        RuntimeError: gradients are wanted of the adjoint, which needs the whole sequence.
+    """
+    if adjoint.is_exact(layer.p) and torch.is_grad_enabled():
+        raise RuntimeError(
+            "record_states=True runs single steps, of which method='adjoint' has no gradients: "
+            "put it under torch.no_grad(), or take another method"
+        )
+    if not len(input):
+        output, state = layer.run(input, state)
+        return output, type(state)(*(value.new_empty((0, *value.shape)) for value in state))
     outputs, states = [], []
     for steps in input.split(every):
-        output, state = layer(steps, state)
+        output, state = layer.run(steps, state)
         outputs.append(output)
         states.append(state)
     return torch.cat(outputs), type(state)(*map(torch.stack, zip(*states, strict=True)))

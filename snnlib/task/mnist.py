@@ -3,6 +3,7 @@
     python -m snnlib.task.mnist --dataset=digits
     python -m snnlib.task.mnist --dataset=mnist --data_dir=data
     python -m snnlib.task.mnist --dataset=my_images.npz --epochs=20
+    python -m snnlib.task.mnist --dataset=nmnist --seq_length=10
 
 The test set is looked at after every epoch but decides nothing: the epoch whose result is reported is the
 one with the best accuracy on validation images, which were set aside from the training images.
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
 from snnlib.dataset.augment import random_affine
+from snnlib.dataset.events import load_nmnist
 from snnlib.dataset.images import FOLDS, NAMES, DataError, Images, generated_images, load_images
 from snnlib.functional.encode import constant_current_lif_encode, poisson_encode, spike_latency_lif_encode
 from snnlib.functional.li import LIParameters
@@ -61,7 +63,8 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
     flags.DEFINE_string(
         "dataset",
         "mnist",
-        f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test.",
+        f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test; or nmnist, the "
+        "spikes of an event camera in --seq_length steps, which go without encoder and augmentation.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -113,6 +116,12 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
         "another encoder contradicts --only_first_spike",
         flag_values=values,
     )
+    flags.register_multi_flags_validator(
+        ["dataset", "encoder", "only_first_spike"],
+        lambda f: f["dataset"] != "nmnist" or (f["encoder"] == "direct" and not f["only_first_spike"]),
+        "nmnist holds spikes: it goes with --encoder=direct",
+        flag_values=values,
+    )
     _flags.positive("poisson_rate", values)
     _flags.positive("input_scale", values)
     return values
@@ -140,9 +149,11 @@ def load(values: flags.FlagValues) -> Images:
     if values.fast:
         return generated_images()
     try:
+        if values.dataset == "nmnist":
+            return load_nmnist(values.data_dir, values.seq_length, values.fold)
         return load_images(values.dataset, values.data_dir, values.fold)
     except DataError as error:
-        if values.dataset not in NAMES:
+        if values.dataset not in (*NAMES, "nmnist"):
             raise
         way_out = "give a folder that has it with --data_dir, or take --dataset=digits, which is embedded"
         raise DataError(f"{error}\n{way_out}") from error
@@ -164,8 +175,20 @@ def network(values: flags.FlagValues, data: Images) -> ConvNet:
     return net
 
 
+def augmented(x: Tensor) -> Tensor:
+    """Images moved, turned and scaled at random; spikes ``[B, T, C, H, W]`` as they are."""
+    return random_affine(x) if x.dim() == 4 else x
+
+
+def picture(x: Tensor) -> Tensor:
+    """An image to look at; of spikes ``[T, C, H, W]`` the pixels that had one."""
+    return x if x.dim() == 3 else x.amax((0, 1))[None]
+
+
 def encode(values: flags.FlagValues, x: Tensor) -> Tensor:
-    """Images between 0 and 1, ``[B, C, H, W]``, as a sequence ``[T, B, C, H, W]``."""
+    """Images between 0 and 1 ``[B, C, H, W]``, or spikes ``[B, T, C, H, W]``, as a sequence, time first."""
+    if x.dim() == 5:
+        return x.transpose(0, 1)
     steps: int = values.seq_length
     dt: float = values.dt
     encoder = "latency" if values.only_first_spike else values.encoder
@@ -227,7 +250,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
             index = at["order"][batch * FLAGS.batch_size : (batch + 1) * FLAGS.batch_size].to(device)
             x = data.scaled(data.x_train[index])
-            loss = nll_loss(net(encode(FLAGS, random_affine(x) if FLAGS.augment else x)), data.y_train[index])
+            loss = nll_loss(net(encode(FLAGS, augmented(x) if FLAGS.augment else x)), data.y_train[index])
             optim.zero_grad()
             loss.backward()
             if FLAGS.clip_grad:
@@ -264,7 +287,7 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
         run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy", "test_accuracy")))
         image = data.x_test[:1]
         sequence = encode(FLAGS, data.scaled(image))
-        run.figure("sample", _plot.image_response(net, sequence, image[0], FLAGS.dt))
+        run.figure("sample", _plot.image_response(net, sequence, picture(image[0]), FLAGS.dt))
     return {
         "dataset": "generated" if FLAGS.fast else FLAGS.dataset,
         "test_accuracy": chosen["test_accuracy"],

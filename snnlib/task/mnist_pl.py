@@ -17,11 +17,10 @@ from absl import flags
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
-from snnlib.dataset.augment import random_affine
 from snnlib.task import _flags, _run
 from snnlib.task._classifier import ImageClassifier, fit_images
 from snnlib.task._lightning import trainer
-from snnlib.task.mnist import defaults, encode, image_flags, load, network
+from snnlib.task.mnist import augmented, defaults, encode, image_flags, load, network, picture
 
 NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
 
@@ -47,7 +46,7 @@ class Classifier(ImageClassifier):
 
     def forward(self, images: Tensor, augment: bool = False) -> Tensor:
         x = self.data.scaled(images).to(self.dtype)
-        return self.net(encode(FLAGS, random_affine(x) if augment else x))  # type: ignore[no-any-return]
+        return self.net(encode(FLAGS, augmented(x) if augment else x))  # type: ignore[no-any-return]
 
 
 def find_learning_rate(run: _run.Run, module: Classifier) -> None:
@@ -89,7 +88,7 @@ def report(run: _run.Run, module: Classifier) -> None:
     run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
     image = module.data.x_test[:1].cpu()
     sequence = encode(FLAGS, module.data.scaled(image))
-    run.figure("sample", _plot.image_response(module.net.cpu(), sequence, image[0], FLAGS.dt))
+    run.figure("sample", _plot.image_response(module.net.cpu(), sequence, picture(image[0]), FLAGS.dt))
 
 
 if __name__ == "__main__":

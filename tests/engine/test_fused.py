@@ -413,6 +413,18 @@ def test_torch_compile_without_a_graph_break(backend: str):
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_results_lie_in_memory_as_the_compiler_is_told(backend: str):
+    """Inductor's code checks the strides that the fake implementation promised: those of ``new_empty``."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((6, 3, 5), (4, 4), (4, 5))
+    x, recurrent, inward = (torch.randn(*shape, generator=generator).requires_grad_() for shape in shapes)
+    output, _ = scan(
+        lif_feed_forward_step, x, recurrent_weights=recurrent, input_weights=inward, backend=backend
+    )
+    for gradient in torch.autograd.grad(output.sum(), (x, recurrent, inward)):
+        assert gradient.is_contiguous()
+
+
 def test_torch_func_grad_takes_the_plain_loop():
     x = 3 * torch.randn(15, 2, 5, generator=generator(0))
     p = LIFParameters(method="arctan")

@@ -13,7 +13,7 @@ from tests.neurons import NEURONS, Neuron, name_of
 # floats a neuron and step that the backward pass reads, beside the output: one for what the surrogate needs,
 # one more where the membrane enters its own slope (exp, v^2) or the refractory time is a state of its own
 SAVED = {"li": 0, "lif": 1, "lif_box": 1, "iaf": 1, "lsnn": 1, "lif_refrac": 2, "lif_ex": 2, "lif_adex": 2}
-SAVED["izhikevich"] = 2
+SAVED |= {"izhikevich": 2, "li_box": 0}
 
 
 def traced(step, p, learned=()):

@@ -7,6 +7,7 @@ from snnlib.functional.decode import (
     max_decode,
     mean_decode,
     spike_count_decode,
+    spike_index_decode,
     spike_time_decode,
     sum_decode,
 )
@@ -83,7 +84,17 @@ def test_gradient_of_the_time_ends_at_the_second_spike():
     torch.testing.assert_close(gradient, expected)
 
 
-@pytest.mark.parametrize("decode", [*REDUCTIONS, spike_time_decode])
+def test_steps_of_the_first_spikes_and_their_gradient():
+    spikes = torch.tensor([[0, 1, 0, 1], [1, 1, 0, 0], [1, 1, 0, 0]], dtype=torch.float64).requires_grad_()
+    steps = spike_index_decode(spikes, 2)
+    assert steps.tolist() == [[1, 0, torch.inf, 0], [2, 1, torch.inf, torch.inf]]
+    weight = torch.tensor([[1.0, 2.0, 9.0, 3.0], [4.0, 5.0, 9.0, 9.0]], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(steps, spikes, weight)
+    assert gradient.tolist() == [[0, -2, 0, -3], [-1, -5, 0, 0], [-4, 0, 0, 0]]
+    assert spike_index_decode(spikes, 7).shape == (3, 4)
+
+
+@pytest.mark.parametrize("decode", [*REDUCTIONS, spike_index_decode, spike_time_decode])
 def test_a_sequence_without_steps_is_refused(decode):
     with pytest.raises(ValueError, match=r"must have a step in dimension 0, got shape \[0, 3\]"):
         decode(torch.zeros(0, 3))

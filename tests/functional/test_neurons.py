@@ -66,6 +66,12 @@ def li(x, s, p, dt):
     return v, {"v": v, "i": i}
 
 
+def li_box(x, s, p, dt):
+    rate = dt * p.tau_mem_inv
+    v = (1 - rate) * s.v + rate * (p.v_leak + x)
+    return v, {"v": v}
+
+
 def lif(x, s, p, dt):
     v, i = jump_and_leak(x, s, p, dt)
     z = v > p.v_th
@@ -124,7 +130,9 @@ def izhikevich(x, s, p, dt):
     return z, {"v": np.where(z, p.c, v), "u": np.where(z, u + p.d, u)}
 
 
-EQUATIONS = {f.__name__: f for f in (li, lif, lif_refrac, lif_box, lsnn, iaf, lif_ex, lif_adex, izhikevich)}
+EQUATIONS = {
+    f.__name__: f for f in (li, li_box, lif, lif_refrac, lif_box, lsnn, iaf, lif_ex, lif_adex, izhikevich)
+}
 
 
 def arrays(values):
@@ -451,7 +459,7 @@ def test_a_neuron_at_rest_does_not_spike_without_input(neuron):
     assert output.sum() == 0
 
 
-@pytest.mark.parametrize("name", ["li", "lif", "lif_refrac", "lif_box", "lsnn", "iaf"])
+@pytest.mark.parametrize("name", ["li", "li_box", "lif", "lif_refrac", "lif_box", "lsnn", "iaf"])
 def test_rest_is_a_fixed_point(name):
     """Without input nothing moves, also with a leak that is not zero. (lif_ex and lif_adex drift to theirs, a
     little above the leak, by their onset; izhikevich too.)"""

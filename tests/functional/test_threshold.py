@@ -257,3 +257,34 @@ def test_reset_moves_spiking_neurons_to_v_reset(detach):
         assert by_z is None
     else:
         assert by_z.tolist() == pytest.approx([-0.5, -1.9, -2.7])
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("super_fn", "super"),
+        ("triangle_fn", "triangle"),
+        ("heavi_erfc_fn", "heavi_erfc"),
+        ("heavi_tanh_fn", "tanh"),
+        ("heavi_circ_fn", "circ"),
+        ("circ_dist_fn", "circ_dist"),
+        ("logistic_fn", "logistic"),
+    ],
+)
+def test_surrogates_have_functions_of_their_own(name: str, method: str):
+    x = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64).requires_grad_()
+    for alpha in (None, 0.7):
+        torch.manual_seed(0)
+        z = getattr(functional, name)(x, alpha)
+        torch.manual_seed(0)
+        expected = spike(x, method, alpha)
+        assert torch.equal(z, expected)
+        gradients = [torch.autograd.grad(value.sum(), x)[0] for value in (z, expected)]
+        assert torch.equal(*gradients)
+        assert gradients[0].abs().sum() > 0
+
+
+def test_heaviside_keeps_the_dtype():
+    z = functional.heaviside(torch.tensor([-1, 0, 2]))
+    assert z.tolist() == [0, 0, 1]
+    assert z.dtype == torch.int64

@@ -731,3 +731,38 @@ def test_layer_calls_its_step_with_the_state_by_name():
     assert layer.step is lif_feed_forward_step
     assert layer.p == LIFParameters()
     assert layer.state is LIFFeedForwardState
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_recorded_states_are_those_of_every_step(recurrent: bool):
+    """The outputs and their gradients stay; the state of a step is that with which a shorter sequence ends."""
+    x = (3 * torch.rand(9, B, M)).requires_grad_()
+    p = LIFParameters(v_th=0.3, **LONG_TAILS)
+    kind, sizes = (LIFRecurrent, (M, N)) if recurrent else (LIF, ())
+    plain, recording = kind(*sizes, p), kind(*sizes, p, record_states=True)
+    recording.load_state_dict(plain.state_dict())
+    expected, last = plain(x)
+    output, states = recording(x)
+    same(output, expected)
+    assert type(states) is type(last)
+    for t in (0, 4, 8):
+        for name, value in plain(x[: t + 1])[1]._asdict().items():
+            same(getattr(states, name)[t], value)
+    weight = torch.rand_like(output)
+    gradients = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (output, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+    assert gradients[0].abs().sum() > 0
+    assert recording(x[:0])[1].v.shape == (0, *last.v.shape)
+
+
+def test_recorded_steps_of_the_adjoint_have_no_gradients():
+    p = LIFParameters(v_th=0.3, method="adjoint")
+    x = 3 * torch.rand(9, B, M)
+    layer = LIF(p, record_states=True)
+    with pytest.raises(RuntimeError, match="record_states=True runs single steps"):
+        layer(x)
+    with torch.no_grad():
+        output, states = layer(x)
+        expected, last = LIF(p)(x)
+    same(output, expected)
+    same(states.v[-1], last.v)

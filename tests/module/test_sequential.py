@@ -14,6 +14,7 @@ from snnlib import (
     LIF,
     LSNN,
     Layer,
+    LConv2d,
     LICell,
     LIFCell,
     LIFParameters,
@@ -22,7 +23,9 @@ from snnlib import (
     Lift,
     LSNNCell,
     LSNNParameters,
+    RecurrentSequential,
     SequentialState,
+    SpikesToTimesDecoder,
 )
 from tests.neurons import same
 
@@ -595,3 +598,71 @@ def test_modules_of_ones_own():
     close(state[1], scaled.sum())
     same(state[0].seen, torch.full((B, 4), float(T)))
     assert net(x, state)[1][1] > state[1]
+
+
+def test_a_chain_hears_its_last_output():
+    first, cell = nn.Linear(3, 3), LIFCell(easy())
+    net = RecurrentSequential(first, cell)
+    x = 2 * torch.rand(T, B, 3)
+    output, last = Lift(net)(x)
+    before, state, expected = torch.zeros(B, 3), None, []
+    for step in x:
+        before, state = cell(first(step + before), state)
+        expected.append(before)
+    assert torch.equal(output, torch.stack(expected))
+    assert torch.equal(last.cache, before)
+    assert 0 < output.sum() < output.numel()
+
+
+def test_a_chain_hears_the_sum_of_several_outputs():
+    cell = LICell()
+    net = RecurrentSequential(cell, nn.Linear(3, 3), output_modules=[0, 1])
+    x = torch.rand(B, 3)
+    (a, b), state = net(x)
+    (c, _), _ = net(x, state)
+    expected, _ = cell(x + a + b, cell(x)[1])
+    assert torch.equal(c, expected)
+
+
+def test_a_chain_of_layers_hears_nothing():
+    with pytest.raises(ValueError, match="single steps; wrap it in Lift"):
+        RecurrentSequential(LIF())
+
+
+def test_hooks_see_the_modules_with_a_state():
+    net, seen = SequentialState(nn.Linear(3, 4), LIF(), nn.Linear(4, 2), LI()), []
+    net.register_forward_state_hooks(lambda module, args, output: seen.append((module, output[1])))
+    x = torch.rand(T, B, 3)
+    _, state = net(x)
+    assert [module for module, _ in seen] == [net[1], net[3]]
+    assert torch.equal(seen[0][1].v, state[1].v)
+    with pytest.raises(ValueError, match="hooks already"):
+        net.register_forward_state_hooks(print)
+    net.remove_forward_state_hooks()
+    net(x)
+    assert len(seen) == 2
+    net.register_forward_state_hooks(print)
+
+
+def test_lift_takes_a_tuple():
+    x, cell = 3 * torch.rand(T, B, 3), Lift(LIFCell(easy()))
+    expected, _ = cell(x)
+    first, state = cell((x[:2], None))
+    rest, _ = cell((x[2:], state))
+    assert torch.equal(torch.cat([first, rest]), expected)
+    assert expected.sum() > 0
+
+
+def test_a_convolution_of_every_step():
+    conv = LConv2d(2, 4, 3, 1, 1, groups=2)
+    x = torch.rand(T, B, 2, 5, 6)
+    assert [name for name, _ in conv.named_parameters()] == ["lifted.weight"]
+    expected = torch.stack([nn.functional.conv2d(step, conv.weight, padding=1, groups=2) for step in x])
+    torch.testing.assert_close(conv(x), expected)
+    assert SequentialState(conv, LIF())(x)[0].shape == (T, B, 4, 5, 6)
+
+
+def test_times_of_spikes_as_a_module():
+    spikes = torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]], [[0.0, 1.0]]])
+    assert SpikesToTimesDecoder(2, dt=0.5)(spikes).tolist() == [[[0.5, 0.0]], [[torch.inf, 0.5]]]
+    assert SpikesToTimesDecoder(convert_indices_to_times=False)(spikes).tolist() == [[[1.0, 0.0]]]

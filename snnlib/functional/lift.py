@@ -1,0 +1,43 @@
+"""A step of a neuron as a function of a sequence."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnlib.engine.scan import scan
+
+__all__ = ["lift"]
+
+
+def lift(activation: Callable[..., tuple[Tensor, Any]], p: Any = None) -> Callable[..., tuple[Tensor, Any]]:
+    """Make a step into a function over time.
+
+    ::
+
+        output, state = lift(lif_feed_forward_step)(input, state=state)      [T, B, *features]
+
+    A step without weights goes through :func:`snnlib.scan`, and starts at rest where no state is given. One
+    with weights (``lif_step``) takes them by name, and its state too.
+
+    Parameters:
+        activation: the step.
+        p: its parameters, unless the call names some; the step's own defaults if None.
+    """
+    return functools.partial(_over_time, activation, p)
+
+
+def _over_time(
+    activation: Callable[..., tuple[Tensor, Any]], default: Any, input: Tensor, state: Any = None, **given: Any
+) -> tuple[Tensor, Any]:
+    if default is not None:
+        given = {"p": default, **given}
+    if "input_weights" not in given:
+        return scan(activation, input, state, **given)
+    outputs = []
+    for x in input.unbind(0):
+        output, state = activation(x, state=state, **given)
+        outputs.append(output)
+    return torch.stack(outputs), state

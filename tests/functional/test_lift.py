@@ -1,0 +1,100 @@
+"""Steps over time as functions, a step without its synapse, and sums for the loss."""
+
+import pickle
+
+import pytest
+import torch
+
+from snnlib import (
+    LIFAdExFeedForwardState,
+    LIFFeedForwardState,
+    LIFParameters,
+    LIFState,
+    RegularizationCell,
+    lif_adex_current_encoder,
+    lif_adex_feed_forward_step,
+    lif_box_feed_forward_step,
+    lif_current_encoder,
+    lif_feed_forward_step,
+    lif_step,
+    lift,
+    regularize_step,
+    scan,
+    voltage_accumulator,
+)
+from snnlib.functional import LIFBoxFeedForwardState
+
+P = LIFParameters(v_th=0.3)
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return 3 * torch.rand(30, 2, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_lifted_step_is_scan(x: torch.Tensor):
+    expected, last = scan(lif_feed_forward_step, x, p=P, dt=0.002)
+    output, state = lift(lif_feed_forward_step, P)(x, dt=0.002)
+    assert torch.equal(output, expected)
+    assert torch.equal(state.v, last.v)
+    assert expected.sum() > 10
+    # the parameters of the call win, and the state goes on
+    first, state = lift(lif_feed_forward_step)(x[:7], p=P, dt=0.002)
+    rest, _ = pickle.loads(pickle.dumps(lift(lif_feed_forward_step)))(x[7:], state=state, p=P, dt=0.002)
+    assert torch.equal(torch.cat([first, rest]), expected)
+
+
+def test_a_lifted_step_with_weights(x: torch.Tensor):
+    generator = torch.Generator().manual_seed(1)
+    inward, recurrent = torch.randn(4, 5, generator=generator), torch.randn(4, 4, generator=generator)
+    zeros = torch.zeros(2, 4)
+    start = LIFState(z=zeros, v=zeros, i=zeros)
+    output, _ = lift(lif_step, P)(x, state=start, input_weights=inward, recurrent_weights=recurrent)
+    expected, _ = scan(
+        lif_feed_forward_step,
+        x,
+        start,
+        P,
+        recurrent_weights=recurrent,
+        input_weights=inward,
+        backend="reference",
+    )
+    assert torch.equal(output, expected)
+    assert 10 < output.sum() < output.numel()
+
+
+def test_a_current_encoder_is_the_neuron_without_its_synapse(x: torch.Tensor):
+    voltage, state = torch.zeros(2, 5), LIFBoxFeedForwardState(v=torch.zeros(2, 5))
+    spikes = 0.0
+    for current in x:
+        z, voltage = lif_current_encoder(current, voltage, P)
+        expected, state = lif_box_feed_forward_step(current, state, P)
+        assert torch.equal(z, expected)
+        assert torch.equal(voltage, state.v)
+        spikes += float(z.sum())
+    assert spikes > 10
+
+
+def test_the_adaptation_of_the_current_encoder_is_that_of_the_step(x: torch.Tensor):
+    v, a = x[0] / 3, x[1] / 3
+    z, voltage, adaptation = lif_adex_current_encoder(9 * x[2], v, a)
+    start = LIFAdExFeedForwardState(v=v, i=torch.zeros_like(v), a=a)
+    expected, state = lif_adex_feed_forward_step(9 * x[2], start)
+    assert 0 < z.sum() < z.numel()
+    assert torch.equal(z, expected)
+    assert torch.equal(voltage, state.v)
+    assert torch.equal(adaptation, state.a)
+
+
+def test_sums_for_the_loss(x: torch.Tensor):
+    cell, state = RegularizationCell(), LIFFeedForwardState(v=torch.zeros(2, 5), i=torch.zeros(2, 5))
+    spikes, voltages, sums = [], [], None
+    for current in x:
+        z, state = lif_feed_forward_step(current, state, P)
+        same, total = cell(z, state)
+        assert same is z
+        _, sums = regularize_step(z, state, voltage_accumulator, sums)
+        spikes.append(z)
+        voltages.append(state.v)
+    assert total == torch.stack(spikes).sum() > 10
+    torch.testing.assert_close(sums, torch.stack(voltages).sum(0))
