@@ -68,7 +68,10 @@ RENAMED = {
     "input_current": "input",
     "x": "input",
 }
-OTHERWISE = {"ConvNet", "LIFRefracParameters", "LIFRefracState", "LIFRefracFeedForwardState", "stp_step"}
+OTHERWISE = {
+    *("ConvNet", "LIFRefracParameters", "LIFRefracState", "LIFRefracFeedForwardState", "stp_step"),
+    *("from_nir", "to_nir"),
+}
 """Those that the page says take other arguments; ``stp_step`` calls its spikes input too."""
 
 

@@ -124,8 +124,11 @@ def _first_line(thing: Any) -> str:
 
 
 def _modules(package: str) -> Iterator[Any]:
+    """The modules of a package that define something; not second paths to what is in another."""
     found = importlib.import_module(package)
     for info in pkgutil.iter_modules(found.__path__, f"{package}."):
         module = importlib.import_module(info.name)
-        if hasattr(module, "__all__"):
+        names = getattr(module, "__all__", [])
+        homes = {getattr(getattr(module, name), "__module__", info.name) for name in names}
+        if names and not all(home.startswith(f"{package}.") and home != info.name for home in homes):
             yield module

@@ -154,7 +154,7 @@ class Layer(Neuron):
         return recorded(self, input, state) if self.record_states else self.run(input, state)
 
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """:meth:`forward` with the last state, also where that records all."""
+        """What ``forward`` does, with the last state, also where that records all."""
         if state is None and input.dim() > 1:
             state = self.resting(input.new_empty(()).expand(input.shape[1:]))
         every = self.checkpoint_every
@@ -289,7 +289,7 @@ class RecurrentLayer(_Recurrent):
         return in_chunks(self.run, input, state, self.checkpoint_every)
 
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """:meth:`forward` with the last state, also where that records all."""
+        """What ``forward`` does, with the last state, also where that records all."""
         if state is None and input.dim() > 1:
             state = self.resting(input.new_empty(()).expand(*input.shape[1:-1], self.hidden_size))
         return scan(

@@ -1,4 +1,4 @@
-"""What a neuron keeps, over time: a loop over time keeps the last state alone, so the layer is called for each."""
+"""What a neuron keeps, over time: its loop keeps the last state alone, so it is called once for each."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def recorded(layer: Any, input: Tensor, state: Any, every: int = 1) -> tuple[Ten
         every: steps between two states.
 
     Returns:
-        The outputs, and the states: each field has time in front, ``[S, B, *features]``.
+        The outputs, and the states with time in front of each field, ``[S, B, *features]``.
 
     Raises:
         RuntimeError: gradients are wanted of the adjoint, which needs the whole sequence.
