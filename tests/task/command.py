@@ -39,9 +39,64 @@ def run(
     """
     line = command(task, *flags)
     if fresh or options:
+        if fresh:
+            options["env"] = _watch(cwd)
         return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120, **options)
     code, *said = Started(task, flags, cwd).end(120)
     return subprocess.CompletedProcess(line, code, *said)
+
+
+_HOOK = """
+import os, sys
+
+log = os.open(os.environ["WATCHED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
+
+
+def note(event, given):
+    if event == "open" and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or event in CHANGES:
+        if not isinstance(given[0], int):
+            os.write(log, os.path.realpath(os.fsdecode(given[0])).encode() + b"\\n")
+
+
+sys.addaudithook(note)
+"""
+
+
+def _watched(cwd: Path) -> Path:
+    """Where it is noted what fresh processes in ``cwd`` change."""
+    return cwd.with_name(f"{cwd.name}.watched")
+
+
+def _watch(cwd: Path) -> dict[str, str]:
+    """An environment in which Python notes every file and folder that a process changes."""
+    place = _watched(cwd)
+    place.mkdir(exist_ok=True)
+    (place / "sitecustomize.py").write_text(_HOOK)
+    paths = f"{place}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    # torch notes in its environment, which is inherited here, where its temporary files are
+    environment = {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"}
+    return {**environment, "PYTHONPATH": paths, "WATCHED": str(place / "log"), "TMPDIR": str(place)}
+
+
+def assert_wrote(folder: Path, cwd: Path, *names: str) -> None:
+    """The folder of a fresh run in ``cwd`` has these files beside what all have, and nothing else was changed:
+    but for what is temporary, what is compiled, and what matplotlib notes of fonts.
+    """
+    found = {path.name for path in folder.iterdir()}
+    events = {name for name in found if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert found - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", *names}
+    changed = {Path(line) for line in (_watched(cwd) / "log").read_text().splitlines()}
+    assert folder / "metrics.jsonl" in changed
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    fonts = cache / "matplotlib", Path.home() / ".config" / "matplotlib"
+    places = folder, _watched(cwd), cache / "snnlib", *fonts, Path("/dev"), Path("/proc")
+    assert [
+        path
+        for path in sorted(changed - {cache, *folder.parents})
+        if not any(path.is_relative_to(place) for place in places) and "__pycache__" not in path.parts
+    ] == []
 
 
 _COPIES = multiprocessing.get_context("forkserver")

@@ -11,7 +11,7 @@ from absl import flags
 pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 
 from snnlib.task import _flags, _train, cifar10
-from tests.task.command import metrics, result, run
+from tests.task.command import assert_wrote, metrics, result, run
 
 LONGER = ("--fast", "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--dropout=0.1", "--cutout=3")
 
@@ -27,12 +27,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_writes_its_folder_and_nothing_else(undisturbed: Path):
-    names = {path.name for path in undisturbed.iterdir()}
-    events = {name for name in names if name.startswith("events.out.tfevents.")}
-    assert len(events) == 1
-    assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
-    root = undisturbed.parents[2]
-    assert [path for path in root.rglob("*") if path.is_file() and path.parent != undisturbed] == []
+    assert_wrote(undisturbed, undisturbed.parents[2], "curve.png", "sample.png")
     assert [line["epoch"] for line in metrics(undisturbed)] == list(range(1, 11))
 
 

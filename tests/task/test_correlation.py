@@ -8,6 +8,7 @@ import torch
 
 from snnlib.task import _run, correlation
 from tests.task.command import (
+    assert_wrote,
     checkpoint,
     metrics,
     result,
@@ -25,11 +26,7 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert figures["chance"] == 0.5
     assert all(0 <= figures[name] <= 1 for name in FIGURES)
     folder = tmp_path / figures["run"]
-    names = {path.name for path in folder.iterdir()}
-    events = {name for name in names if name.startswith("events.out.tfevents.")}
-    assert len(events) == 1
-    assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "learning.png"}
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
+    assert_wrote(folder, tmp_path, "learning.png")
     assert [line["epoch"] for line in metrics(folder)] == [1, 2]
 
 

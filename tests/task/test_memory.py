@@ -9,6 +9,7 @@ import torch
 
 from snnlib.task import _flags, memory
 from tests.task.command import (
+    assert_wrote,
     metrics,
     result,
     run,
@@ -56,10 +57,7 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert 0 < figures["rate_hz"] < 100
     folder = tmp_path / figures["run"]
     assert folder.parent == tmp_path / "runs" / "memory"
-    names = {path.name for path in folder.iterdir()}
-    events = {name for name in names if name.startswith("events.out.tfevents.")}
-    assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
+    assert_wrote(folder, tmp_path, "curve.png", "sample.png")
     assert [(line["epoch"], line["step"]) for line in metrics(folder)] == [(1, 3), (2, 6)]
 
 

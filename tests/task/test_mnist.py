@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.task.command import (
+    assert_wrote,
     checkpoint,
     metrics,
     result,
@@ -28,11 +29,7 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert 0 < figures["seconds"] < 60
     folder = tmp_path / figures["run"]
     assert folder.parent == tmp_path / "runs" / "mnist"
-    names = {path.name for path in folder.iterdir()}
-    events = {name for name in names if name.startswith("events.out.tfevents.")}
-    assert len(events) == 1
-    assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
+    assert_wrote(folder, tmp_path, "curve.png", "sample.png")
     assert [line["epoch"] for line in metrics(folder)] == [1, 2]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from snnlib.dataset.speech_commands import generated_speech
 from snnlib.task.speech_commands import run as task
-from tests.task.command import metrics, result, run
+from tests.task.command import assert_wrote, metrics, result, run
 
 FAST = ("--fast", "--noplot", "--accelerator=cpu")
 
@@ -38,11 +38,7 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert 0 <= figures["test_accuracy"] <= 1
     folder = tmp_path / figures["run"]
     assert folder.parent == tmp_path / "runs" / "speech_commands"
-    names = {path.name for path in folder.iterdir()}
-    events = {name for name in names if name.startswith("events.out.tfevents.")}
-    assert len(events) == 1
-    assert names - events == {"flags.txt", "metrics.jsonl", "last.pt", "best.pt", "curve.png", "sample.png"}
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != folder] == []
+    assert_wrote(folder, tmp_path, "curve.png", "sample.png")
     assert figures["valid_accuracy"] == max(line["valid_accuracy"] for line in metrics(folder))
 
 
