@@ -35,6 +35,21 @@ def test_several_python_threads_at_once():
     assert wrong == []
 
 
+def test_two_threads_give_the_same_numbers_run_after_run():
+    """Bit for bit; the gradients of recurrent weights, which grow in each thread, too."""
+    torch.set_num_threads(2)
+    x = torch.randn(100, 32, 64, generator=generator(1))
+    weights = torch.randn(64, 64, generator=generator(2)) / 8
+    found = []
+    for _ in range(5):
+        w = weights.clone().requires_grad_()
+        z, _ = scan(lif_feed_forward_step, x, recurrent_weights=w, backend="cpu")
+        z.sum().backward()
+        found.append((z.detach(), w.grad))
+    torch.set_num_threads(1)
+    assert all(torch.equal(ours, first) for run in found for ours, first in zip(run, found[0], strict=True))
+
+
 @pytest.mark.parametrize("home", ["missing", "a file"])
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, home: str):
     if home == "a file":
