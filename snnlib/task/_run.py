@@ -9,7 +9,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -21,6 +22,7 @@ from snnlib.dataset.images import DataError
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags
+from snnlib.task._form import check_form, load_optimizer
 from snnlib.task._processes import is_chief
 
 __all__ = [
@@ -131,8 +133,13 @@ class Run:
             self.resumed = self.read_checkpoint("last.pt")
         # the step of the last line of metrics; the line of a checkpoint's own step may have come after it
         self._logged = self.resumed["logged"] if self.resumed else 0
-        self._metrics: Any = self._open_metrics() if self.chief else None
+        self._metrics: Any = None
         self._events: Any = None
+        if self.chief:
+            self._kept_lines()
+            self.write_flags()
+        if self.chief and not self.resumed:  # else with the first line: what is resumed may not fit
+            self._metrics = self._open_metrics()
 
     def listen(self) -> None:
         """Note Ctrl-C and SIGTERM for :attr:`stopping`, which a task looks at between two steps."""
@@ -145,7 +152,7 @@ class Run:
         self._signal = number
 
     def _claim(self) -> int:
-        """Lock the folder, so that nobody resumes what runs, and write its flags, some of which may be new."""
+        """Lock the folder, so that nobody resumes what runs."""
         lock = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,7 +160,6 @@ class Run:
             raise RunError(f"another process works on the run in {self.folder}") from error
         for left in self.folder.glob(f"*{_HALF}"):  # of a process that was killed while it wrote
             left.unlink()
-        self.write_flags()
         return lock
 
     def write_flags(self) -> None:
@@ -165,14 +171,26 @@ class Run:
 
     def _open_metrics(self) -> Any:
         path = self.folder / "metrics.jsonl"
-        if path.exists():  # lines that came after the checkpoint will be written again
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self._logged]
-            write(path, "".join(kept).encode())
+        if path.exists():
+            write(path, "".join(self._kept_lines()).encode())
         return path.open("a")
+
+    def _kept_lines(self) -> list[str]:
+        """The whole lines of metrics.jsonl but for those after the checkpoint, which will be written again."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = []
+        for number, line in enumerate(lines, 1):
+            try:
+                if line.endswith(b"\n") and _figures(line)["step"] <= self._logged:
+                    kept.append(line.decode())
+            except (RecursionError, ValueError) as error:
+                raise RunError(f"{path}, line {number}, is no line of figures: {_first_line(error)}") from error
+        return kept
 
     def log(self, step: int, **figures: float) -> None:
         """Append a line to metrics.jsonl, give the same figures to TensorBoard, and print them."""
+        self._metrics = self._metrics or self._open_metrics()
         if self._events is None:
             # a second or more to import: not before it is needed
             from torch.utils.tensorboard import SummaryWriter
@@ -189,7 +207,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, float]]:
         """What :meth:`log` wrote so far."""
-        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in self._kept_lines()]
 
     def track(self, at: dict[str, Any], **parts: Any) -> dict[str, Any]:
         """Name what checkpoints hold; after ``--resume`` set it to what it was, every random state too.
@@ -204,8 +222,8 @@ class Run:
         self._at, self._parts = at, parts
         if self.resumed:
             self.load_into(self.resumed, **parts)
-            self._at = self.resumed["at"]
-            set_random_state(self.resumed["random"])
+            self._at = self.part_of(self.resumed, "at", at)
+            self.load_random_state(self.resumed)
         return self._at
 
     def watch(
@@ -281,12 +299,45 @@ class Run:
     def load_into(self, checkpoint: dict[str, Any], **parts: Any) -> None:
         """Hand each of ``parts`` its state, or say which does not fit."""
         for name, part in parts.items():
-            try:
-                part.load_state_dict(checkpoint[name])
-            except (KeyError, RuntimeError, ValueError) as error:
-                raise RunError(
-                    f"the {name} in {self.folder} does not fit the flags: {_first_line(error)}"
-                ) from error
+            with self.fitting(name):
+                found = checkpoint[name]
+                if isinstance(part, torch.optim.Optimizer):
+                    load_optimizer(part, found)
+                else:
+                    check_form(part.state_dict(), found, name)
+                    part.load_state_dict(found)
+
+    def load_random_state(self, checkpoint: dict[str, Any]) -> None:
+        """Set every random state to that of a checkpoint."""
+        state = self.part_of(checkpoint, "random", {**random_state(), "cuda": []})
+        with self.fitting("random"):
+            set_random_state(state)
+
+    def take_best(self, net: torch.nn.Module, *figures: str) -> dict[str, float]:
+        """Hand a net the weights of ``best.pt``; the line of metrics.jsonl of that epoch, which has ``figures``."""
+        best = self.read_checkpoint("best.pt")
+        self.load_into(best, net=net)
+        with self.fitting("best epoch"):
+            epoch = best["at"]["epoch"]
+        for line in self.metrics():
+            if line.get("epoch") == epoch and line.keys() >= {*figures}:
+                return line
+        raise RunError(f"{self.folder / 'metrics.jsonl'} has no {', '.join(figures)} of the best epoch, {epoch}")
+
+    def part_of(self, checkpoint: dict[str, Any], name: str, wanted: Any) -> Any:
+        """A part of a checkpoint that is plain values, which has the form of ``wanted``."""
+        with self.fitting(name):
+            check_form(wanted, checkpoint[name], name)
+        return checkpoint[name]
+
+    @contextmanager
+    def fitting(self, name: str) -> Iterator[None]:
+        """Where a part of a checkpoint, which may come from a stranger, is taken over: say if it does not fit."""
+        try:
+            yield
+        except Exception as error:  # what is not meant for it lets torch and Lightning fail in any way
+            told = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
+            raise RunError(f"the {name} in {self.folder} does not fit the flags: {told}") from error
 
     def progress(self, steps: Iterable[int], label: str) -> Iterable[int]:
         """A progress bar on a terminal, the bare steps elsewhere."""
@@ -350,8 +401,10 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    kind, keys, at, *rest = state["numpy"]
+    if not 0 <= at <= len(keys):  # NumPy would read beyond them
+        raise ValueError(f"numpy[2] must be 0 to {len(keys)}, got {at}")
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), at, *rest))
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
 
@@ -363,6 +416,17 @@ def process_seconds() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):  # not Linux
         return time.perf_counter() - _IMPORTED
+
+
+def _figures(line: bytes) -> dict[str, float]:
+    """A line of metrics.jsonl: numbers by their names, one of them the step."""
+    found = json.loads(line)
+    if not isinstance(found, dict) or "step" not in found:
+        raise ValueError("it has no step")
+    for name, value in found.items():
+        if not isinstance(value, int | float):
+            raise ValueError(f"{name} is {str(value)[:40]!r}")
+    return found
 
 
 def _first_line(error: BaseException) -> str:

@@ -145,7 +145,7 @@ def load(values: flags.FlagValues) -> Images:
         if values.dataset not in NAMES:
             raise
         way_out = "give a folder that has it with --data_dir, or take --dataset=digits, which is embedded"
-        raise DataError(f"{error}\n{way_out}") from error
+        raise DataError(f"{error}; {way_out}") from error
 
 
 def network(values: flags.FlagValues, data: Images) -> ConvNet:
@@ -219,6 +219,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         optimizer=optim,
         schedule=rate,
     )
+    check_order(at["order"], len(data.y_train))
     run.watch(lambda: f"epoch {at['epoch'] + 1}, batch {at['batch'] + 1}", optim, lambda: _train.gradients(net))
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
@@ -254,10 +255,14 @@ def train(run: _run.Run) -> dict[str, Any]:
     return report(run, net, data)
 
 
+def check_order(order: Tensor | None, count: int) -> None:
+    """Refuse the order of a resumed epoch where the images are others than they were."""
+    if order is not None and not torch.equal(order.sort().values, torch.arange(count)):
+        raise _run.RunError(f"the run stopped within an epoch of {len(order)} images, these are {count}")
+
+
 def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
-    best = run.read_checkpoint("best.pt")
-    run.load_into(best, net=net)
-    chosen = next(m for m in run.metrics() if m["epoch"] == best["at"]["epoch"])
+    chosen = run.take_best(net, "test_accuracy", "valid_accuracy")
     if FLAGS.plot:
         from snnlib.task import _plot
 
