@@ -1,5 +1,7 @@
 """The flags that tasks share: one name, one meaning and one bound for all of them."""
 
+import contextlib
+import io
 import math
 import sys
 import textwrap
@@ -174,18 +176,35 @@ def parse(values: flags.FlagValues, usage: str) -> None:
             sys.exit(0)
         if "resume" in values and values["resume"].value:
             _take_over(values, program, arguments)
+        _refuse_code(values, arguments)
     except flags.Error as error:
         fail(str(error).replace("\n", " "), code=2)
 
 
 def _read(values: flags.FlagValues, argv: list[str]) -> None:
-    rest = values(argv)[1:]
+    warned = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(warned):  # absl goes on where a file of flags includes itself
+            rest = values(argv)[1:]
+    except (OSError, RecursionError, ValueError) as error:
+        raise flags.Error(f"a file of flags cannot be read: {error}") from error
+    if warned.getvalue():
+        raise flags.Error(f"a file of flags includes itself: {warned.getvalue().split(': ')[-1].strip()}")
     if rest:
         raise flags.Error(f"unexpected argument {rest[0]!r}; flags are given as --name=value")
     for name in values:  # the bounds of absl let nan pass
         value = values[name].value
         if isinstance(value, float) and not math.isfinite(value):
             raise flags.IllegalFlagValueError(f"flag --{name}={value}: must be finite")
+
+
+def _refuse_code(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Let an environment's name import a module only where the command line has it, and not a file alone."""
+    name = values.environment if "environment" in values else ""
+    if ":" in name and name not in [argument.split("=", 1)[-1] for argument in arguments]:
+        raise flags.Error(
+            f"--environment={name} is in a file and imports code: give it on the command line too"
+        )
 
 
 def _help(values: flags.FlagValues) -> str:

@@ -203,7 +203,7 @@ def _keeper(trainer: pl.Trainer) -> "_Keeper":
 def _check_progress(trainer: pl.Trainer, run: _run.Run, checkpoint: dict[str, Any]) -> None:
     """Refuse counters and states of callbacks of another form than Lightning's own."""
     with run.fitting("loops"):
-        wanted = trainer.fit_loop.state_dict()  # type: ignore[attr-defined]
+        wanted = trainer.fit_loop.state_dict()
         check_form(wanted, checkpoint["loops"]["fit_loop"], "fit_loop")
     states = {c.state_key: c.state_dict() for c in trainer.callbacks}  # type: ignore[attr-defined]
     run.part_of(checkpoint, "callbacks", {key: state for key, state in states.items() if state})
@@ -232,7 +232,9 @@ class _Checkpoints(TorchCheckpointIO):
     ) -> dict[str, Any]:
         resumed = self.run.resumed
         # what was checked, not what the file holds by now
-        return resumed if resumed and Path(path).name == "last.pt" else self.run.read_checkpoint(Path(path).name)
+        return (
+            resumed if resumed and Path(path).name == "last.pt" else self.run.read_checkpoint(Path(path).name)
+        )
 
 
 class _Keeper(Checkpoint):

@@ -314,7 +314,7 @@ class Run:
             set_random_state(state)
 
     def take_best(self, net: torch.nn.Module, *figures: str) -> dict[str, float]:
-        """Hand a net the weights of ``best.pt``; the line of metrics.jsonl of that epoch, which has ``figures``."""
+        """Hand a net the weights of ``best.pt``; its epoch's line of metrics.jsonl, which has ``figures``."""
         best = self.read_checkpoint("best.pt")
         self.load_into(best, net=net)
         with self.fitting("best epoch"):
@@ -322,7 +322,9 @@ class Run:
         for line in self.metrics():
             if line.get("epoch") == epoch and line.keys() >= {*figures}:
                 return line
-        raise RunError(f"{self.folder / 'metrics.jsonl'} has no {', '.join(figures)} of the best epoch, {epoch}")
+        raise RunError(
+            f"{self.folder / 'metrics.jsonl'} has no {', '.join(figures)} of the best epoch, {epoch}"
+        )
 
     def part_of(self, checkpoint: dict[str, Any], name: str, wanted: Any) -> Any:
         """A part of a checkpoint that is plain values, which has the form of ``wanted``."""
@@ -332,7 +334,7 @@ class Run:
 
     @contextmanager
     def fitting(self, name: str) -> Iterator[None]:
-        """Where a part of a checkpoint, which may come from a stranger, is taken over: say if it does not fit."""
+        """Say if a part of a checkpoint, which may come from a stranger, does not fit."""
         try:
             yield
         except Exception as error:  # what is not meant for it lets torch and Lightning fail in any way
