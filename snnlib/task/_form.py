@@ -13,8 +13,8 @@ def check_form(wanted: Any, found: Any, name: str) -> None:
     """Refuse what is not of the form of ``wanted``, something of the same kind that the run made itself.
 
     A dictionary has the same keys, a list as many items, a tensor the same shape and type (or another floating
-    one), a number is one, and an integer fits into 64 bits. For an empty list any list of numbers or tensors will
-    do, and for None anything that is no container.
+    one), a number is one, and an integer fits into 64 bits. For an empty list any list of numbers will do, and for
+    None anything that is no container.
 
     Raises:
         ValueError: names what differs, from ``name`` on.
@@ -23,15 +23,18 @@ def check_form(wanted: Any, found: Any, name: str) -> None:
         if not (found is None or isinstance(found, Tensor) or _is_number(found, float)):
             raise ValueError(f"{name} must be nothing, a number or a tensor, got {_told(found)}")
     elif isinstance(wanted, dict):
-        if not isinstance(found, dict) or wanted.keys() != found.keys():
-            raise ValueError(f"{name} must have {sorted(map(str, wanted))}, got {_told(found)}")
+        if not isinstance(found, dict):
+            raise ValueError(f"{name} must be a dictionary, got {_told(found)}")
+        for one, other, lacks in ((wanted, found, "lacks"), (found, wanted, "must not have")):
+            if one.keys() - other.keys():
+                raise ValueError(f"{name} {lacks} {sorted(map(str, one.keys() - other.keys()))[:5]}")
         for key, value in wanted.items():
             check_form(value, found[key], f"{name}.{key}")
     elif isinstance(wanted, list | tuple):
         if not isinstance(found, list | tuple) or (wanted and len(wanted) != len(found)):
             raise ValueError(f"{name} must be a list of {len(wanted) or 'numbers'}, got {_told(found)}")
         for k, value in enumerate(found):
-            check_form(wanted[k] if wanted else None, value, f"{name}[{k}]")
+            check_form(wanted[k] if wanted else 0.0, value, f"{name}[{k}]")
     elif isinstance(wanted, Tensor):
         _check_tensor(wanted, found, name)
     elif isinstance(wanted, bool | str) or not isinstance(wanted, int | float):
@@ -60,10 +63,8 @@ def _is_number(value: Any, kind: type) -> bool:
 def _told(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} of {value.dtype}"
-    if isinstance(value, dict):
-        return f"{sorted(map(str, value))[:20]}"
-    if isinstance(value, list | tuple):
-        return f"{type(value).__name__} of {len(value)}"
+    if isinstance(value, dict | list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
     return f"{type(value).__name__} {str(value)[:40]!r}" if not isinstance(value, int) else "an int"
 
 
@@ -77,7 +78,9 @@ def load_optimizer(optim: torch.optim.Optimizer, found: Any) -> None:
     """
     groups = optim.state_dict()["param_groups"]
     parameters = [p for group in optim.param_groups for p in group["params"]]
-    rates = [{"lr": group["lr"]} for group in found["param_groups"]]
+    if not isinstance(found, dict) or not all(isinstance(part, dict) for part in (found, found["state"])):
+        raise ValueError(f"it must have param_groups and a state of each parameter, got {_told(found)}")
+    rates = [{"lr": group["lr"]} if isinstance(group, dict) else group for group in found["param_groups"]]
     check_form([{"lr": 0.0}] * len(groups), rates, "param_groups")
     kept, wanted = found["state"], _kept(optim, parameters)
     for number, values in kept.items():

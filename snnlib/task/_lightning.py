@@ -352,11 +352,12 @@ class _Keeper(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        own = {"random": {}, "loss": 0.0, "count": 0}
         with self.run.fitting("checkpoint"):
             ranks = list(checkpoint["ranks"])
             for rank in ranks:
-                check_form(own, {**rank, "random": {}}, "ranks")
+                check_form(
+                    {"random": 0, "loss": 0.0, "count": 0}, {**rank, "random": len(rank["random"])}, "ranks"
+                )
             check_form(False, checkpoint["stopped"], "stopped")
             check_form(None, checkpoint["best"], "best")
             check_form(dict.fromkeys(checkpoint["figures"], 0.0), checkpoint["figures"], "figures")

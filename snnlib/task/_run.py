@@ -5,10 +5,12 @@ import io
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +84,6 @@ def launch(
         run = Run(values, task)
         figures = train(run)
         figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
-        run.close()
         if run.chief:
             print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
@@ -100,6 +101,9 @@ def launch(
     except OSError as error:
         way_out = run.last_checkpoint() if run else ""
         _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}")
+    finally:
+        if run:
+            run.close()
 
 
 class Run:
@@ -124,17 +128,28 @@ class Run:
         self._parts: dict[str, Any] = {}
         self._watched: tuple[Callable[[], str], torch.optim.Optimizer, Callable[[], _Gradients]] | None = None
         self._signal = 0
+        self._lock: int | None = None
+        # the step of the last line of metrics; the line of a checkpoint's own step may have come after it
+        self._logged = 0
+        self._metrics: Any = None
+        self._events: Any = None
         self.listen()
         self.chief = is_chief()
         root = Path(values.output_dir) / task
         self.folder = Path(values.resume) if values.resume else new_folder(root) if self.chief else root
-        self._lock = self._claim() if self.chief else None
-        if values.resume and (self.folder / "last.pt").exists():
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        """Lock the folder, read what is resumed, and only then write to it."""
+        if self.chief:
+            self._claim()
+        if self.flags.resume and (self.folder / "last.pt").exists():
             self.resumed = self.read_checkpoint("last.pt")
-        # the step of the last line of metrics; the line of a checkpoint's own step may have come after it
-        self._logged = self.resumed["logged"] if self.resumed else 0
-        self._metrics: Any = None
-        self._events: Any = None
+            self._logged = self.resumed["logged"]
         if self.chief:
             self._kept_lines()
             self.write_flags()
@@ -151,16 +166,15 @@ class Run:
             sys.exit(128 + number)
         self._signal = number
 
-    def _claim(self) -> int:
+    def _claim(self) -> None:
         """Lock the folder, so that nobody resumes what runs."""
-        lock = os.open(self.folder, os.O_RDONLY)
+        self._lock = os.open(self.folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"another process works on the run in {self.folder}") from error
         for left in self.folder.glob(f"*{_HALF}"):  # of a process that was killed while it wrote
             left.unlink()
-        return lock
 
     def write_flags(self) -> None:
         """Write ``flags.txt``, anew where a flag was set by the run itself."""
@@ -268,8 +282,13 @@ class Run:
         """A checkpoint of this task; nothing in it is executed."""
         path = self.folder / name
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged archive fails in many ways, a pickle with code in it in another
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # torch advises to run what is in it
+            told = "it is damaged, or holds more than plain values, which may be code and is not run"
+            raise RunError(f"{path} is not a checkpoint that can be read: {told}") from error
+        except Exception as error:  # a damaged archive fails in many ways
             raise RunError(f"{path} is not a checkpoint that can be read: {_first_line(error)}") from error
         if not isinstance(found, dict) or found.get("task") != self.task:
             raise RunError(f"{path} is not a checkpoint of the task {self.task}")
@@ -309,8 +328,10 @@ class Run:
 
     def load_random_state(self, checkpoint: dict[str, Any]) -> None:
         """Set every random state to that of a checkpoint."""
-        state = self.part_of(checkpoint, "random", {**random_state(), "cuda": []})
         with self.fitting("random"):
+            state = checkpoint["random"]
+            # there may be other GPUs than there were; torch looks at their states itself
+            check_form({**random_state(), "cuda": 0}, {**state, "cuda": 0}, "random")
             set_random_state(state)
 
     def take_best(self, net: torch.nn.Module, *figures: str) -> dict[str, float]:
@@ -356,6 +377,7 @@ class Run:
             self._events.close()
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
 
 def new_folder(root: Path) -> Path:
@@ -432,4 +454,4 @@ def _figures(line: bytes) -> dict[str, float]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -40,7 +40,7 @@ def checkpoints(whole: bytes) -> Iterator[Case]:
             changed = deepcopy(content)
             within(changed, place[:-1])[place[-1]] = wrong
             yield f"{'.'.join(map(str, place))}_is_{k}_{type(wrong).__name__}", packed(changed)
-        if place[-1] not in ("decoupled_weight_decay",):
+        if not optional(place):
             changed = deepcopy(content)
             within(changed, place[:-1]).pop(place[-1])
             yield f"{'.'.join(map(str, place))}_is_missing", packed(changed)
@@ -83,11 +83,18 @@ def places(content: Any) -> list[tuple[Any, ...]]:
 
 def skipped(place: tuple[Any, ...]) -> bool:
     """What is taken from the flags, or may be anything: the numbers of another Lightning."""
-    if "param_groups" in place and place[-1] not in ("param_groups", "lr", 0):
+    if "param_groups" in place and (place[-1] not in ("param_groups", "lr", 0) or "params" in place):
+        return True
+    if place[-1] == "cuda":  # looked at where there is a GPU
         return True
     return place in [("epoch",), ("global_step",), ("pytorch-lightning_version",), ("loops",)] or (
         "validate_loop" in place or "test_loop" in place or "predict_loop" in place or "state_dict" in place[1:]
     )
+
+
+def optional(place: tuple[Any, ...]) -> bool:
+    """What may be missing: the state of what is not trained, figures of an epoch, one of a list of any length."""
+    return place[-2:-1] in [("state",), ("figures",), ("probability",)]
 
 
 def wrong_for(place: tuple[Any, ...], content: Any) -> list[Any]:
