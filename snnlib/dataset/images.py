@@ -149,6 +149,9 @@ def _mnist(kind: str, data_dir: Path) -> Images:
     raw = data_dir / kind / "raw"
     _fetch(made, data_dir, raw, made.resources)
     x, y, x_test, y_test = (_idx(raw / name, md5) for name, md5 in _in_order(made.resources))
+    for images, labels in ((x, y), (x_test, y_test)):
+        if images.dim() != 3 or labels.shape != images.shape[:1]:
+            raise DataError(f"{raw} has images {list(images.shape)} and labels {list(labels.shape)}")
     return _unsplit(x[:, None], y.long(), x_test[:, None], y_test.long())
 
 
@@ -217,7 +220,7 @@ def _idx(path: Path, md5: str) -> Tensor:
     dims = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
     shape = [int.from_bytes(data[4 + 4 * d : 8 + 4 * d], "big") for d in range(dims)]
     values = np.frombuffer(data[4 + 4 * dims :], np.uint8)
-    if dims not in (1, 3) or len(values) != math.prod(shape):
+    if dims not in (1, 3) or not 0 < len(values) == math.prod(shape):
         raise DataError(f"{path} is no IDX file of bytes: header {shape[:4]}, {len(values)} values")
     return torch.from_numpy(values.reshape(shape).copy())
 

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import shutil
+import struct
 import tarfile
 import tempfile
 from pathlib import Path
@@ -190,7 +191,7 @@ def _unpacked(archive: Path, data_dir: Path) -> Path:
             with tarfile.open(archive) as tar:
                 tar.extractall(fresh, filter=_plain)
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise DataError(f"{archive} cannot be unpacked: {error}") from error
+            raise DataError(f"{archive} cannot be unpacked: {' '.join(str(error).split())}") from error
         except Exception as error:  # lzma's and zlib's own errors have no common class
             raise DataError(f"{archive} is damaged: {error}") from error
         if not (Path(fresh) / _FOLDER).is_dir():
@@ -203,7 +204,9 @@ def _unpacked(archive: Path, data_dir: Path) -> Path:
 
 
 def _plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """A file or a folder that stays where it is unpacked; links, by which some get out of there, are refused."""
+    """A file or a folder below the one that is unpacked into; links, by which some get out, are refused."""
+    if member.name.startswith("/"):
+        raise tarfile.AbsolutePathError(member)
     if member.islnk() or member.issym():
         raise tarfile.LinkOutsideDestinationError(member, member.linkname)
     return tarfile.data_filter(member, folder)
@@ -304,11 +307,28 @@ def _wave(path: Path, most: int) -> np.ndarray:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: the package is there, the library it wraps is not
         raise ImportError(f"audio needs soundfile ({error}): pip install 'snnlib[tasks]'") from error
+    _check_length(path)
     try:
-        # a header may say anything of its length
         wave, rate = soundfile.read(os.fspath(path), most, dtype="int16")
     except (soundfile.SoundFileError, MemoryError, OSError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no recording that can be read: {error}") from error
     if rate != RATE or wave.ndim != 1 or len(wave) == 0:
         raise DataError(f"{path} must be mono at {RATE} Hz, got shape {list(wave.shape)} at {rate} Hz")
     return np.asarray(wave)
+
+
+def _check_length(path: Path) -> None:
+    """Refuse what is no WAV, or shorter than its header says: libsndfile reads all kinds, and what is there."""
+    try:
+        end = path.stat().st_size
+        with path.open("rb") as file:
+            riff, size, wave = struct.unpack("<4sI4s", file.read(12))
+            name = b""
+            while name != b"data" and riff == b"RIFF" and wave == b"WAVE" and file.tell() + size <= end + 4:
+                file.seek(file.tell() + (size + size % 2 if name else 0))
+                name, size = struct.unpack("<4sI", file.read(8))
+            whole = name == b"data" and file.tell() + size <= end
+    except (OSError, ValueError, struct.error) as error:
+        raise DataError(f"{path} is no recording that can be read: {error}") from error
+    if not whole:
+        raise DataError(f"{path} is no WAV, or shorter than its header says: {end} bytes")

@@ -13,8 +13,8 @@ def check_form(wanted: Any, found: Any, name: str) -> None:
     """Refuse what is not of the form of ``wanted``, something of the same kind that the run made itself.
 
     A dictionary has the same keys, a list as many items, a tensor the same shape and type (or another floating
-    one), a number is one, and an integer fits into 64 bits. For an empty list any list of numbers will do, and for
-    None anything that is no container.
+    one), a number is one, and an integer fits into 64 bits. For an empty list any list of numbers will do, and
+    for None anything that is no container.
 
     Raises:
         ValueError: names what differs, from ``name`` on.

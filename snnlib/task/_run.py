@@ -340,6 +340,7 @@ class Run:
         self.load_into(best, net=net)
         with self.fitting("best epoch"):
             epoch = best["at"]["epoch"]
+            check_form(0, epoch, "epoch")
         for line in self.metrics():
             if line.get("epoch") == epoch and line.keys() >= {*figures}:
                 return line

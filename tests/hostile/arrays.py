@@ -135,7 +135,7 @@ def whole_idx() -> dict[str, bytes]:
 
 
 def idx_files() -> Iterator[Case]:
-    """Files in the place of MNIST's labels or images that have their checksum, as if that were worth nothing."""
+    """Files in the place of MNIST's labels or images, as if their checksum were worth nothing."""
     whole = gzip.compress(idx((30,), bytes(30)), 1)
     yield from damaged(whole, 3, cuts=4, flips=0)
     told: dict[str, bytes] = {

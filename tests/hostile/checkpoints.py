@@ -1,7 +1,7 @@
-"""Checkpoints of strangers: a folder of a run, and what its last.pt, best.pt and metrics.jsonl may hold instead."""
+"""Checkpoints of strangers: what last.pt, best.pt and metrics.jsonl of a run may hold instead."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -93,7 +93,7 @@ def skipped(place: tuple[Any, ...]) -> bool:
 
 
 def optional(place: tuple[Any, ...]) -> bool:
-    """What may be missing: the state of what is not trained, figures of an epoch, one of a list of any length."""
+    """What may be missing: the state of what is not trained, a figure, one of a list of any length."""
     return place[-2:-1] in [("state",), ("figures",), ("probability",)]
 
 
@@ -136,6 +136,3 @@ def metrics_files(whole: bytes) -> Iterator[Case]:
         "cut_in_the_middle": first[: len(first) // 2] + b"\n",
     }
     yield from ((name, line + first) for name, line in lines.items())
-
-
-Cases = Callable[[bytes], Iterator[Case]]

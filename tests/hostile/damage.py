@@ -6,7 +6,6 @@ import pickle
 import random
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 __all__ = ["TRIPWIRE", "Trap", "damaged", "repacked", "trap"]
@@ -27,7 +26,7 @@ def trap(protocol: int = 2) -> bytes:
 
 
 def damaged(content: bytes, seed: int, cuts: int, flips: int) -> Iterator[tuple[str, bytes]]:
-    """Names and contents: ``cuts`` that end early and ``flips`` with a few bits turned, from all over the file."""
+    """Names and contents: ``cuts`` that end early, ``flips`` with a few bits turned, and files of other kinds."""
     chance = random.Random(seed)
     for k in range(cuts):
         yield f"cut_{k}", content[: len(content) * k // cuts]
@@ -48,7 +47,7 @@ def damaged(content: bytes, seed: int, cuts: int, flips: int) -> Iterator[tuple[
 
 
 def repacked(content: bytes, **members: bytes | None) -> bytes:
-    """A zip archive with other members in the place of its own, found by how their names end; None leaves one out."""
+    """A zip archive with other members, found by how their names end (__ is a dot); None leaves one out."""
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(made, "w") as new:
         for info in old.infolist():
@@ -57,9 +56,3 @@ def repacked(content: bytes, **members: bytes | None) -> bytes:
             if inside is not None:
                 new.writestr(info.filename, inside)
     return made.getvalue()
-
-
-def written(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path

@@ -23,7 +23,6 @@ def flag_files() -> Iterator[tuple[str, bytes]]:
     yield "another_without_a_name", b"--flagfile\n"
     yield "no_utf8", b"--epochs=\xff\xfe\n"
     yield "zeros", bytes(100)
-    yield "a_null", b"--dataset=a\x00b.npz\n--nofast\n"
     yield "pickle", trap()
     yield "an_archive", b"PK\x03\x04" + bytes(range(256))
     yield "a_switch_with_a_value", b"--fast=perhaps\n"

@@ -117,7 +117,7 @@ def changes() -> Iterator[tuple[str, Change]]:
         ("nan", np.nan),
         ("zero", 0.0),
         ("a_list", np.ones(3)),
-        ("huge", 1e300),
+        ("inf", np.inf),
     ):
         yield f"dt_is_{told}", put("node/metadata/dt", value)
     wrong = {
@@ -138,7 +138,7 @@ def changes() -> Iterator[tuple[str, Change]]:
     }
     allowed = {("conv", "stride", "a_number"), ("scale", "scale", "a_number"), ("scale", "scale", "nan")}
     allowed |= {(node, name, "a_number") for node in ("lif", "li") for name in fields[node]}
-    allowed |= {("pool", "kernel_size", "a_number")}
+    allowed |= {("pool", "kernel_size", "a_number"), ("weights", "weight", "nan")}
     for node, names in fields.items():
         for name in names:
             yield f"{node}_without_{name}", put(f"{NODES}/{node}/{name}", None)

@@ -91,7 +91,7 @@ class Attack:
             self.wrong.append(f"{name}: changed {changed}")
 
     def end(self, least: int) -> None:
-        assert self.wrong == []
+        assert not self.wrong, "\n".join(self.wrong)
         assert self.count >= least
 
 
