@@ -178,7 +178,7 @@ def parse(values: flags.FlagValues, usage: str) -> None:
             _take_over(values, program, arguments)
         _refuse_code(values, arguments)
     except flags.Error as error:
-        fail(str(error).replace("\n", " "), code=2)
+        fail(str(error), code=2)
 
 
 def _read(values: flags.FlagValues, argv: list[str]) -> None:
@@ -192,10 +192,21 @@ def _read(values: flags.FlagValues, argv: list[str]) -> None:
         raise flags.Error(f"a file of flags includes itself: {warned.getvalue().split(': ')[-1].strip()}")
     if rest:
         raise flags.Error(f"unexpected argument {rest[0]!r}; flags are given as --name=value")
-    for name in values:  # the bounds of absl let nan pass
-        value = values[name].value
-        if isinstance(value, float) and not math.isfinite(value):
-            raise flags.IllegalFlagValueError(f"flag --{name}={value}: must be finite")
+    for name in values:
+        wrong = _beyond_bounds(values[name].value)
+        if wrong:
+            raise flags.IllegalFlagValueError(f"flag --{name}={str(values[name].value)!a:.80}: must be {wrong}")
+
+
+def _beyond_bounds(value: Any) -> str:
+    """What a value must be and is not, where absl lets it pass; such numbers overflow in torch."""
+    if isinstance(value, float):
+        return "finite" if not math.isfinite(value) else "less than 1e38" if abs(value) >= 1e38 else ""
+    if isinstance(value, int):
+        return "less than 2**32" if abs(value) >= 2**32 else ""
+    texts = value if isinstance(value, list) else [value or ""]
+    whole = all(c not in "\0\r\n" and not "\ud800" <= c <= "\udfff" for text in texts for c in text)
+    return "" if whole else "one line of text"  # else flags.txt could not hold it
 
 
 def _refuse_code(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -226,7 +237,11 @@ def _help(values: flags.FlagValues) -> str:
 
 def _take_over(values: flags.FlagValues, program: str, arguments: list[str]) -> None:
     folder = Path(values.resume)
-    if not (folder / "flags.txt").is_file():
+    try:
+        found = (folder / "flags.txt").is_file()
+    except OSError as error:
+        raise flags.Error(f"--resume={values.resume}: {error.strerror}") from error
+    if not found:
         raise flags.Error(f"--resume={folder}: there is no run in that folder (flags.txt is missing)")
     asked = {name: values[name].value for name in values if values[name].present}
     values.unparse_flags()
@@ -240,6 +255,17 @@ def _take_over(values: flags.FlagValues, program: str, arguments: list[str]) -> 
     _read(values, [program, f"--flagfile={folder / 'flags.txt'}", *arguments])
 
 
+def largest(values: flags.FlagValues) -> str:
+    """The largest sizes among the flags, for a sentence about what is too large."""
+    sizes = {
+        name: max(map(int, value)) if isinstance(value, list) else value
+        for name, value in ((name, values[name].value) for name in values if name != "seed")
+        if isinstance(value, list) or type(value) is int
+    }
+    chosen = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    return ", ".join(f"--{name}={sizes[name]}" for name in chosen)
+
+
 def needs(error: ImportError) -> NoReturn:
     """Where a package is missing: end with a sentence if a task is the program, raise if it is imported."""
     told = f"{error}; this task needs it: pip install 'snnlib[tasks]'"
@@ -251,5 +277,5 @@ def needs(error: ImportError) -> NoReturn:
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End the process with a sentence on standard error."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(code)

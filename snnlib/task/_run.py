@@ -101,6 +101,10 @@ def launch(
     except OSError as error:
         way_out = run.last_checkpoint() if run else ""
         _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}")
+    except (MemoryError, RuntimeError) as error:
+        if not _no_memory(error):
+            raise
+        _flags.fail(f"there is not enough memory for {_flags.largest(values)}: {_first_line(error)}")
     finally:
         if run:
             run.close()
@@ -452,6 +456,12 @@ def _figures(line: bytes) -> dict[str, float]:
         if not isinstance(value, int | float):
             raise ValueError(f"{name} is {str(value)[:40]!r}")
     return found
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether memory is missing, for which torch has no class of its own on the CPU."""
+    words = ("allocate memory", "out of memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def _first_line(error: BaseException) -> str:

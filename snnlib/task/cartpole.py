@@ -141,6 +141,8 @@ class Agent(nn.Module):
 
     def scores(self, observations: Tensor) -> Tensor:
         scores: Tensor = self.policy(self.scale(observations))
+        if not scores.isfinite().all():
+            raise _run.DivergedError("the policy's scores are not finite, they hold nan or inf")
         return scores
 
     def values(self, observations: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
     flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=values)
     flags.register_validator(
         "channels",
-        lambda names: bool(names) and all(n.isdecimal() and int(n) > 0 for n in names),
+        lambda names: bool(names) and all(n.isdecimal() and len(n) < 10 and int(n) > 0 for n in names),
         "must be positive numbers, --channels=32,64",
         flag_values=values,
     )

@@ -26,7 +26,7 @@ def trap(protocol: int = 2) -> bytes:
 
 
 def damaged(content: bytes, seed: int, cuts: int, flips: int) -> Iterator[tuple[str, bytes]]:
-    """Names and contents: ``cuts`` that end early, ``flips`` with a few bits turned, and files of other kinds."""
+    """Names and contents: ``cuts`` that end early, ``flips`` with some bits turned, files of other kinds."""
     chance = random.Random(seed)
     for k in range(cuts):
         yield f"cut_{k}", content[: len(content) * k // cuts]
@@ -35,15 +35,14 @@ def damaged(content: bytes, seed: int, cuts: int, flips: int) -> Iterator[tuple[
         for _ in range(chance.choice((1, 3, 30))):
             broken[chance.randrange(len(broken))] ^= 1 << chance.randrange(8)
         yield f"flip_{k}", bytes(broken)
-    for name, other in (
+    yield from (
         ("text", b"no such file\n"),
         ("zeros", bytes(1000)),
         ("zip", b"PK\x05\x06" + bytes(18)),
         ("pickle_2", trap(2)),
         ("pickle_4", trap(4)),
         ("pickle_0", trap(0)),
-    ):
-        yield name, other
+    )
 
 
 def repacked(content: bytes, **members: bytes | None) -> bytes:

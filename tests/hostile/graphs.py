@@ -1,6 +1,7 @@
 """Files of NIR by strangers: HDF5 with other values, links and groups in it than a graph has."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -45,7 +46,7 @@ def whole_graph(path: Path) -> Path:
         "output": nir.Output(np.array([3])),
     }
     order = ["input", "conv", "pool", "flatten", "linear", "scale", "lif", "li", "output"]
-    edges = [*zip(order, order[1:], strict=False), ("lif", "weights"), ("weights", "lif")]
+    edges = [*pairwise(order), ("lif", "weights"), ("weights", "lif")]
     nir.write(path, nir.NIRGraph(nodes, edges, metadata={"dt": 0.001}, type_check=False))
     return path
 
