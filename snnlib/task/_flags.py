@@ -178,7 +178,7 @@ def parse(values: flags.FlagValues, usage: str) -> None:
             _take_over(values, program, arguments)
         _refuse_code(values, arguments)
     except flags.Error as error:
-        fail(str(error), code=2)
+        fail(" ".join(str(error).splitlines()), code=2)
 
 
 def _read(values: flags.FlagValues, argv: list[str]) -> None:
@@ -277,5 +277,5 @@ def needs(error: ImportError) -> NoReturn:
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End the process with a sentence on standard error."""
-    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -96,8 +96,10 @@ def launch(
         _flags.fail(f"{error}{way_out}")
     except (DivergedError, NaNInputError) as error:
         _flags.fail(f"{error}{run.circumstances() if run else ''}")
-    except (DataError, RunError, ValueError) as error:  # all worded for whoever started the task
+    except (DataError, RunError) as error:  # worded for whoever started the task
         _flags.fail(str(error))
+    except ValueError as error:  # so is what snnlib itself refuses; torch's may have many lines
+        _flags.fail(" ".join(str(error).split()))
     except OSError as error:
         way_out = run.last_checkpoint() if run else ""
         _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}")

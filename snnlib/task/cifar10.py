@@ -136,7 +136,7 @@ def load(values: flags.FlagValues) -> Images:
         if values.dataset not in NAMES:
             raise
         raise DataError(
-            f"{error}; give a folder that has it with --data_dir, or your own images as an .npz"
+            f"{error}\ngive a folder that has it with --data_dir, or your own images as an .npz"
         ) from error
 
 

@@ -145,7 +145,7 @@ def load(values: flags.FlagValues) -> Images:
         if values.dataset not in NAMES:
             raise
         way_out = "give a folder that has it with --data_dir, or take --dataset=digits, which is embedded"
-        raise DataError(f"{error}; {way_out}") from error
+        raise DataError(f"{error}\n{way_out}") from error
 
 
 def network(values: flags.FlagValues, data: Images) -> ConvNet:

@@ -140,7 +140,7 @@ def load(values: flags.FlagValues) -> Speech:
         if values.dataset != "speech_commands":
             raise
         way_out = "give a folder that has SpeechCommands with --data_dir, or an archive of it with --dataset"
-        raise DataError(f"{error}; {way_out}") from error
+        raise DataError(f"{error}\n{way_out}") from error
 
 
 class Between(nn.Module):
