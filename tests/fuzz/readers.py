@@ -4,10 +4,10 @@
     python -m tests.fuzz.readers --seconds=60
     python -m tests.fuzz.readers --seconds=600 --reader=images
 
-Each reader runs in a process of its own, since libFuzzer ends the process. An input is a file that was whole and
-is changed; a reader takes it or refuses it with its own exception, in one line. Any other exception, a file that
-code in an input made, more than 3 GB, or an input that takes more than 10 s is a finding: the end of what the
-process says is printed, with the input.
+Each reader runs in a process of its own, since libFuzzer ends the process. An input is a file that was whole
+and is changed; a reader takes it or refuses it with its own exception, in one line. Any other exception, a file
+that code in an input made, more than 3 GB, or an input that takes more than 10 s is a finding: the end of what
+the process says is printed, with the input.
 """
 
 import argparse
