@@ -206,7 +206,12 @@ def _check_progress(trainer: pl.Trainer, run: _run.Run, checkpoint: dict[str, An
         wanted = trainer.fit_loop.state_dict()
         check_form(wanted, checkpoint["loops"]["fit_loop"], "fit_loop")
     states = {c.state_key: c.state_dict() for c in trainer.callbacks}  # type: ignore[attr-defined]
-    run.part_of(checkpoint, "callbacks", {key: state for key, state in states.items() if state})
+    with run.fitting("callbacks"):
+        for key, state in states.items():
+            wanted = {name: value for name, value in state.items() if value is not None}
+            if wanted:  # what is nothing yet may be text by then
+                found = {name: checkpoint["callbacks"][key][name] for name in wanted}
+                check_form(wanted, found, key)
     run.part_of(checkpoint, "place", [0, 0])
 
 
