@@ -23,6 +23,7 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stops", type=int, default=1, help="how often each task is stopped in each way")
+    parser.addoption("--flag_draws", type=int, default=12, help="how many flags of each task are tried")
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import math
 import pickle
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ FOLDS = 12
 """Parts of the training images, of which one validates."""
 NAMES = ("mnist", "fashion_mnist", "kmnist", "digits", "cifar10", "cifar100")
 _MNIST = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+_MOST_CLASSES = 100_000
 _CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
@@ -146,6 +149,9 @@ def _mnist(kind: str, data_dir: Path) -> Images:
     raw = data_dir / kind / "raw"
     _fetch(made, data_dir, raw, made.resources)
     x, y, x_test, y_test = (_idx(raw / name, md5) for name, md5 in _in_order(made.resources))
+    for images, labels in ((x, y), (x_test, y_test)):
+        if images.dim() != 3 or labels.shape != images.shape[:1]:
+            raise DataError(f"{raw} has images {list(images.shape)} and labels {list(labels.shape)}")
     return unsplit(x[:, None], y.long(), x_test[:, None], y_test.long())
 
 
@@ -207,12 +213,15 @@ def _in_order(resources: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 def _idx(path: Path, md5: str) -> Tensor:
     """A gzipped IDX file of bytes, checked against its published checksum."""
-    data = gzip.decompress(_verified(path, md5))
-    dims = data[3]
+    try:
+        data = gzip.decompress(_verified(path, md5))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    dims = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
     shape = [int.from_bytes(data[4 + 4 * d : 8 + 4 * d], "big") for d in range(dims)]
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dims)
-    if data[:3] != b"\0\0\x08" or len(values) != math.prod(shape):
-        raise DataError(f"{path} is no IDX file of bytes: header {shape}, {len(values)} values")
+    values = np.frombuffer(data[4 + 4 * dims :], np.uint8)
+    if dims not in (1, 3) or not 0 < len(values) == math.prod(shape):
+        raise DataError(f"{path} is no IDX file of bytes: header {shape[:4]}, {len(values)} values")
     return torch.from_numpy(values.reshape(shape).copy())
 
 
@@ -220,6 +229,8 @@ def _from_npz(path: Path) -> Images:
     wanted = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as file:
+            for name in wanted:
+                _check_size(file.zip, f"{name}.npy")
             arrays = {name: file[name] for name in wanted}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, and none of {', '.join(NAMES)}") from error
@@ -244,15 +255,28 @@ def _from_npz(path: Path) -> Images:
     return unsplit(x, y, x_test, y_test, low, high)
 
 
+def _check_size(file: zipfile.ZipFile, name: str) -> None:
+    """Refuse an array that says it is larger than what is there, before memory is taken for it."""
+    with file.open(name) as array:
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read[np.lib.format.read_magic(array)](array)
+        there = file.getinfo(name).file_size - array.tell()
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != there:
+        raise ValueError(f"{name} declares {dtype} of shape {list(shape)} and has {there} bytes")
+
+
 def _as_images(path: Path, name: str, array: np.ndarray) -> Tensor:
     if array.ndim not in (3, 4) or array.size == 0:
         raise DataError(f"{path}: {name} must be [N, H, W] or [N, H, W, C], got shape {list(array.shape)}")
     if array.dtype != np.uint8 and array.dtype.kind not in "fiu":
         raise DataError(f"{path}: {name} must hold numbers, got {array.dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{path}: {name} holds a value that is not finite")
     array = array if array.ndim == 4 else array[..., None]
-    x = torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.uint8 else array.astype(np.float32)))
+    if array.dtype != np.uint8:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise DataError(f"{path}: {name} holds a value that is not finite, or too large for float32")
+    x = torch.from_numpy(np.ascontiguousarray(array))
     return x.permute(0, 3, 1, 2).contiguous()
 
 
@@ -261,4 +285,6 @@ def _as_labels(path: Path, name: str, array: np.ndarray) -> Tensor:
         raise DataError(f"{path}: {name} must be integers [N], got {array.dtype} of shape {list(array.shape)}")
     if int(array.min()) < 0:
         raise DataError(f"{path}: {name} counts classes from 0, got {int(array.min())}")
+    if int(array.max()) > _MOST_CLASSES:
+        raise DataError(f"{path}: {name} has class {int(array.max())}, at most {_MOST_CLASSES} are read")
     return torch.from_numpy(array.astype(np.int64))

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import shutil
+import struct
 import tarfile
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ WORDS = (
 """All 35 words, alphabetically."""
 _FOLDER = Path("SpeechCommands", "speech_commands_v0.02")
 _NOISE_HOP = RATE // 2
+_LONGEST_NOISE = 600 * RATE
 # the noise of training, validation and test are different stretches of the recordings
 _NOISE_PARTS = {"train": (0.0, 0.7), "valid": (0.7, 0.85), "test": (0.85, 1.0)}
 
@@ -187,9 +189,9 @@ def _unpacked(archive: Path, data_dir: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=".unpacking_", dir=data_dir) as fresh:
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(fresh, filter="data")  # refuses what would leave the folder
+                tar.extractall(fresh, filter=_plain)
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise DataError(f"{archive} cannot be unpacked: {error}") from error
+            raise DataError(f"{archive} cannot be unpacked: {' '.join(str(error).split())}") from error
         except Exception as error:  # lzma's and zlib's own errors have no common class
             raise DataError(f"{archive} is damaged: {error}") from error
         if not (Path(fresh) / _FOLDER).is_dir():
@@ -199,6 +201,15 @@ def _unpacked(archive: Path, data_dir: Path) -> Path:
         (Path(fresh) / _FOLDER.parts[0]).rename(inner / _FOLDER.parts[0])
         _move(inner, target)
     return target
+
+
+def _plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """A file or a folder below the one that is unpacked into; links, by which some get out, are refused."""
+    if member.name.startswith("/"):
+        raise tarfile.AbsolutePathError(member)
+    if member.islnk() or member.issym():
+        raise tarfile.LinkOutsideDestinationError(member, member.linkname)
+    return tarfile.data_filter(member, folder)
 
 
 def _move(fresh: Path, target: Path) -> None:
@@ -230,8 +241,13 @@ def _paths(root: Path, subset: str) -> list[Path]:
         raise DataError(
             f"{root / _FOLDER}: the list for {subset} has a name that is no clip: {error}"
         ) from error
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; it says which clips are for {subset}") from error
     if not paths:
         raise DataError(f"{root / _FOLDER} has no clips for {subset}")
+    for path in paths:
+        if ".." in path.parts[len(root.parts) :]:
+            raise DataError(f"{root / _FOLDER}: the list for {subset} has a clip elsewhere: {path}")
     return sorted(paths)
 
 
@@ -266,7 +282,7 @@ def _noise(root: Path, begin: float, end: float) -> Tensor:
     folder = root / _FOLDER / "_background_noise_"
     pieces = []
     for path in sorted(folder.glob("*.wav")):
-        wave = _wave(path)
+        wave = _wave(path, _LONGEST_NOISE)
         wave = wave[int(begin * len(wave)) : int(end * len(wave))]
         pieces += [wave[at : at + RATE] for at in range(0, len(wave) - RATE + 1, _NOISE_HOP)]
     if not pieces:
@@ -277,21 +293,42 @@ def _noise(root: Path, begin: float, end: float) -> Tensor:
 def _read(paths: list[Path]) -> Tensor:
     x = np.zeros((len(paths), RATE), np.int16)
     for row, path in zip(x, paths, strict=True):
-        wave = _wave(path)[:RATE]
+        wave = _wave(path, RATE)
         row[: len(wave)] = wave
     return torch.from_numpy(x)
 
 
-def _wave(path: Path) -> np.ndarray:
-    """A recording, int16. Not by ``torchaudio.load``, which wants torchcodec and FFmpeg."""
+def _wave(path: Path, most: int) -> np.ndarray:
+    """The first ``most`` samples of a recording, int16.
+
+    Not by ``torchaudio.load``, which wants torchcodec and FFmpeg.
+    """
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: the package is there, the library it wraps is not
         raise ImportError(f"audio needs soundfile ({error}): pip install 'snnlib[tasks]'") from error
+    _check_length(path)
     try:
-        wave, rate = soundfile.read(os.fspath(path), dtype="int16")
-    except (soundfile.SoundFileError, OSError) as error:
+        wave, rate = soundfile.read(os.fspath(path), most, dtype="int16")
+    except (soundfile.SoundFileError, MemoryError, OSError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no recording that can be read: {error}") from error
     if rate != RATE or wave.ndim != 1 or len(wave) == 0:
         raise DataError(f"{path} must be mono at {RATE} Hz, got shape {list(wave.shape)} at {rate} Hz")
     return np.asarray(wave)
+
+
+def _check_length(path: Path) -> None:
+    """Refuse what is no WAV, or shorter than its header says: libsndfile reads all kinds, and what is there."""
+    try:
+        end = path.stat().st_size
+        with path.open("rb") as file:
+            riff, size, wave = struct.unpack("<4sI4s", file.read(12))
+            name = b""
+            while name != b"data" and riff == b"RIFF" and wave == b"WAVE" and file.tell() + size <= end + 4:
+                file.seek(file.tell() + (size + size % 2 if name else 0))
+                name, size = struct.unpack("<4sI", file.read(8))
+            whole = name == b"data" and file.tell() + size <= end
+    except (OSError, ValueError, struct.error) as error:
+        raise DataError(f"{path} is no recording that can be read: {error}") from error
+    if not whole:
+        raise DataError(f"{path} is no WAV, or shorter than its header says: {end} bytes")

@@ -114,6 +114,8 @@ def steps_in_a_period(
     steps = round(period / dt) if math.isfinite(period / dt) else 0
     if steps < 1:
         raise ValueError(f"a period must last at least one time step, got period={period} with dt={dt}")
+    if steps * periods >= 2**32:
+        raise ValueError(f"a trial must have less than 2**32 time steps, got period={period} with dt={dt}")
     if not 0 <= dt * poisson_rate <= 1:
         raise ValueError(f"dt * poisson_rate must be a probability, got dt={dt}, poisson_rate={poisson_rate}")
     return steps

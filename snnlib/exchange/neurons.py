@@ -148,7 +148,7 @@ def parameters_of(node: nir.NIRNode, dt: float, dtype: torch.dtype) -> NeuronRea
     Raises:
         ValueError: a value is none that a neuron can have.
     """
-    v = {name: np.asarray(value, dtype=np.float64) for name, value in vars(node).items() if name in _FIELDS}
+    v = {name: tensor(value, torch.float64).numpy() for name, value in vars(node).items() if name in _FIELDS}
     for name, values in v.items():
         least = 0.0 if name.startswith("tau") else -np.inf
         if not (np.isfinite(values) & (values > least)).all():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from snnlib.engine.check import check_parameters
+from snnlib.exchange.file import check_file
 from snnlib.exchange.graph import Link, chain
 from snnlib.exchange.neurons import NEURONS, NeuronRead, parameters_of
 from snnlib.exchange.scale import Scale
@@ -56,18 +57,22 @@ def read(graph: nir.NIRGraph | str | PathLike[str], dt: float | None, dtype: tor
 
 def _file(path: str | PathLike[str]) -> Any:
     try:
+        check_file(path)
         return nir.read(path, type_check=False)  # shapes are checked here, with names
     except FileNotFoundError:
         raise
-    except (AssertionError, AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no graph of NIR that can be read: {error}") from error
+    except Exception as error:  # what is no such file lets h5py and nir fail in many ways
+        raise ValueError(f"{path} holds no graph of NIR that can be read: {_one_line(error)}") from error
 
 
 def _time_step(graph: nir.NIRGraph, inner: list[Link], dt: float | None) -> float:
     if dt is None and any(isinstance(link.node, NEURONS) for link in inner):
         if "dt" not in graph.metadata:
             raise ValueError("the graph does not say its time step: give dt= in s, for snnTorch's graphs 1e-4")
-        dt = float(graph.metadata["dt"])
+        try:
+            dt = float(graph.metadata["dt"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the graph's time step must be a number, got {graph.metadata['dt']!r}") from error
     dt = 1.0 if dt is None else dt
     check_parameters(None, dt)
     return dt
@@ -77,8 +82,8 @@ def _time_step(graph: nir.NIRGraph, inner: list[Link], dt: float | None) -> floa
 def _named(link: Link) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"node {link.name} ({type(link.node).__name__}): {error}") from error
+    except Exception as error:  # values of a wrong kind fail in many ways
+        raise ValueError(f"node {link.name} ({type(link.node).__name__}): {_one_line(error)}") from error
 
 
 def _append_neuron(made: _Modules, link: Link, dt: float, dtype: torch.dtype) -> None:
@@ -131,7 +136,7 @@ def _check_shapes(first: Link, made: _Modules, last: Link, dtype: torch.dtype) -
         shape = declared(first.node)
         if not shape or min(shape) < 1:
             raise ValueError(f"it must have a shape of positive sizes, got {shape}")
-    x = torch.zeros(1, *shape, dtype=dtype)
+        x = torch.zeros(1, *shape, dtype=dtype, device="meta")
     for link, module in made:
         with _named(link):
             y = one_step(module, x)
@@ -142,6 +147,10 @@ def _check_shapes(first: Link, made: _Modules, last: Link, dtype: torch.dtype) -
         shape = declared(last.node)
         if shape is not None and shape != tuple(x.shape[1:]):
             raise ValueError(f"it declares the shape {list(shape)}, got {list(x.shape[1:])}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _chained(made: _Modules) -> SequentialState:

@@ -2,8 +2,8 @@
 
 import nir
 import numpy as np
-import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from snnlib.engine.check import check_fits
 from snnlib.module.neuron import Neuron, RecurrentCell, RecurrentLayer
@@ -26,9 +26,10 @@ def one_step(module: nn.Module, x: Tensor) -> Tensor:
         check_fits("p", module.p, x.shape)
         return x
     try:
-        with torch.no_grad():
-            y: Tensor = module(x)
-    except (IndexError, RuntimeError) as error:
+        # on the device that has shapes and no memory: a shape may be of any size
+        weights = {name: value.detach().to("meta") for name, value in module.state_dict().items()}
+        y: Tensor = functional_call(module, weights, x.to("meta"))
+    except (IndexError, RuntimeError, ValueError) as error:
         raise ValueError(f"it does not take the shape {list(x.shape[1:])} ({error})") from error
     return y
 

@@ -23,7 +23,10 @@ def array(given: Tensor) -> NDArray[Any]:
 
 def tensor(values: Any, dtype: torch.dtype) -> Tensor:
     """A node's values: an array, or a tensor, which some programs leave in their graphs."""
-    return torch.as_tensor(values).detach().to(dtype, copy=True)
+    given = torch.as_tensor(values).detach()
+    if given.is_complex():
+        raise ValueError(f"values must be real, got {given.dtype}")
+    return given.to(dtype, copy=True)
 
 
 def stateless_node(module: nn.Module, features: Sequence[int]) -> nir.NIRNode:

@@ -1,5 +1,7 @@
 """The flags that tasks share: one name, one meaning and one bound for all of them."""
 
+import contextlib
+import io
 import math
 import sys
 import textwrap
@@ -174,18 +176,46 @@ def parse(values: flags.FlagValues, usage: str) -> None:
             sys.exit(0)
         if "resume" in values and values["resume"].value:
             _take_over(values, program, arguments)
+        _refuse_code(values, arguments)
     except flags.Error as error:
-        fail(str(error).replace("\n", " "), code=2)
+        fail(" ".join(str(error).splitlines()), code=2)
 
 
 def _read(values: flags.FlagValues, argv: list[str]) -> None:
-    rest = values(argv)[1:]
+    warned = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(warned):  # absl goes on where a file of flags includes itself
+            rest = values(argv)[1:]
+    except (OSError, RecursionError, ValueError) as error:
+        raise flags.Error(f"a file of flags cannot be read: {error}") from error
+    if warned.getvalue():
+        raise flags.Error(f"a file of flags includes itself: {warned.getvalue().split(': ')[-1].strip()}")
     if rest:
         raise flags.Error(f"unexpected argument {rest[0]!r}; flags are given as --name=value")
-    for name in values:  # the bounds of absl let nan pass
-        value = values[name].value
-        if isinstance(value, float) and not math.isfinite(value):
-            raise flags.IllegalFlagValueError(f"flag --{name}={value}: must be finite")
+    for name in values:
+        wrong = _beyond_bounds(values[name].value)
+        if wrong:
+            raise flags.IllegalFlagValueError(f"flag --{name}={str(values[name].value)!a:.80}: must be {wrong}")
+
+
+def _beyond_bounds(value: Any) -> str:
+    """What a value must be and is not, where absl lets it pass; such numbers overflow in torch."""
+    if isinstance(value, float):
+        return "finite" if not math.isfinite(value) else "less than 1e38" if abs(value) >= 1e38 else ""
+    if isinstance(value, int):
+        return "less than 2**32" if abs(value) >= 2**32 else ""
+    texts = value if isinstance(value, list) else [value or ""]
+    whole = all(c not in "\0\r\n" and not "\ud800" <= c <= "\udfff" for text in texts for c in text)
+    return "" if whole else "one line of text"  # else flags.txt could not hold it
+
+
+def _refuse_code(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Let an environment's name import a module only where the command line has it, and not a file alone."""
+    name = values.environment if "environment" in values else ""
+    if ":" in name and name not in [argument.split("=", 1)[-1] for argument in arguments]:
+        raise flags.Error(
+            f"--environment={name} is in a file and imports code: give it on the command line too"
+        )
 
 
 def _help(values: flags.FlagValues) -> str:
@@ -207,7 +237,11 @@ def _help(values: flags.FlagValues) -> str:
 
 def _take_over(values: flags.FlagValues, program: str, arguments: list[str]) -> None:
     folder = Path(values.resume)
-    if not (folder / "flags.txt").is_file():
+    try:
+        found = (folder / "flags.txt").is_file()
+    except OSError as error:
+        raise flags.Error(f"--resume={values.resume}: {error.strerror}") from error
+    if not found:
         raise flags.Error(f"--resume={folder}: there is no run in that folder (flags.txt is missing)")
     asked = {name: values[name].value for name in values if values[name].present}
     values.unparse_flags()
@@ -219,6 +253,17 @@ def _take_over(values: flags.FlagValues, program: str, arguments: list[str]) -> 
         if name not in _MAY_CHANGE and value != before:
             raise flags.Error(f"--{name}={value}: the run in {folder} has --{name}={before} and keeps it")
     _read(values, [program, f"--flagfile={folder / 'flags.txt'}", *arguments])
+
+
+def largest(values: flags.FlagValues) -> str:
+    """The largest sizes among the flags, for a sentence about what is too large."""
+    sizes = {
+        name: max(map(int, value)) if isinstance(value, list) else value
+        for name, value in ((name, values[name].value) for name in values if name != "seed")
+        if isinstance(value, list) or type(value) is int
+    }
+    chosen = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    return ", ".join(f"--{name}={sizes[name]}" for name in chosen)
 
 
 def needs(error: ImportError) -> NoReturn:

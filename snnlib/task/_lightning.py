@@ -13,6 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from snnlib.task import _flags, _run, _train
+from snnlib.task._form import check_form
 from snnlib.task._processes import place, summed
 
 try:
@@ -143,6 +144,9 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
 def scheduled(optim: torch.optim.Optimizer, trainer: pl.Trainer) -> Any:
     """What ``configure_optimizers`` returns: the optimiser, and the schedule that all tasks have."""
     rate = _train.schedule(optim, int(trainer.estimated_stepping_batches))
+    resumed = _keeper(trainer).run.resumed
+    if resumed:
+        _check_states(_keeper(trainer).run, resumed, optim, rate)
     return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 
@@ -154,7 +158,7 @@ def fit(
     Returns:
         What the module logged for the best epoch and for the test, and ``best_epoch``.
     """
-    keeper = next(c for c in trainer.callbacks if isinstance(c, _Keeper))  # type: ignore[attr-defined]
+    keeper = _keeper(trainer)
     run = keeper.run
     keeper.batches = train
     path = None
@@ -162,9 +166,10 @@ def fit(
         # Lightning would end with a traceback where it does not fit
         run.load_into(run.resumed, state_dict=module)
         path = run.folder / "last.pt"
+        _check_progress(trainer, run, run.resumed)
         keeper.on_load_checkpoint(trainer, module, run.resumed)
     if not keeper.finished(trainer):
-        trainer.fit(module, train, valid, ckpt_path=path, weights_only=True if path else None)
+        _fit(trainer, module, train, valid, path)
     else:
         keeper.restore()
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -173,7 +178,49 @@ def fit(
     best: Any = trainer.strategy.broadcast(run.read_checkpoint("best.pt") if run.chief else None)
     run.load_into(best, state_dict=module)
     tested = trainer.test(module, test, verbose=False)
-    return {**best["figures"], **_numbers(tested[0]), "best_epoch": best["epoch"] + 1}
+    figures, epoch = run.part_of(best, "figures", keeper.figures), run.part_of(best, "epoch", 0)
+    return {**figures, **_numbers(tested[0]), "best_epoch": epoch + 1}
+
+
+def _fit(
+    trainer: pl.Trainer, module: pl.LightningModule, train: Batches, valid: Batches, path: Path | None
+) -> None:
+    """Train; what fails before the first step of a resumed run fails for what is in its checkpoint."""
+    keeper = _keeper(trainer)
+    try:
+        trainer.fit(module, train, valid, ckpt_path=path, weights_only=True if path else None)
+    except Exception as error:
+        if keeper.began or path is None or isinstance(error, _run.RunError):
+            raise
+        with keeper.run.fitting("checkpoint"):
+            raise
+
+
+def _keeper(trainer: pl.Trainer) -> "_Keeper":
+    return next(c for c in trainer.callbacks if isinstance(c, _Keeper))  # type: ignore[attr-defined]
+
+
+def _check_progress(trainer: pl.Trainer, run: _run.Run, checkpoint: dict[str, Any]) -> None:
+    """Refuse counters and states of callbacks of another form than Lightning's own."""
+    with run.fitting("loops"):
+        wanted = trainer.fit_loop.state_dict()
+        check_form(wanted, checkpoint["loops"]["fit_loop"], "fit_loop")
+    states = {c.state_key: c.state_dict() for c in trainer.callbacks}  # type: ignore[attr-defined]
+    with run.fitting("callbacks"):
+        for key, state in states.items():
+            wanted = {name: value for name, value in state.items() if value is not None}
+            if wanted:  # what is nothing yet may be text by then
+                found = {name: checkpoint["callbacks"][key][name] for name in wanted}
+                check_form(wanted, found, key)
+    run.part_of(checkpoint, "place", [0, 0])
+
+
+def _check_states(run: _run.Run, checkpoint: dict[str, Any], optim: torch.optim.Optimizer, rate: Any) -> None:
+    """Refuse states that do not fit, and leave of the others what is not in the flags: Lightning takes all."""
+    with run.fitting("optimizer"):
+        ((optimizer,), (schedule,)) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+    run.load_into({"optimizer": optimizer, "schedule": schedule}, optimizer=optim, schedule=rate)
+    checkpoint["optimizer_states"] = [optim.state_dict()]
 
 
 class _Checkpoints(TorchCheckpointIO):
@@ -188,7 +235,11 @@ class _Checkpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return self.run.read_checkpoint(Path(path).name)
+        resumed = self.run.resumed
+        # what was checked, not what the file holds by now
+        return (
+            resumed if resumed and Path(path).name == "last.pt" else self.run.read_checkpoint(Path(path).name)
+        )
 
 
 class _Keeper(Checkpoint):
@@ -207,9 +258,11 @@ class _Keeper(Checkpoint):
         self.started = time.perf_counter()
         self.batches: Batches | None = None
         self.batch, self.gradients = 0, dict[str, Tensor]()
+        self.began = False
         self._random: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.began = True
         self.run.listen()  # Lightning has put its own in their place
         self.run.watch(
             lambda: f"epoch {trainer.current_epoch + 1}, batch {self.batch + 1}",
@@ -223,12 +276,14 @@ class _Keeper(Checkpoint):
 
     def restore(self) -> None:
         assert self._random is not None
-        _run.set_random_state(self._random)
+        self.run.load_random_state({"random": self._random})
 
     def finished(self, trainer: pl.Trainer) -> bool:
         """Whether there is nothing left to train, which is so after a resume of a whole run."""
-        done = self.run.resumed is not None and self.run.resumed["whole_epochs"] >= (trainer.max_epochs or 0)
-        return done or self.stopped
+        if self.run.resumed is None:
+            return self.stopped
+        whole: int = self.run.part_of(self.run.resumed, "whole_epochs", 0)
+        return whole >= (trainer.max_epochs or 0) or self.stopped
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.perf_counter()
@@ -302,7 +357,15 @@ class _Keeper(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        ranks = checkpoint["ranks"]
+        with self.run.fitting("checkpoint"):
+            ranks = list(checkpoint["ranks"])
+            for rank in ranks:
+                check_form(
+                    {"random": 0, "loss": 0.0, "count": 0}, {**rank, "random": len(rank["random"])}, "ranks"
+                )
+            check_form(False, checkpoint["stopped"], "stopped")
+            check_form(None, checkpoint["best"], "best")
+            check_form(dict.fromkeys(checkpoint["figures"], 0.0), checkpoint["figures"], "figures")
         if len(ranks) != trainer.world_size:
             raise _run.RunError(
                 f"the run was trained by {len(ranks)} processes, these are {trainer.world_size}"

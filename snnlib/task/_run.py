@@ -5,11 +5,14 @@ import io
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -21,6 +24,7 @@ from snnlib.dataset.images import DataError
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags
+from snnlib.task._form import check_form, load_optimizer
 from snnlib.task._processes import is_chief
 
 __all__ = [
@@ -80,7 +84,6 @@ def launch(
         run = Run(values, task)
         figures = train(run)
         figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
-        run.close()
         if run.chief:
             print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
@@ -93,11 +96,20 @@ def launch(
         _flags.fail(f"{error}{way_out}")
     except (DivergedError, NaNInputError) as error:
         _flags.fail(f"{error}{run.circumstances() if run else ''}")
-    except (DataError, RunError, ValueError) as error:  # all worded for whoever started the task
+    except (DataError, RunError) as error:  # worded for whoever started the task
         _flags.fail(str(error))
+    except ValueError as error:  # so is what snnlib itself refuses; torch's may have many lines
+        _flags.fail(" ".join(str(error).split()))
     except OSError as error:
         way_out = run.last_checkpoint() if run else ""
         _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}")
+    except (MemoryError, RuntimeError) as error:
+        if not _no_memory(error):
+            raise
+        _flags.fail(f"there is not enough memory for {_flags.largest(values)}: {_first_line(error)}")
+    finally:
+        if run:
+            run.close()
 
 
 class Run:
@@ -122,17 +134,33 @@ class Run:
         self._parts: dict[str, Any] = {}
         self._watched: tuple[Callable[[], str], torch.optim.Optimizer, Callable[[], _Gradients]] | None = None
         self._signal = 0
+        self._lock: int | None = None
+        # the step of the last line of metrics; the line of a checkpoint's own step may have come after it
+        self._logged = 0
+        self._metrics: Any = None
+        self._events: Any = None
         self.listen()
         self.chief = is_chief()
         root = Path(values.output_dir) / task
         self.folder = Path(values.resume) if values.resume else new_folder(root) if self.chief else root
-        self._lock = self._claim() if self.chief else None
-        if values.resume and (self.folder / "last.pt").exists():
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        """Lock the folder, read what is resumed, and only then write to it."""
+        if self.chief:
+            self._claim()
+        if self.flags.resume and (self.folder / "last.pt").exists():
             self.resumed = self.read_checkpoint("last.pt")
-        # the step of the last line of metrics; the line of a checkpoint's own step may have come after it
-        self._logged = self.resumed["logged"] if self.resumed else 0
-        self._metrics: Any = self._open_metrics() if self.chief else None
-        self._events: Any = None
+            self._logged = self.resumed["logged"]
+        if self.chief:
+            self._kept_lines()
+            self.write_flags()
+        if self.chief and not self.resumed:  # else with the first line: what is resumed may not fit
+            self._metrics = self._open_metrics()
 
     def listen(self) -> None:
         """Note Ctrl-C and SIGTERM for :attr:`stopping`, which a task looks at between two steps."""
@@ -144,17 +172,15 @@ class Run:
             sys.exit(128 + number)
         self._signal = number
 
-    def _claim(self) -> int:
-        """Lock the folder, so that nobody resumes what runs, and write its flags, some of which may be new."""
-        lock = os.open(self.folder, os.O_RDONLY)
+    def _claim(self) -> None:
+        """Lock the folder, so that nobody resumes what runs."""
+        self._lock = os.open(self.folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"another process works on the run in {self.folder}") from error
         for left in self.folder.glob(f"*{_HALF}"):  # of a process that was killed while it wrote
             left.unlink()
-        self.write_flags()
-        return lock
 
     def write_flags(self) -> None:
         """Write ``flags.txt``, anew where a flag was set by the run itself."""
@@ -165,15 +191,27 @@ class Run:
 
     def _open_metrics(self) -> Any:
         path = self.folder / "metrics.jsonl"
-        if path.exists():  # lines that came after the checkpoint will be written again
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self._logged]
-            write(path, "".join(kept).encode())
+        if path.exists():
+            write(path, "".join(self._kept_lines()).encode())
         return path.open("a")
+
+    def _kept_lines(self) -> list[str]:
+        """The whole lines of metrics.jsonl but for those after the checkpoint, which will be written again."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = []
+        for number, line in enumerate(lines, 1):
+            try:
+                if line.endswith(b"\n") and _figures(line)["step"] <= self._logged:
+                    kept.append(line.decode())
+            except (RecursionError, ValueError) as error:
+                raise RunError(f"{path}, line {number}, is no line of figures: {_first_line(error)}") from error
+        return kept
 
     def log(self, step: int, **figures: float) -> None:
         """Append a line to metrics.jsonl, give the same figures to TensorBoard, and print them."""
         events = self._tensorboard()
+        self._metrics = self._metrics or self._open_metrics()
         self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
         self._metrics.flush()
         self._logged = step
@@ -204,7 +242,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, float]]:
         """What :meth:`log` wrote so far."""
-        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in self._kept_lines()]
 
     def track(self, at: dict[str, Any], **parts: Any) -> dict[str, Any]:
         """Name what checkpoints hold; after ``--resume`` set it to what it was, every random state too.
@@ -219,8 +257,8 @@ class Run:
         self._at, self._parts = at, parts
         if self.resumed:
             self.load_into(self.resumed, **parts)
-            self._at = self.resumed["at"]
-            set_random_state(self.resumed["random"])
+            self._at = self.part_of(self.resumed, "at", at)
+            self.load_random_state(self.resumed)
         return self._at
 
     def watch(
@@ -265,8 +303,13 @@ class Run:
         """A checkpoint of this task; nothing in it is executed."""
         path = self.folder / name
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged archive fails in many ways, a pickle with code in it in another
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # torch advises to run what is in it
+            told = "it is damaged, or holds more than plain values, which may be code and is not run"
+            raise RunError(f"{path} is not a checkpoint that can be read: {told}") from error
+        except Exception as error:  # a damaged archive fails in many ways
             raise RunError(f"{path} is not a checkpoint that can be read: {_first_line(error)}") from error
         if not isinstance(found, dict) or found.get("task") != self.task:
             raise RunError(f"{path} is not a checkpoint of the task {self.task}")
@@ -296,12 +339,50 @@ class Run:
     def load_into(self, checkpoint: dict[str, Any], **parts: Any) -> None:
         """Hand each of ``parts`` its state, or say which does not fit."""
         for name, part in parts.items():
-            try:
-                part.load_state_dict(checkpoint[name])
-            except (KeyError, RuntimeError, ValueError) as error:
-                raise RunError(
-                    f"the {name} in {self.folder} does not fit the flags: {_first_line(error)}"
-                ) from error
+            with self.fitting(name):
+                found = checkpoint[name]
+                if isinstance(part, torch.optim.Optimizer):
+                    load_optimizer(part, found)
+                else:
+                    check_form(part.state_dict(), found, name)
+                    part.load_state_dict(found)
+
+    def load_random_state(self, checkpoint: dict[str, Any]) -> None:
+        """Set every random state to that of a checkpoint."""
+        with self.fitting("random"):
+            state = checkpoint["random"]
+            # there may be other GPUs than there were; torch looks at their states itself
+            check_form({**random_state(), "cuda": 0}, {**state, "cuda": 0}, "random")
+            set_random_state(state)
+
+    def take_best(self, net: torch.nn.Module, *figures: str) -> dict[str, float]:
+        """Hand a net the weights of ``best.pt``; its epoch's line of metrics.jsonl, which has ``figures``."""
+        best = self.read_checkpoint("best.pt")
+        self.load_into(best, net=net)
+        with self.fitting("best epoch"):
+            epoch = best["at"]["epoch"]
+            check_form(0, epoch, "epoch")
+        for line in self.metrics():
+            if line.get("epoch") == epoch and line.keys() >= {*figures}:
+                return line
+        raise RunError(
+            f"{self.folder / 'metrics.jsonl'} has no {', '.join(figures)} of the best epoch, {epoch}"
+        )
+
+    def part_of(self, checkpoint: dict[str, Any], name: str, wanted: Any) -> Any:
+        """A part of a checkpoint that is plain values, which has the form of ``wanted``."""
+        with self.fitting(name):
+            check_form(wanted, checkpoint[name], name)
+        return checkpoint[name]
+
+    @contextmanager
+    def fitting(self, name: str) -> Iterator[None]:
+        """Say if a part of a checkpoint, which may come from a stranger, does not fit."""
+        try:
+            yield
+        except Exception as error:  # what is not meant for it lets torch and Lightning fail in any way
+            told = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
+            raise RunError(f"the {name} in {self.folder} does not fit the flags: {told}") from error
 
     def progress(self, steps: Iterable[int], label: str) -> Iterable[int]:
         """A progress bar on a terminal, the bare steps elsewhere."""
@@ -318,6 +399,7 @@ class Run:
             self._events.close()
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
 
 def new_folder(root: Path) -> Path:
@@ -365,8 +447,10 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    kind, keys, at, *rest = state["numpy"]
+    if not 0 <= at <= len(keys):  # NumPy would read beyond them
+        raise ValueError(f"numpy[2] must be 0 to {len(keys)}, got {at}")
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), at, *rest))
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
 
@@ -380,5 +464,22 @@ def process_seconds() -> float:
         return time.perf_counter() - _IMPORTED
 
 
+def _figures(line: bytes) -> dict[str, float]:
+    """A line of metrics.jsonl: numbers by their names, one of them the step."""
+    found = json.loads(line)
+    if not isinstance(found, dict) or "step" not in found:
+        raise ValueError("it has no step")
+    for name, value in found.items():
+        if not isinstance(value, int | float):
+            raise ValueError(f"{name} is {str(value)[:40]!r}")
+    return found
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether memory is missing, for which torch has no class of its own on the CPU."""
+    words = ("allocate memory", "out of memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
+    return str(error).strip().split("\n")[0] or type(error).__name__

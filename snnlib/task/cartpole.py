@@ -141,6 +141,8 @@ class Agent(nn.Module):
 
     def scores(self, observations: Tensor) -> Tensor:
         scores: Tensor = self.policy(self.scale(observations))
+        if not scores.isfinite().all():
+            raise _run.DivergedError("the policy's scores are not finite, they hold nan or inf")
         return scores
 
     def values(self, observations: Tensor) -> Tensor:
@@ -243,7 +245,8 @@ def train(run: _run.Run) -> dict[str, Any]:
     agent = Agent(envs.features, envs.actions).to(_train.device(FLAGS))
     optim = _train.optimizer(FLAGS, agent)
     # every update plays whole episodes from seeds of its own: a checkpoint needs nothing of the environments
-    at = run.track({"updates": 0, "env_steps": 0, "best": None, "solved": False}, net=agent, optimizer=optim)
+    start = {"updates": 0, "env_steps": 0, "best": None, "solved": False, "random": 0.0, "untrained": 0.0}
+    at = run.track(start, net=agent, optimizer=optim)
     if not at["updates"]:
         at |= before_training(agent, stage, envs)
     updates = -(-FLAGS.episodes // FLAGS.num_envs)

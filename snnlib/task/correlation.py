@@ -283,9 +283,7 @@ def train(run: _run.Run) -> dict[str, Any]:
 
 
 def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: list[float]) -> dict[str, Any]:
-    best = run.read_checkpoint("best.pt")
-    run.load_into(best, net=net)
-    chosen = next(m for m in run.metrics() if m["epoch"] == best["at"]["epoch"])
+    chosen = run.take_best(net, "valid_accuracy")
     looked_at = CONTROLS if FLAGS.control == "none" else [FLAGS.control]
     tested = {c: evaluate(net, FLAGS.test_episodes, seeds()[1], c, device) for c in looked_at}
     if FLAGS.plot:

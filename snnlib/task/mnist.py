@@ -106,7 +106,7 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
     flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=values)
     flags.register_validator(
         "channels",
-        lambda names: bool(names) and all(n.isdecimal() and int(n) > 0 for n in names),
+        lambda names: bool(names) and all(n.isdecimal() and len(n) < 10 and int(n) > 0 for n in names),
         "must be positive numbers, --channels=32,64",
         flag_values=values,
     )
@@ -242,6 +242,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         optimizer=optim,
         schedule=rate,
     )
+    check_order(at["order"], len(data.y_train))
     run.watch(lambda: f"epoch {at['epoch'] + 1}, batch {at['batch'] + 1}", optim, lambda: _train.gradients(net))
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
@@ -277,10 +278,14 @@ def train(run: _run.Run) -> dict[str, Any]:
     return report(run, net, data)
 
 
+def check_order(order: Tensor | None, count: int) -> None:
+    """Refuse the order of a resumed epoch where the images are others than they were."""
+    if order is not None and not torch.equal(order.sort().values, torch.arange(count)):
+        raise _run.RunError(f"the run stopped within an epoch of {len(order)} images, these are {count}")
+
+
 def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
-    best = run.read_checkpoint("best.pt")
-    run.load_into(best, net=net)
-    chosen = next(m for m in run.metrics() if m["epoch"] == best["at"]["epoch"])
+    chosen = run.take_best(net, "test_accuracy", "valid_accuracy")
     if FLAGS.plot:
         from snnlib.task import _plot
 
