@@ -26,7 +26,7 @@ from snnlib.benchmark import report
 from snnlib.benchmark.child import PREFIX
 from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
-from snnlib.task import _flags, _run, _train
+from snnlib.task import _files, _flags, _run, _train
 
 FLAGS = _flags.shared(device="auto", seed=0, output_dir="runs", plot=True)
 for _name, _choices, _default in (
@@ -76,7 +76,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         device = _train.device(FLAGS).type
-        folder = _run.new_folder(Path(FLAGS.output_dir) / "benchmark")
+        folder = _files.new_folder(Path(FLAGS.output_dir) / "benchmark")
         results = _measure_all(folder, device)
         if FLAGS.plot:
             report.draw(folder / "benchmark.png", results)
@@ -149,11 +149,11 @@ def _write(folder: Path, machine: dict[str, Any], results: list[Result]) -> None
         for table, rows in results
     ]
     whole = {**machine, "seed": FLAGS.seed, "command": sys.argv[1:], "tables": found}
-    _run.write(folder / "benchmark.json", (json.dumps(whole, indent=1) + "\n").encode())
+    _files.write(folder / "benchmark.json", (json.dumps(whole, indent=1) + "\n").encode())
     words = [f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads of torch"]
     words += [f"{name} {version}" for name, version in machine["versions"].items() if version]
     parts = [", ".join(words) + "\n", *(report.markdown(*result) for result in results)]
-    _run.write(folder / "benchmark.md", "\n".join(parts).encode())
+    _files.write(folder / "benchmark.md", "\n".join(parts).encode())
 
 
 def _row(spec: Spec, gates: dict[Spec, dict[str, Any]]) -> dict[str, Any]:

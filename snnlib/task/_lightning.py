@@ -15,6 +15,7 @@ from torch import distributed as dist
 from snnlib.task import _flags, _run, _train
 from snnlib.task._form import check_form
 from snnlib.task._processes import place, summed
+from snnlib.task._random import random_state
 
 try:
     import pytorch_lightning as pl
@@ -344,7 +345,7 @@ class _Keeper(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        own = {"random": _run.random_state(), "loss": self.loss, "count": self.count}
+        own = {"random": random_state(), "loss": self.loss, "count": self.count}
         ranks: list[Any] = [own]
         if trainer.world_size > 1:
             ranks = [None] * trainer.world_size

@@ -7,7 +7,7 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 
-from snnlib.task._run import DivergedError, RunError
+from snnlib.task._error import DivergedError, RunError
 
 __all__ = ["device", "finite", "gradients", "optimizer", "schedule"]
 

@@ -23,6 +23,7 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
 from snnlib.task import _environment, _flags, _run, _train
+from snnlib.task._error import DivergedError
 
 NEEDS = ("gymnasium", "tensorboard", "matplotlib", "PIL")
 
@@ -142,7 +143,7 @@ class Agent(nn.Module):
     def scores(self, observations: Tensor) -> Tensor:
         scores: Tensor = self.policy(self.scale(observations))
         if not scores.isfinite().all():
-            raise _run.DivergedError("the policy's scores are not finite, they hold nan or inf")
+            raise DivergedError("the policy's scores are not finite, they hold nan or inf")
         return scores
 
     def values(self, observations: Tensor) -> Tensor:

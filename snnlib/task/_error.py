@@ -1,0 +1,19 @@
+"""What ends a run."""
+
+__all__ = ["DivergedError", "Interrupted", "RunError", "first_line"]
+
+
+class RunError(Exception):
+    """The run cannot go on; the message is for the user."""
+
+
+class DivergedError(RunError):
+    """A loss is not finite."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Ctrl-C or SIGTERM arrived, and the run is saved."""
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
