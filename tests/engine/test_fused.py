@@ -153,8 +153,7 @@ def test_float32_outputs_are_the_same_bits(backend: str, neuron: Neuron):
     assert_equal(backend, neuron, x, state, p)
 
 
-@pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("method", FUSED)
+@pytest.mark.parametrize(("method", "detach"), [*((name, True) for name in FUSED), ("super", False)])
 def test_every_surrogate(backend: str, method: str, detach: bool):
     neuron = next(n for n in SPIKING if n.name == "lif")
     source = generator(5)

@@ -256,8 +256,8 @@ def test_what_is_on_can_be_switched_off_and_numbers_are_numbers(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_flag_is_without_a_test(task: str):
-    # by its name; what all have in common is here and in tests/task/command.py
-    texts = [Path(__file__).with_name(f"test_{name}.py").read_text() for name in (task, "flags")]
+    # by its name; what all have in common is here and where they are stopped
+    texts = [Path(__file__).with_name(f"test_{name}.py").read_text() for name in (task, "flags", "stopped")]
     if task in LIGHTNING:
         texts.append(Path(__file__).with_name("test_mnist_pl.py").read_text())
     found = "".join(texts)
