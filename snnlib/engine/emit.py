@@ -7,20 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from snnlib.engine.expression import CALLED, POWERS, expression, literal
 from snnlib.engine.program import Line, Program, Traced, Value
 
 __all__ = [
-    "CALLED",
-    "INFIX",
     "LANES",
-    "POWERS",
     "PRODUCTS",
     "WORD",
     "Source",
     "emit",
-    "expression",
     "lifted",
-    "literal",
     "numbers_of",
     "products",
 ]
@@ -29,53 +25,6 @@ LANES = 16
 """Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
 WORD = 64
 """Neurons whose bits are in one integer, see :func:`snnlib.engine.events.pack`."""
-INFIX = {
-    "add": "{0} + {1}",
-    "sub": "{0} - {1}",
-    "mul": "{0} * {1}",
-    "div": "{0} / {1}",
-    "neg": "-{0}",
-    "abs": "abs({0})",
-    "reciprocal": "F(1.0) / {0}",
-    "number": "F(1.0) if {0} else F(0.0)",
-    "where": "{1} if {0} else {2}",
-    "select_above": "{2} if {0} > {1} else F(0.0)",
-    "clamp": "{1} if {0} < {1} else {2} if {0} > {2} else {0}",
-    "relu": "F(0.0) if {0} < F(0.0) else {0}",
-    # a comparison with NaN is false: both ways around keep NaN, as torch does
-    "maximum": "{1} if {0} < {1} or {1} != {1} else {0}",
-    "minimum": "{1} if {0} > {1} or {1} != {1} else {0}",
-    "eq": "{0} == {1}",
-    "ne": "{0} != {1}",
-    "gt": "{0} > {1}",
-    "ge": "{0} >= {1}",
-    "lt": "{0} < {1}",
-    "le": "{0} <= {1}",
-    "isnan": "{0} != {0}",
-    "logical_not": "not {0}",
-    "bitwise_not": "not {0}",
-    "logical_and": "{0} and {1}",
-    "bitwise_and": "{0} and {1}",
-    "logical_or": "{0} or {1}",
-    "bitwise_or": "{0} or {1}",
-    "sign": "(F(1.0) if {0} > F(0.0) else F(0.0)) - (F(1.0) if {0} < F(0.0) else F(0.0))",
-    "sigmoid": "F(1.0) / (F(1.0) + exp(-{0}))",
-    "sigmoid_backward": "{0} * (F(1.0) - {1}) * {1}",
-    "tanh_backward": "{0} * (F(1.0) - {1} * {1})",
-    "rsqrt": "F(1.0) / sqrt({0})",
-    "pow": "{0} ** {1}",
-}
-CALLED = {"cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh"}
-POWERS = {
-    1.0: "{0}",
-    2.0: "{0} * {0}",
-    3.0: "{0} * {0} * {0}",
-    0.5: "sqrt({0})",
-    -0.5: "F(1.0) / sqrt({0})",
-    -1.0: "F(1.0) / {0}",
-    -2.0: "F(1.0) / ({0} * {0})",
-}
-
 _HEAD = '''"""Made by snnlib.engine.cpu from the step {name}."""
 
 from math import {called}
@@ -330,18 +279,3 @@ def {name}({signature}):
         for t in {over}:
 {inside}{behind}
 """
-
-
-def literal(value: Value) -> str:
-    return value if isinstance(value, str) else f"F({float(value)!r})".replace("F(inf)", "F(np.inf)")
-
-
-def expression(line: Line, infix: dict[str, str] = INFIX, powers: dict[float, str] = POWERS) -> str:
-    """A line's right side, in the words of Numba unless others are given."""
-    arguments = [literal(a) for a in line.arguments]
-    exponent = line.arguments[1] if line.operator == "pow" else None
-    if isinstance(exponent, int | float) and exponent in powers:
-        return powers[exponent].format(*arguments)
-    if line.operator in CALLED:
-        return f"{line.operator}({arguments[0]})"
-    return infix[line.operator].format(*arguments)

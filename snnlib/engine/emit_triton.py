@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from snnlib.engine.emit import CALLED, INFIX, POWERS, Source, expression, lifted, literal, numbers_of
+from snnlib.engine.emit import Source, lifted, numbers_of
+from snnlib.engine.expression import CALLED, INFIX, POWERS, expression, literal
 from snnlib.engine.program import Program, Traced
 
 __all__ = ["emit"]
