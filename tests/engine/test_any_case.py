@@ -89,14 +89,14 @@ def check(backend: str, case: Case) -> None:
     assert_equal(backend, neuron, x, state, p, **options)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(case=cases(longest=40, widest=80))
 def test_cpu(case: Case):
     check("cpu", case)
 
 
 @needs_triton
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(case=cases(longest=6, widest=20))
 def test_gpu(case: Case):
     check("gpu", case)
