@@ -1,7 +1,7 @@
 """Functions that the loops share, compiled once and called by their address.
 
-Compiled into every loop, the products of a recurrent layer took three quarters of its compiling. So
-they are functions of their own, as :mod:`snnlib.engine.entry` makes them, and a loop is told where they are.
+Compiled into every loop, the products of a recurrent layer took a third of its compiling. So they
+are functions of their own, as :mod:`snnlib.engine.entry` makes them, and a loop is told where they are.
 """
 
 from typing import Any
