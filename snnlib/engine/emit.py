@@ -52,7 +52,7 @@ _EVENTS = ["events", "packed", "masks", "blocks", "place"]
 """What is kept for events alone: room for one step, all of them, their bits, the blocks, where we are."""
 
 
-_PRODUCTS = '''"""The functions of snnlib.engine.product that loops call by their address."""
+_PRODUCTS_MODULE = '''"""The functions of snnlib.engine.product that loops call by their address."""
 
 from numba import njit
 
@@ -77,7 +77,7 @@ def grow(heard, given, out, active):
 
 def products() -> str:
     """The module with the functions of :data:`PRODUCTS`."""
-    return _PRODUCTS.format(digest=_digest("product.py", "vector.py"))
+    return _PRODUCTS_MODULE.format(digest=_digest("product.py", "vector.py"))
 
 
 class Source(NamedTuple):
