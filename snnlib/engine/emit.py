@@ -31,17 +31,22 @@ from math import {called}
 
 import numpy as np
 from numba import njit
-{used}
+from snnlib.engine.elementary import {own}  # {digest}
 from snnlib.engine.vector import bare
-
+{used}
 F = np.{dtype}
 '''
 
+_OWN = {"exp", "expm1", "tanh"}
+"""Functions of :mod:`snnlib.engine.elementary`."""
 # Numba does not see that a function changed which its cached machine code has taken in: the source names it
 _SHARED = """
 from snnlib.engine.call import call_with_four, call_with_three
-from snnlib.engine.events import pack, unpack  # {digest}
-from snnlib.engine.product import add, copy"""
+from snnlib.engine.events import packing  # {digest}
+from snnlib.engine.product import add, copy
+
+pack, unpack = packing({count}, marks={marks})
+"""
 PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
 """The functions of :mod:`snnlib.engine.product` whose addresses a recurrent loop is given, before its flags."""
 
@@ -100,10 +105,12 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     """
     forward, forward_numbers = lifted(traced.forward)
     backward, backward_numbers = lifted(traced.backward)
-    called = ", ".join(sorted(CALLED))
+    called, own = (", ".join(sorted(names)) for names in (CALLED - _OWN, _OWN))
     digest = _digest("call.py", "emit.py", "events.py", "product.py", "vector.py")
-    used = _SHARED.format(digest=digest) if recurrent or traced.events else ""
-    head = _HEAD.format(name=name, called=called, used=used, dtype=str(dtype).removeprefix("torch."))
+    count, marks = len(traced.events), not traced.marked
+    used = _SHARED.format(digest=digest, count=count, marks=marks) if recurrent or traced.events else ""
+    number, digest = str(dtype).removeprefix("torch."), _digest("elementary.py")
+    head = _HEAD.format(name=name, called=called, own=own, used=used, digest=digest, dtype=number)
     bare = traced._replace(forward=forward, backward=backward)
     behind = _backward_source(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
     text = head + _forward_source(bare, recurrent) + behind
@@ -188,6 +195,8 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
     given = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
     given += [f"events[{k}, : b - a]" for k in range(len(events))]
+    if events and not traced.marked:  # its bits are nearer than the output itself
+        given[1] = f"events[{len(events)}, : b - a]"
     over = "range(gz.shape[0] - 1, -1, -1)"
     unpack = ["unpack(b - a, packed, masks, place, events)"] if events else []
     rows += _EVENTS if events else []

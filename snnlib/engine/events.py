@@ -1,9 +1,9 @@
 """What is kept for events alone, packed one after another, by the fused loops of :mod:`snnlib.engine.cpu`.
 
 To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So the numbers of 16 neurons
-are moved together, in an order that a table tells: AVX2 has an instruction that shuffles eight. Without it
-each number is written over the one before if that belongs to no spike. Where spikes are is kept in bits beside:
-on the way back to read the spikes themselves for it means to wait for memory twice.
+are moved together: AVX-512 has an instruction for that, and AVX2 one that shuffles eight, in an order that a
+table tells. Without them each number is written over the one before if that belongs to no spike. Where spikes
+are is kept in bits beside, from which the way back has the spikes too: a thirty-second of what is to be read.
 """
 
 from collections.abc import Callable
@@ -15,62 +15,88 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit import LANES, WORD
-from snnlib.engine.vector import Array, arrays, bare, nonzero, ones
+from snnlib.engine.vector import Array, arrays, bare, nonzero, ones, put_bits
 
-__all__ = ["pack", "unpack"]
+__all__ = ["packing"]
+
+_ALL = (1 << LANES) - 1
+"""The bits of a vector."""
 
 
-@bare()
-def pack(marked, rows, packed, masks, place):
-    """Append the columns of ``rows`` where ``marked`` is not 0 to ``packed``, and where that is to ``masks``.
+def packing(count: int, marks: bool) -> tuple[Any, Any]:
+    """``pack`` and ``unpack``, for the compiler to know what they move.
 
     Parameters:
-        marked: of one step, ``[N]``.
-        rows: ``[E or more, N + LANES or more]``.
-        packed: ``[E, events + LANES]``: whole vectors are written, and read again.
-        masks: integers of 64 bits, which begin anew at each step.
-        place: where ``packed`` and ``masks`` end; they are moved on.
+        count: numbers of a neuron.
+        marks: whether to unpack as well where they are, as 1 and 0 in a row more.
     """
-    size, width, length = marked.shape[0], rows.shape[1], packed.shape[1]
-    at, to = place
-    for start in range(0, size, WORD):
-        word = 0
-        for j in range(start, min(start + WORD, size), LANES):
-            if j + LANES <= size:
-                mask = nonzero(marked, j)
-            else:
-                mask = 0
-                for lane in range(size - j):
-                    mask |= int(marked[j + lane] != 0) << lane
-            if mask:
-                for e in range(packed.shape[0]):
-                    _squeeze(rows, e * width + j, packed, e * length + at, mask)
-                at += ones(mask)
-                word |= mask << (j - start)
-        masks[to] = word
-        to += 1
-    place[0], place[1] = at, to
+
+    @bare()
+    def pack(marked, rows, packed, masks, place):
+        """Append the columns of ``rows`` where ``marked`` is not 0 to ``packed``, their bits to ``masks``.
+
+        Parameters:
+            marked: of one step, ``[N]``.
+            rows: ``[count or more, N + WORD or more]``.
+            packed: ``[count events + LANES]``: one row after another for as many neurons as a vector has;
+                whole vectors are written, and read again.
+            masks: integers of 64 bits, which begin anew at each step.
+            place: where ``packed`` and ``masks`` end; they are moved on.
+        """
+        size, width = marked.shape[0], rows.shape[1]
+        at, to = place
+        for start in range(0, size, WORD):
+            word = _word(marked, start, size)
+            masks[to] = word
+            to += 1
+            if word:
+                for j in range(0, WORD, LANES):
+                    mask = (word >> j) & _ALL
+                    found = ones(mask)
+                    for e in range(count):
+                        _squeeze(rows, e * width + start + j, packed, count * at + e * found, mask)
+                    at += found
+        place[0], place[1] = at, to
+
+    @bare()
+    def unpack(size, packed, masks, place, rows):
+        """Undo :func:`pack` for ``size`` neurons and one step, the last before ``place``, which is moved back.
+
+        Where nothing was marked anything is written.
+        """
+        width = rows.shape[1]
+        to = place[1] - (size + WORD - 1) // WORD
+        at = place[0]
+        for k in range(to, place[1]):
+            at -= ones(masks[k])
+        place[0], place[1] = at, to
+        for start in range(0, size, WORD):  # from low to high addresses, as memory is read ahead
+            word = masks[to]
+            to += 1
+            for j in range(0, WORD, LANES):
+                mask = (word >> j) & _ALL
+                if marks:
+                    put_bits(mask, rows, count * width + start + j)
+                if word:
+                    found = ones(mask)
+                    for e in range(count):
+                        _spread(packed, count * at + e * found, rows, e * width + start + j, mask)
+                    at += found
+
+    return pack, unpack
 
 
 @bare()
-def unpack(size, packed, masks, place, rows):
-    """Undo :func:`pack` for ``size`` neurons and one step, the last before ``place``, which is moved back.
-
-    Where nothing was marked anything is written.
-    """
-    width, length = rows.shape[1], packed.shape[1]
-    at, to = place
-    for start in range((size - 1) // WORD * WORD, -1, -WORD):
-        to -= 1
-        word = masks[to]
-        if word:
-            for shift in range(WORD - LANES, -1, -LANES):
-                mask = (word >> shift) & ((1 << LANES) - 1)
-                if mask:
-                    at -= ones(mask)
-                    for e in range(packed.shape[0]):
-                        _spread(packed, e * length + at, rows, e * width + start + shift, mask)
-    place[0], place[1] = at, to
+def _word(marked, start, size):
+    """The bits of as many neurons as an integer has."""
+    word = 0
+    if start + WORD <= size:
+        for j in range(0, WORD, LANES):
+            word |= nonzero(marked, start + j) << j
+    else:
+        for j in range(size - start):
+            word |= int(marked[start + j] != 0) << j
+    return word
 
 
 @intrinsic
@@ -81,7 +107,7 @@ def _squeeze(typing, rows, a, packed, b, mask):
         packed.put(rows.scalar(a), b)
         return builder.add(a, ir.Constant(a.type, 1)), builder.add(b, bit)
 
-    return _signature(rows, packed), _moving(_first_set, move, is_packed=1)
+    return _signature(rows, packed), _moving("compress", _first_set, move, is_packed=1)
 
 
 @intrinsic
@@ -92,7 +118,7 @@ def _spread(typing, packed, a, rows, b, mask):
         rows.put(packed.scalar(a), b)
         return builder.add(a, bit), builder.add(b, ir.Constant(b.type, 1))
 
-    return _signature(packed, rows), _moving(_set_before, move, is_packed=0)
+    return _signature(packed, rows), _moving("expand", _set_before, move, is_packed=0)
 
 
 def _signature(source: Any, target: Any) -> Any:
@@ -109,10 +135,11 @@ def _set_before(bits: int, count: int) -> list[int]:
     return [(bits & ((1 << lane) - 1)).bit_count() for lane in range(count)]
 
 
-def _moving(order: Callable[[int, int], list[int]], move: Callable[..., Any], is_packed: int) -> Any:
+def _moving(name: str, order: Callable[[int, int], list[int]], move: Callable[..., Any], is_packed: int) -> Any:
     """The code of an intrinsic that moves ``LANES`` numbers.
 
     Parameters:
+        name: of AVX-512's instruction.
         order: from bits, and how many they are, to which number goes to each place.
         move: one number, without AVX2; where the next is from and goes to.
         is_packed: which side has no gaps, 0 for the source and 1 for the target.
@@ -120,8 +147,11 @@ def _moving(order: Callable[[int, int], list[int]], move: Callable[..., Any], is
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, a, target, b, mask = arrays(context, builder, signature, args)
-        if "+avx2" in context.codegen().magic_tuple()[2]:
-            _shuffle(builder, order, source, a, target, b, mask, is_packed)
+        features = context.codegen().magic_tuple()[2].split(",")
+        if "+avx512f" in features:
+            _by_registers(builder, *_squeezed(builder, source, name), source, a, target, b, mask, is_packed)
+        elif "+avx2" in features:
+            _by_registers(builder, *_shuffled(builder, source, order), source, a, target, b, mask, is_packed)
         else:
             for lane in range(LANES):
                 bit = builder.and_(builder.lshr(mask, ir.Constant(mask.type, lane)), ir.Constant(mask.type, 1))
@@ -131,9 +161,10 @@ def _moving(order: Callable[[int, int], list[int]], move: Callable[..., Any], is
     return build
 
 
-def _shuffle(
+def _by_registers(
     builder: Any,
-    order: Callable[[int, int], list[int]],
+    lanes: int,
+    moved: Any,
     source: Array,
     a: Any,
     target: Array,
@@ -141,29 +172,50 @@ def _shuffle(
     mask: Any,
     is_packed: int,
 ) -> None:
-    """As many numbers at a time as fill a register of AVX2; it knows them as eight integers."""
-    eight = ir.VectorType(ir.IntType(32), 8)
-    bytes_ = ir.VectorType(ir.IntType(8), 8)
-    double = isinstance(source.number, ir.DoubleType)
-    lanes = 4 if double else 8
-    part = ir.VectorType(source.number, lanes)
+    """As many numbers at a time as fill a register: ``moved`` takes them, and their bits in an integer."""
+    count = builder.module.declare_intrinsic("llvm.ctpop", [mask.type])
+    width = ir.Constant(mask.type, lanes)
+    for _ in range(LANES // lanes):
+        bits = builder.and_(mask, ir.Constant(mask.type, (1 << lanes) - 1))
+        target.store(moved(source.load(a, ir.VectorType(source.number, lanes)), bits), b)
+        steps = [width, width]
+        steps[is_packed] = builder.call(count, [bits])
+        a, b, mask = builder.add(a, steps[0]), builder.add(b, steps[1]), builder.lshr(mask, width)
+
+
+def _squeezed(builder: Any, source: Array, name: str) -> tuple[int, Callable[[Any, Any], Any]]:
+    """AVX-512's own instruction."""
+    lanes, kind = (8, "f64") if isinstance(source.number, ir.DoubleType) else (16, "f32")
+    vector, marks = ir.VectorType(source.number, lanes), ir.VectorType(ir.IntType(1), lanes)
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(vector, [vector, vector, marks]),
+        f"llvm.x86.avx512.mask.{name}.v{lanes}{kind}",
+    )
+
+    def moved(numbers: Any, bits: Any) -> Any:
+        marked = builder.bitcast(builder.trunc(bits, ir.IntType(lanes)), marks)
+        return builder.call(function, [numbers, ir.Constant(vector, None), marked])
+
+    return lanes, moved
+
+
+def _shuffled(
+    builder: Any, source: Array, order: Callable[[int, int], list[int]]
+) -> tuple[int, Callable[[Any, Any], Any]]:
+    """AVX2's shuffle, which knows them as eight integers, by a table."""
+    eight, small = ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.IntType(8), 8)
+    lanes = 4 if isinstance(source.number, ir.DoubleType) else 8
     table = _table(builder, [_eight(order(bits, lanes)) for bits in range(1 << lanes)])
     kind = ir.FunctionType(eight, [eight, eight])
     permute = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.permd")
-    count = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(mask.type, [mask.type]), "llvm.ctpop.i64"
-    )
-    places = [a, b]
-    for _ in range(LANES // lanes):
-        bits = builder.and_(mask, ir.Constant(mask.type, (1 << lanes) - 1))
-        row = builder.load(builder.gep(table, [ir.Constant(mask.type, 0), bits]))
-        numbers = builder.bitcast(source.load(places[0], part), eight)
-        moved = builder.call(permute, [numbers, builder.zext(builder.bitcast(row, bytes_), eight)])
-        target.store(builder.bitcast(moved, part), places[1])
-        mask = builder.lshr(mask, ir.Constant(mask.type, lanes))
-        steps = [ir.Constant(mask.type, lanes), ir.Constant(mask.type, lanes)]
-        steps[is_packed] = builder.call(count, [bits])
-        places = [builder.add(place, step) for place, step in zip(places, steps, strict=True)]
+
+    def moved(numbers: Any, bits: Any) -> Any:
+        row = builder.load(builder.gep(table, [ir.Constant(bits.type, 0), bits]))
+        places = builder.zext(builder.bitcast(row, small), eight)
+        return builder.bitcast(builder.call(permute, [builder.bitcast(numbers, eight), places]), numbers.type)
+
+    return lanes, moved
 
 
 def _eight(order: list[int]) -> list[int]:

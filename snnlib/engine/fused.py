@@ -146,6 +146,8 @@ def _check(backend: str, device: str) -> None:
     """
     if backend == "gpu" and importlib.util.find_spec("triton") is None:
         raise UntraceableError("its kernels need Triton, which is not installed (pip install triton)")
+    if backend == "cpu" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}:
+        raise UntraceableError("NUMBA_DISABLE_JIT is set, and Numba may not compile its loop")
     interpreted = backend == "gpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if device not in {"cpu": ("cpu",), "gpu": ("cuda", *(("cpu",) if interpreted else ()))}[backend]:
         wanted = {"cpu": "on the CPU", "gpu": "on CUDA"}[backend]

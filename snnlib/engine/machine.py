@@ -4,8 +4,8 @@ Importing Numba takes a tenth of a second, and loading machine code through it, 
 first, two or three more. So the object code of a loop is kept (:mod:`snnlib.engine.entry` makes it), and loaded
 by LLVM's linker alone. It is kept for one CPU: folders are shared between machines.
 
-Where that is not to be had (elsewhere than on Linux on x86-64, where nobody tried; if a symbol is missing; if
-Numba is told not to compile, or is another inside) the loop is called through Numba.
+Where that is not to be had (elsewhere than on Linux on x86-64, where nobody tried; if a symbol is missing, or
+Numba is another inside) the loop is called through Numba.
 """
 
 import contextlib

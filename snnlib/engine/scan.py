@@ -171,7 +171,7 @@ def _check_weights(recurrent: Tensor | None, inward: Tensor | None, input: Tenso
 
 
 def source(
-    step: Step,
+    step: Any,
     p: Any = None,
     dt: float = 0.001,
     dtype: torch.dtype = torch.float32,
@@ -181,8 +181,8 @@ def source(
     """The source of the fused loop that a step is made into, to be read.
 
     Parameters:
-        step: the neuron's step.
-        p: its parameters; the step's own defaults if None.
+        step: the neuron's step, or a layer of such neurons, or its class: ``source(LIF)``.
+        p: its parameters; the layer's, or the step's own defaults, if None.
         dt: time step in s.
         dtype: of its state.
         recurrent: whether its output returns through recurrent weights.
@@ -197,6 +197,9 @@ def source(
     emitters = {"cpu": emit.emit, "gpu": emit_triton.emit}
     if backend not in emitters:
         raise ValueError(f"backend must be one of {sorted(emitters)}, got {backend!r}")
+    layer = step() if isinstance(step, type) else step
+    step = getattr(layer, "step", layer)
+    p = getattr(layer, "p", None) if p is None else p
     p = default_parameters(step) if p is None else p
     tensors, learned, _ = fused.sort_parameters(p)
     step = adjoint.later_step(step) if adjoint.is_exact(p) else step

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from snnlib.engine.emit import LANES
 
-__all__ = ["Array", "arrays", "bare", "lowest", "nonzero", "ones"]
+__all__ = ["Array", "arrays", "bare", "lowest", "nonzero", "ones", "put_bits"]
 
 bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -91,3 +91,16 @@ def ones(typing, mask):
         return builder.ctpop(args[0])
 
     return types.int64(types.int64), build
+
+
+@intrinsic
+def put_bits(typing, mask, out, a):
+    """Write 1 for each bit that is set, and 0 for the others, to a vector of numbers from ``out[a]`` on."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask, out, a = arrays(context, builder, signature, args)
+        bits = builder.trunc(mask, ir.IntType(LANES))
+        out.store(builder.uitofp(builder.bitcast(bits, ir.VectorType(ir.IntType(1), LANES)), out.vector), a)
+        return context.get_dummy_value()
+
+    return types.void(mask, out, types.int64), build

@@ -3,43 +3,56 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 from numba import njit
 
 from snnlib.engine.emit import LANES, WORD
-from snnlib.engine.events import pack, unpack
+from snnlib.engine.events import packing
 
 
-@njit
-def _packed(marked, rows, packed, masks, place):
-    pack(marked, rows, packed, masks, place)
+def compiled(count: int, marks: bool):
+    pack, unpack = packing(count, marks)
 
+    @njit
+    def packed_(marked, rows, packed, masks, place):
+        pack(marked, rows, packed, masks, place)
 
-@njit
-def _unpacked(size, packed, masks, place, rows):
-    unpack(size, packed, masks, place, rows)
+    @njit
+    def unpacked(size, packed, masks, place, rows):
+        unpack(size, packed, masks, place, rows)
+
+    return packed_, unpacked
 
 
 def assert_comes_back() -> None:
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
         for count, size, rate in ((1, 1, 1.0), (2, 16, 0.5), (3, 77, 0.1), (2, 64, 0.0), (1, 200, 1.0)):
+            pack, unpack = compiled(count, marks=size != 16)
             marked = (rng.random((9, size)) < rate).astype(dtype)
-            rows = rng.standard_normal((9, count + 1, size + LANES)).astype(dtype)
-            packed = np.full((count, int(marked.sum()) + LANES), np.nan, dtype)
+            rows = rng.standard_normal((9, count + 1, size + WORD)).astype(dtype)
+            packed = np.full(count * int(marked.sum()) + LANES, np.nan, dtype)
             masks, place = np.zeros(9 * -(-size // WORD), np.int64), np.zeros(2, np.int64)
             for step in range(9):
-                _packed(marked[step], rows[step], packed, masks, place)
+                pack(marked[step], rows[step], packed, masks, place)
             assert place.tolist() == [marked.sum(), len(masks)]
-            wanted = rows[:, :count, :size].transpose(1, 0, 2)[:, marked != 0]
-            np.testing.assert_array_equal(packed[:, : place[0]], wanted)
+            wanted = []
+            for step in range(9):
+                for start in range(0, size, LANES):
+                    there = start + np.flatnonzero(marked[step, start : start + LANES])
+                    wanted.extend(rows[step, :count, there].T.ravel())
+            np.testing.assert_array_equal(packed[: count * place[0]], wanted)
             for step in range(8, -1, -1):
-                found = np.full((count, size + LANES), np.nan, dtype)
-                _unpacked(size, packed, masks, place, found)
+                found = np.full((count + 1, size + WORD), np.nan, dtype)
+                unpack(size, packed, masks, place, found)
                 there = np.flatnonzero(marked[step])
-                np.testing.assert_array_equal(found[:, there], rows[step, :count][:, there])
+                np.testing.assert_array_equal(found[:count, there], rows[step, :count][:, there])
                 assert place[0] == marked[:step].sum()
+                if size != 16:
+                    np.testing.assert_array_equal(found[count, :size], marked[step])
             assert place[1] == 0
 
 
@@ -47,14 +60,18 @@ def test_what_was_packed_comes_back():
     assert_comes_back()
 
 
-def test_without_avx2_too():
-    """By a process whose machine code is for any CPU of this kind."""
-    plain = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-    code = """
+@pytest.mark.parametrize(("cpu", "features"), [("generic", ""), ("haswell", "+avx2,+popcnt")])
+def test_without_what_this_cpu_has_too(cpu: str, features: str):
+    """By a process whose machine code is for another CPU, which this one must know too."""
+    if features and "avx2" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this CPU has no AVX2")
+    code = f"""
 from numba.core.registry import cpu_target
-assert "+avx2" not in cpu_target.target_context.codegen().magic_tuple()[2]
+found = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+assert "+avx512f" not in found and ("+avx2" in found) == {bool(features)}
 from tests.engine.test_events import assert_comes_back
 assert_comes_back()
 """
+    plain = {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
     done = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

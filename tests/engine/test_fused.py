@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snnlib import LIF, LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step, spike
-from snnlib.engine import fused, scan, trace
+from snnlib.engine import fused, scan, source, trace
 from snnlib.engine.step import UntraceableError, recurrent_state_type
 from snnlib.functional import SURROGATES
 from tests.engine.equality import (
@@ -359,6 +359,16 @@ def test_what_cannot_be_fused_runs_in_the_plain_loop_with_one_warning(backend: s
         scan(random_step, x, backend=backend)
 
 
+def test_where_numba_may_not_compile_the_plain_loop_runs(monkeypatch: pytest.MonkeyPatch):
+    def new_step(input: Tensor, state: OwnState, p=OwnParameters(), dt=0.001):
+        return input, state
+
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.warns(UserWarning, match="new_step runs in the plain loop.*NUMBA_DISABLE_JIT is set"):
+        output, _ = scan(new_step, torch.ones(3, 2, 4))
+    assert torch.equal(output, torch.ones(3, 2, 4))
+
+
 def test_nan_and_infinity_travel_as_in_the_reference(backend: str):
     x = torch.randn(12, 2, 6, generator=generator(0))
     x[4, 0, 0], x[5, 1, 2], x[6, 0, 3], x[7, 1, 4] = float("nan"), float("inf"), -float("inf"), 1e30
@@ -461,3 +471,9 @@ def test_channels_last_stays_so_with_the_same_numbers(backend: str, shape: tuple
     assert not ours[0].is_contiguous()
     repeated = [moved(v[:1].expand(shape), device_of(backend)) for v in (x, turned)]
     assert torch.equal(*(scan(neuron.step, v, backend=backend)[0] for v in repeated))
+
+
+def test_the_source_of_a_layer_is_that_of_its_step():
+    p = LIFParameters(tau_mem_inv=50.0, method="adjoint")
+    assert source(LIF) == source(LIF()) == source(lif_feed_forward_step)
+    assert source(LIF(p)) == source(LIF, p) == source(lif_feed_forward_step, p) != source(LIF)

@@ -1,0 +1,75 @@
+"""Memory for what the CPU's loops keep for events alone; how it is packed is in :mod:`snnlib.engine.events`.
+
+Each thread packs what its neurons keep, and unpacks it again. How much it will be nobody knows before: there is
+room for every neuron at every step, which is only asked for, and given back when the loop has ended. Memory
+that was never written to is not taken.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snnlib.engine.emit import LANES, WORD
+from snnlib.engine.program import Traced
+
+__all__ = ["NUMBER", "Packed", "unpacked"]
+
+NUMBER: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
+"""Of torch's types of number NumPy's."""
+_TENSORS = 3
+"""What each thread keeps: the numbers, the bits that say where they belong, and blocks of neurons."""
+
+
+class Packed:
+    """What the threads of one forward pass pack events into.
+
+    Parameters:
+        traced: the step.
+        steps: of time.
+        block: neurons that one pass over time takes along.
+        dtype: of the numbers.
+    """
+
+    def __init__(self, traced: Traced, steps: int, block: int, dtype: torch.dtype) -> None:
+        self._count, self._marks = len(traced.events), bool(traced.marked)
+        self._steps, self._block, self._dtype = steps, block, dtype
+        self._rooms: list[tuple[np.ndarray, Tensor, Tensor, Tensor]] = []
+
+    def room(self, start: int, stop: int) -> list[Tensor]:
+        """For the neurons ``start:stop``: room for one step and for all, their bits, where each block of
+        neurons ends and is packed, and a place to count."""
+        if not self._count:
+            return []
+        memory = np.empty(self._count * self._steps * (stop - start) + LANES, NUMBER[self._dtype])
+        starts = torch.arange(start, stop, self._block)
+        blocks = torch.stack([starts, (starts + self._block).clamp(max=stop), *[starts * 0] * 2], dim=1)
+        words = sum(-(-(b - a) // WORD) for a, b, *_ in blocks.tolist())
+        masks, place = torch.empty(self._steps * words, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+        self._rooms.append((memory, masks, blocks, place))
+        row = torch.empty(self._count + self._marks, self._block + WORD, dtype=self._dtype)
+        return [row, torch.from_numpy(memory), masks, blocks, place]
+
+    def kept(self) -> list[Tensor]:
+        """What was packed, in tensors that are as large; what :meth:`room` gave is to be forgotten before."""
+        tensors = []
+        for memory, masks, blocks, place in self._rooms:
+            memory.resize(self._count * int(place[0]) + LANES, refcheck=False)
+            tensors += [torch.from_numpy(memory), masks, blocks]
+        return tensors
+
+
+def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[int, int, list[Tensor]]]:
+    """For each thread of the forward pass the blocks of its table, first and end, and what it unpacks them
+    from, see :meth:`Packed.room`.
+
+    Parameters:
+        kept: what :meth:`Packed.kept` gave.
+    """
+    parts = []
+    for at in range(0, len(kept), _TENSORS):
+        numbers, masks, blocks = kept[at : at + _TENSORS]
+        row = numbers.new_empty(len(traced.events) + 1, block + WORD)
+        parts.append((0, len(blocks), [row, numbers, masks, blocks, blocks.new_zeros(2)]))
+    return parts
