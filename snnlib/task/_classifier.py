@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from snnlib.dataset.images import Images
 from snnlib.task import _run, _train
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, scheduled, trainer
+from snnlib.task._batches import Batches
+from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._processes import share_batch_norms
+from snnlib.task._trainer import fit, scheduled, trainer
 
 __all__ = ["ImageClassifier", "fit_images"]
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from absl import flags
 from snnlib.dataset.images import DataError
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
-from snnlib.task import _flags
+from snnlib.task import _flags, _train
 from snnlib.task._checkpoint import Checkpoints
 from snnlib.task._error import DivergedError, Interrupted, RunError, first_line
 from snnlib.task._files import HALF, new_folder, write
@@ -32,6 +33,7 @@ __all__ = ["Run", "RunError", "launch", "process_seconds"]
 
 _IMPORTED = time.perf_counter()
 _Gradients = dict[str, torch.Tensor]
+"""Of the last step, by the names of the parameters."""
 
 
 def launch(
@@ -108,7 +110,7 @@ class Run(Checkpoints):
         self.resumed: dict[str, Any] | None = None
         self._at: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
-        self._watched: tuple[Callable[[], str], torch.optim.Optimizer, Callable[[], _Gradients]] | None = None
+        self._watched: tuple[torch.optim.Optimizer, Callable[[], str], Callable[[], _Gradients]] | None = None
         self._signal = 0
         self._lock: int | None = None
         self._log: Log | None = None
@@ -197,22 +199,30 @@ class Run(Checkpoints):
         return self._at
 
     def watch(
-        self, where: Callable[[], str], optim: torch.optim.Optimizer, gradients: Callable[[], _Gradients]
+        self,
+        net: torch.nn.Module,
+        optim: torch.optim.Optimizer,
+        where: Callable[[], str] | None = None,
+        gradients: Callable[[], _Gradients] | None = None,
     ) -> None:
         """Name what :meth:`circumstances` tells of.
 
         Parameters:
-            where: says where training stands.
+            net: what learns.
             optim: has the learning rate.
-            gradients: gives those of the last step by the names of the parameters.
+            where: says where training stands; None for the epoch and the batch that are tracked.
+            gradients: gives those of the last step; None for those that ``net`` holds.
         """
-        self._watched = where, optim, gradients
+        self._watched = optim, where or self._place, gradients or partial(_train.gradients, net)
+
+    def _place(self) -> str:
+        return f"epoch {self._at['epoch'] + 1}, batch {self._at['batch'] + 1}"
 
     def circumstances(self) -> str:
         """For the end of a sentence about numbers that are not finite: where it was, how fast it learned."""
         if self._watched is None:
             return self.last_checkpoint()
-        where, optim, gradients = self._watched
+        optim, where, gradients = self._watched
         sizes = {name: float(value.abs().max()) for name, value in gradients().items()}
         name = max(sizes, key=lambda name: (math.isnan(sizes[name]), sizes[name]), default=None)
         gradient = f"the largest gradient {sizes[name]:.3g}, of {name}" if name else "no gradient yet"
@@ -230,6 +240,11 @@ class Run(Checkpoints):
 
     def write_checkpoint(self, name: str, content: dict[str, Any]) -> None:
         super().write_checkpoint(name, {"logged": self._written().step, **content})
+
+    def due(self, batches: int) -> bool:
+        """Whether ``--checkpoint_every`` asks for a checkpoint after so many batches of an epoch."""
+        every: int = self.flags.checkpoint_every
+        return every > 0 and batches % every == 0
 
     def pause(self, step: int, due: bool = False) -> None:
         """Between two steps: write ``last.pt`` where it is ``due``; save and leave after Ctrl-C or SIGTERM."""

@@ -251,7 +251,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     if not at["updates"]:
         at |= before_training(agent, stage, envs)
     updates = -(-FLAGS.episodes // FLAGS.num_envs)
-    run.watch(lambda: f"update {at['updates'] + 1}", optim, lambda: _train.gradients(agent))
+    run.watch(agent, optim, lambda: f"update {at['updates'] + 1}")
     while at["updates"] < updates and not (at["solved"] and FLAGS.stop_when_solved):
         started = time.perf_counter()
         episodes = envs.play(seeds(TRAIN, at["updates"] * FLAGS.num_envs, FLAGS.num_envs), agent.drawn)

@@ -246,7 +246,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     rate = _train.schedule(optim, FLAGS.epochs * batches)
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
-    run.watch(lambda: f"epoch {at['epoch'] + 1}, batch {at['batch'] + 1}", optim, lambda: _train.gradients(net))
+    run.watch(net, optim)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
         for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
@@ -263,8 +263,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             at["loss"] += _train.finite(loss) * count
             at["probability"].append(float(right(logits, episodes.answer)) / count)
             at["batch"] = batch + 1
-            due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
-            run.pause(at["epoch"] * batches + at["batch"], due)
+            run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
         probability, accuracy = evaluate(net, FLAGS.test_episodes // 4, seeds()[0], FLAGS.control, device)
         figures = {
             "train_loss": at["loss"] / FLAGS.train_episodes,

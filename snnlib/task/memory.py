@@ -24,7 +24,9 @@ from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.states import state_over_time
 from snnlib.task import _flags, _run, _train
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, scheduled, trainer
+from snnlib.task._batches import Batches
+from snnlib.task._lightning import MeanMetric, pl
+from snnlib.task._trainer import fit, scheduled, trainer
 
 NEEDS = ("pytorch_lightning", "tensorboard", "matplotlib")
 

@@ -243,7 +243,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         schedule=rate,
     )
     check_order(at["order"], len(data.y_train))
-    run.watch(lambda: f"epoch {at['epoch'] + 1}, batch {at['batch'] + 1}", optim, lambda: _train.gradients(net))
+    run.watch(net, optim)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
         if at["order"] is None:
@@ -260,8 +260,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             rate.step()
             at["loss"] += _train.finite(loss) * len(index)
             at["batch"] = batch + 1
-            due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
-            run.pause(at["epoch"] * batches + at["batch"], due)
+            run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
         figures = {
             "train_loss": at["loss"] / len(data.y_train),
             "valid_accuracy": accuracy(net, data, data.x_valid, data.y_valid),
