@@ -24,6 +24,7 @@ from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
 from snnlib.task import _environment, _flags, _run, _train
 from snnlib.task._error import DivergedError
+from snnlib.task._launch import launch
 
 NEEDS = ("gymnasium", "tensorboard", "matplotlib", "PIL")
 
@@ -316,4 +317,4 @@ def report(run: _run.Run, agent: Agent, at: dict[str, Any], stage: Stage) -> dic
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "cartpole", train, __doc__, prepare=prepare)
+    launch(FLAGS, "cartpole", train, __doc__, prepare=prepare)

@@ -27,6 +27,7 @@ from snnlib.module.lif import LIF
 from snnlib.module.resnet import JOINS, ResNet
 from snnlib.task import _flags, _run
 from snnlib.task._classifier import ImageClassifier, fit_images
+from snnlib.task._launch import launch
 
 NEEDS = ("pytorch_lightning", "torchvision", "tensorboard", "matplotlib")
 
@@ -219,4 +220,4 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "cifar10", train, __doc__, prepare=defaults)
+    launch(FLAGS, "cifar10", train, __doc__, prepare=defaults)

@@ -38,6 +38,7 @@ from snnlib.module.li import LI
 from snnlib.module.lif import LIF
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run, _train
+from snnlib.task._launch import launch
 
 NEEDS = ("tensorboard", "matplotlib")
 
@@ -307,4 +308,4 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: li
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "correlation", train, __doc__, prepare=defaults)
+    launch(FLAGS, "correlation", train, __doc__, prepare=defaults)

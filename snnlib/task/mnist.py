@@ -31,6 +31,7 @@ from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
 from snnlib.module.neuron import Neuron
 from snnlib.task import _flags, _run, _train
+from snnlib.task._launch import launch
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
 
@@ -303,4 +304,4 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "mnist", train, __doc__, prepare=defaults)
+    launch(FLAGS, "mnist", train, __doc__, prepare=defaults)

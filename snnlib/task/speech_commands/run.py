@@ -28,6 +28,7 @@ from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run, _train
 from snnlib.task._batches import Batches
+from snnlib.task._launch import launch
 from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._processes import share_batch_norms
 from snnlib.task._trainer import fit, scheduled, trainer
@@ -293,7 +294,7 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 def main() -> None:
-    _run.launch(FLAGS, "speech_commands", train, __doc__, prepare=defaults)
+    launch(FLAGS, "speech_commands", train, __doc__, prepare=defaults)
 
 
 if __name__ == "__main__":
