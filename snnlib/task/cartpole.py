@@ -114,11 +114,15 @@ def prepare(values: flags.FlagValues) -> None:
     name, limit = values.environment, values.episode_steps
     try:
         _environment.Environments(name, 1, limit).close()
-        for wanted, mode in ((values.render, "human"), (values.video, "rgb_array")):
-            if wanted:
-                _environment.try_to_draw(name, limit, mode)
+        for mode in render_modes(values):
+            _environment.try_to_draw(name, limit, mode)
     except _environment.WrongEnvironmentError as error:
         _flags.fail(str(error), code=2)
+
+
+def render_modes(values: flags.FlagValues) -> list[str]:
+    """How gymnasium is to draw the test episode that is shown."""
+    return ["human"] * values.render + ["rgb_array"] * values.video
 
 
 def policy(inputs: int, actions: int) -> nn.Module:
@@ -290,13 +294,9 @@ def report(run: _run.Run, agent: Agent, at: dict[str, Any], stage: Stage) -> dic
     run.load_into(run.read_checkpoint("best.pt"), net=agent)
     threshold = stage.envs.threshold
     mean = float(stage.rewards(agent.greedy, TEST).mean())
-    for wanted, mode in ((FLAGS.render, "human"), (FLAGS.video, "rgb_array")):
-        if wanted:
-            shown = _environment.Environments(FLAGS.environment, 1, FLAGS.episode_steps, render_mode=mode)
-            shown.play(seeds(TEST, 0, 1), agent.greedy)
-            shown.close()
-            if shown.frames:
-                _environment.write_gif(run.folder / "episode.gif", shown.frames, shown.pictures_a_second)
+    (seed,), film = seeds(TEST, 0, 1), run.folder / "episode.gif"
+    for mode in render_modes(FLAGS):
+        _environment.show(FLAGS.environment, FLAGS.episode_steps, mode, seed, agent.greedy, film)
     if FLAGS.plot:
         from snnlib.task import _plot
 

@@ -29,9 +29,9 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
-from snnlib.module.neuron import Neuron
 from snnlib.task import _flags, _run, _train
 from snnlib.task._launch import launch
+from snnlib.task._spikes import with_spikes
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
 
@@ -213,19 +213,10 @@ def accuracy(net: ConvNet, data: Images, x: Tensor, y: Tensor) -> float:
     return right / len(y)
 
 
-@torch.no_grad()
 def silent(net: ConvNet, data: Images) -> float:
     """The share of hidden neurons that not one of 500 validation images at most lets spike."""
-    spiked: list[Tensor] = []
-    layers = [layer for layer in net.modules() if isinstance(layer, Neuron) and layer.spiking]
-    hooks = [
-        layer.register_forward_hook(lambda _, __, output: spiked.append(output[0].amax((0, 1)).flatten()))
-        for layer in layers
-    ]
-    net.eval()
-    net(encode(FLAGS, data.scaled(data.x_valid[:500])))
-    for hook in hooks:
-        hook.remove()
+    sequence = encode(FLAGS, data.scaled(data.x_valid[:500]))
+    _, spiked = with_spikes(net, sequence, lambda spikes: spikes.amax((0, 1)).flatten())
     return float((torch.cat(spiked) == 0).float().mean())
 
 
