@@ -61,8 +61,8 @@ flags.DEFINE_string(
     "An environment of gymnasium with a Box of observations and Discrete actions.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("episodes", None, "Most training episodes.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("num_envs", None, "Episodes side by side, an update.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("episodes", None, "Most training episodes; 6400 if not given.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("num_envs", None, "Episodes in an update; 32 if not given.", 1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "episode_steps",
     0,
@@ -87,7 +87,7 @@ flags.DEFINE_float(
     lower_bound=0.0,
     flag_values=FLAGS,
 )
-flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy in the loss.", 0.0, flag_values=FLAGS)
 flags.DEFINE_integer("hidden_size", 64, "Neurons of the policy.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float(
     "input_scale",

@@ -8,6 +8,7 @@
 An image is the input current of the first convolution at every time step, and so that convolution runs once.
 After every epoch the validation images choose; the test images are looked at once, at the end, with the best
 weights. --neuron_model=relu is the control: the same net without spikes and without time.
+Without --epochs and --seq_length they are 20 and 2, for --model=resnet 100 and 4; relu needs one step.
 """
 
 from typing import Any

@@ -93,17 +93,17 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("hidden_size", 8, "Plastic neurons, half for each class.", 2, flag_values=FLAGS)
 flags.DEFINE_float(
-    "initial_weight", 0.075, "Mean weight of a neuron, which it keeps.", lower_bound=0.0, flag_values=FLAGS
+    "initial_weight", 0.075, "Mean weight of a neuron, in thresholds, which it keeps.", 0.0, flag_values=FLAGS
 )
-flags.DEFINE_float("plasticity", 0.2, "Learning rate of the local rule.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_float("plasticity", 0.2, "Factor of every change by the local rule.", 0.0, flag_values=FLAGS)
 flags.DEFINE_integer(
     "update_every", 25, "Steps between two readings of the sensors, and scalings.", 1, flag_values=FLAGS
 )
 flags.DEFINE_float(
     "tau_sensor_inv", 200.0, "Inverse time constant of sensors and STDP, 1/s.", 0.0, flag_values=FLAGS
 )
-for name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
-    _flags.positive(name, FLAGS)
+for _name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
+    _flags.positive(_name, FLAGS)
 
 FAST = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16, "seq_length": 75}
 
@@ -146,13 +146,13 @@ class PlasticNet(nn.Module):
             nn.init.zeros_(parameter)
         # the teacher's current, in thresholds, into the neurons of the class that is shown and into the others
         self.teacher = nn.Parameter(torch.tensor([0.4, -2.0]))
-        run = {"dt": FLAGS.dt, "backend": FLAGS.backend}
-        self.neurons = LIF(p, **run)
+        options = {"dt": FLAGS.dt, "backend": FLAGS.backend}
+        self.neurons = LIF(p, **options)
         readout = nn.Linear(n, 2)
         with torch.no_grad():  # to begin with a neuron speaks for its class
             readout.weight.copy_(10.0 * (self.class_of == torch.arange(2).unsqueeze(1)))
             readout.bias.zero_()
-        self.answer = SequentialState(LIF(p, **run), readout, LI(**run))
+        self.answer = SequentialState(LIF(p, **options), readout, LI(**options))
 
     def forward(self, episodes: Episodes, control: str) -> tuple[Tensor, Tensor, Tensor]:
         """Learn from the lessons, then answer: logits ``[B, 2]``, weights before and after ``[B, N, M]``."""

@@ -105,11 +105,11 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
         "dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=values
     )
     flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=values)
-    flags.register_validator(
+    _flags.restrict(
         "channels",
         lambda names: bool(names) and all(n.isdecimal() and len(n) < 10 and int(n) > 0 for n in names),
-        "must be positive numbers, --channels=32,64",
-        flag_values=values,
+        "positive integers with commas between",
+        values,
     )
     flags.register_multi_flags_validator(
         ["only_first_spike", "encoder"],
