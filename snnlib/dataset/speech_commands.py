@@ -132,6 +132,8 @@ def load_speech(dataset: str, data_dir: str | Path, classes: int = 12) -> Speech
             silence = _silence(noise[part], _share(y))
             x, y = torch.cat([x, silence]), torch.cat([y, torch.full((len(silence),), labels.index("silence"))])
         made |= {f"x_{part}": x, f"y_{part}": y}
+    if classes == 12 and int(made["y_train"].max()) < len(COMMANDS):
+        raise DataError(f"{root / _FOLDER} has no clips to train 'unknown' with, of other words than the ten")
     return Speech(**made, labels=labels)
 
 

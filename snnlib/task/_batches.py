@@ -8,7 +8,17 @@ from torch import Tensor
 
 from snnlib.task._processes import place
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "fetcher"]
+
+
+def fetcher(module: Any, part: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """From indices to examples and labels of a part of ``module.data``, on the device that holds them."""
+
+    def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = getattr(module.data, f"x_{part}"), getattr(module.data, f"y_{part}")
+        return x[index.to(x.device)], y[index.to(y.device)]
+
+    return fetch
 
 
 class Batches:

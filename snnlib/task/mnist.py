@@ -214,7 +214,7 @@ def accuracy(net: ConvNet, data: Images, x: Tensor, y: Tensor) -> float:
 
 
 def silent(net: ConvNet, data: Images) -> float:
-    """The share of hidden neurons that not one of 500 validation images at most lets spike."""
+    """The share of spiking neurons that none of the first 500 validation images lets spike."""
     sequence = encode(FLAGS, data.scaled(data.x_valid[:500]))
     _, spiked = with_spikes(net, sequence, lambda spikes: spikes.amax((0, 1)).flatten())
     return float((torch.cat(spiked) == 0).float().mean())

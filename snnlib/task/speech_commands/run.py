@@ -27,7 +27,7 @@ from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run, _train
-from snnlib.task._batches import Batches
+from snnlib.task._batches import Batches, fetcher
 from snnlib.task._launch import launch
 from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._processes import share_batch_norms
@@ -251,13 +251,8 @@ class Classifier(pl.LightningModule):
 
 def batches(module: Classifier, part: str) -> Batches:
     """Training examples by their numbers, which a step draws; clips and labels of the other parts."""
-
-    def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = getattr(module.data, f"x_{part}"), getattr(module.data, f"y_{part}")
-        return x[index.to(x.device)], y[index.to(y.device)]
-
     if part != "train":
-        return Batches(fetch, len(getattr(module.data, f"y_{part}")), 250)
+        return Batches(fetcher(module, part), len(getattr(module.data, f"y_{part}")), 250)
     count, limit = module.data.train_count, FLAGS.limit_train_batches
     return Batches(lambda index: index, count, FLAGS.batch_size, FLAGS.seed, limit)
 
