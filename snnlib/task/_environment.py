@@ -1,5 +1,6 @@
 """Environments of gymnasium: made, checked, played side by side, and filmed."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from snnlib.task._error import first_line
+from snnlib.task._files import write
 
 __all__ = ["Environments", "Episodes", "WrongEnvironmentError", "show", "try_to_draw", "write_gif"]
 
@@ -215,4 +217,6 @@ def write_gif(path: Path, frames: Sequence[Any], rate: float, width: int = 300) 
     pictures = [Image.fromarray(frame) for frame in frames[::every]]
     size = (width, round(width * pictures[0].height / pictures[0].width))
     first, *rest = [picture.resize(size, Image.Resampling.LANCZOS) for picture in pictures]
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 * every / rate), loop=0)
+    gif = io.BytesIO()
+    first.save(gif, "GIF", save_all=True, append_images=rest, duration=round(1000 * every / rate), loop=0)
+    write(path, gif.getvalue())

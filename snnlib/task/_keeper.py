@@ -23,6 +23,11 @@ class Keeper(Checkpoint):
 
     Lightning's ``ModelCheckpoint`` is not used: it remembers absolute paths, so that a run that was moved
     forgets its best epoch, and of equal epochs it keeps the first, which has learned least.
+
+    Parameters:
+        run: what is written to.
+        monitor: the figure that chooses the best epoch.
+        sign: 1 where the larger is the better, -1 where the smaller is.
     """
 
     def __init__(self, run: _run.Run, monitor: str, sign: float) -> None:

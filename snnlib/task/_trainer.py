@@ -49,7 +49,9 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
             **options,
         )
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
-        raise _run.RunError(" ".join(str(error).split())) from error
+        names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        given = " ".join(f"--{name}={values[name].value}" for name in names)
+        raise _run.RunError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
 
 
 def _callbacks(run: _run.Run, monitor: str) -> list[pl.Callback]:
