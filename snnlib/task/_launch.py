@@ -59,25 +59,34 @@ def launch(
         if run and run.chief:
             print(f"interrupted; go on with --resume={run.folder}", file=sys.stderr)
         sys.exit(128 + number)
-    except ImportError as error:
-        way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"
-        _flags.fail(f"{error}{way_out}")
-    except (DivergedError, NaNInputError) as error:
-        _flags.fail(f"{error}{run.circumstances() if run else ''}")
-    except (DataError, RunError) as error:  # worded for whoever started the task
-        _flags.fail(str(error))
-    except ValueError as error:  # so is what snnlib itself refuses; torch's may have many lines
-        _flags.fail(" ".join(str(error).split()))
-    except OSError as error:
-        way_out = run.last_checkpoint() if run else ""
-        _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}")
-    except (MemoryError, RuntimeError) as error:
-        if not _no_memory(error):
+    except Exception as error:
+        sentence = _sentence(error, values, run)
+        if sentence is None:
             raise
-        _flags.fail(f"there is not enough memory for {_flags.largest(values)}: {first_line(error)}")
+        _flags.fail(sentence)
     finally:
         if run:
             run.close()
+
+
+def _sentence(error: Exception, values: flags.FlagValues, run: Run | None) -> str | None:
+    """What to tell whoever started the task; None of what nobody expects, which needs its traceback."""
+    match error:
+        case ImportError():
+            way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"
+            return f"{error}{way_out}"
+        case DivergedError() | NaNInputError():
+            return f"{error}{run.circumstances() if run else ''}"
+        case DataError() | RunError():
+            return str(error)
+        case ValueError():  # so snnlib refuses what it is given; torch's may have many lines
+            return " ".join(str(error).split())
+        case OSError():
+            way_out = run.last_checkpoint() if run else ""
+            return f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}"
+        case MemoryError() | RuntimeError() if _no_memory(error):
+            return f"there is not enough memory for {_flags.largest(values)}: {first_line(error)}"
+    return None
 
 
 def process_seconds() -> float:
