@@ -27,6 +27,7 @@ from snnlib.benchmark.child import PREFIX
 from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
 from snnlib.task import _files, _flags, _run, _train
+from snnlib.task._launch import process_seconds
 
 FLAGS = _flags.shared(device="auto", seed=0, output_dir="runs", plot=True)
 for _name, _choices, _default in (
@@ -102,7 +103,7 @@ def _summary(results: list[Result]) -> dict[str, Any]:
         "without_figures": sum("reason" in row for _, row in rows),
         "refused": [f"{title}: {row['row']}" for title, row in rows if row.get("refused")],
         "disturbed": sum(row.get("disturbed", False) for _, row in rows),
-        "seconds": round(_run.process_seconds(), 1),
+        "seconds": round(process_seconds(), 1),
         "seed": FLAGS.seed,
     }
 

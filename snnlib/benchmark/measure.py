@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snnlib.benchmark.cases import Case, build
 from snnlib.benchmark.workloads import Spec
-from snnlib.task._run import process_seconds
+from snnlib.task._launch import process_seconds
 
 __all__ = ["memory", "start", "timing"]
 

@@ -21,7 +21,7 @@ def random_affine(x: Tensor, shift: float = 0.08, rotation: float = 0.1, scale: 
     Parameters:
         x: images ``[B, C, H, W]``, floating point.
         shift: largest move along each axis, in widths and heights of the image.
-        rotation: largest angle, rad.
+        rotation: largest angle, rad; images that are not square are sheared too.
         scale: largest relative change of size.
 
     Returns:

@@ -94,7 +94,7 @@ def load_images(name: str, data_dir: str | Path, fold: int = 0) -> Images:
 
 
 def generated_images(count: int = 64, classes: int = 4, size: int = 8) -> Images:
-    """Bright squares in one of ``classes`` corners or sides, for a run that needs nothing on disk.
+    """Noise with one bright quarter, which is the class, for a run that needs nothing on disk.
 
     Parameters:
         count: images in each of the three sets.

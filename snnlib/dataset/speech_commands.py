@@ -2,9 +2,7 @@
 
 import hashlib
 import math
-import os
 import shutil
-import struct
 import tarfile
 import tempfile
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from snnlib.dataset.images import DataError
+from snnlib.dataset.wave import read_wave
 
 __all__ = ["COMMANDS", "RATE", "WORDS", "Speech", "generated_speech", "labels_of", "load_speech"]
 
@@ -133,6 +132,8 @@ def load_speech(dataset: str, data_dir: str | Path, classes: int = 12) -> Speech
             silence = _silence(noise[part], _share(y))
             x, y = torch.cat([x, silence]), torch.cat([y, torch.full((len(silence),), labels.index("silence"))])
         made |= {f"x_{part}": x, f"y_{part}": y}
+    if classes == 12 and int(made["y_train"].max()) < len(COMMANDS):
+        raise DataError(f"{root / _FOLDER} has no clips to train 'unknown' with, of other words than the ten")
     return Speech(**made, labels=labels)
 
 
@@ -282,7 +283,7 @@ def _noise(root: Path, begin: float, end: float) -> Tensor:
     folder = root / _FOLDER / "_background_noise_"
     pieces = []
     for path in sorted(folder.glob("*.wav")):
-        wave = _wave(path, _LONGEST_NOISE)
+        wave = read_wave(path, RATE, _LONGEST_NOISE)
         wave = wave[int(begin * len(wave)) : int(end * len(wave))]
         pieces += [wave[at : at + RATE] for at in range(0, len(wave) - RATE + 1, _NOISE_HOP)]
     if not pieces:
@@ -293,42 +294,6 @@ def _noise(root: Path, begin: float, end: float) -> Tensor:
 def _read(paths: list[Path]) -> Tensor:
     x = np.zeros((len(paths), RATE), np.int16)
     for row, path in zip(x, paths, strict=True):
-        wave = _wave(path, RATE)
+        wave = read_wave(path, RATE, RATE)
         row[: len(wave)] = wave
     return torch.from_numpy(x)
-
-
-def _wave(path: Path, most: int) -> np.ndarray:
-    """The first ``most`` samples of a recording, int16.
-
-    Not by ``torchaudio.load``, which wants torchcodec and FFmpeg.
-    """
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: the package is there, the library it wraps is not
-        raise ImportError(f"audio needs soundfile ({error}): pip install 'snnlib[tasks]'") from error
-    _check_length(path)
-    try:
-        wave, rate = soundfile.read(os.fspath(path), most, dtype="int16")
-    except (soundfile.SoundFileError, MemoryError, OSError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is no recording that can be read: {error}") from error
-    if rate != RATE or wave.ndim != 1 or len(wave) == 0:
-        raise DataError(f"{path} must be mono at {RATE} Hz, got shape {list(wave.shape)} at {rate} Hz")
-    return np.asarray(wave)
-
-
-def _check_length(path: Path) -> None:
-    """Refuse what is no WAV, or shorter than its header says: libsndfile reads all kinds, and what is there."""
-    try:
-        end = path.stat().st_size
-        with path.open("rb") as file:
-            riff, size, wave = struct.unpack("<4sI4s", file.read(12))
-            name = b""
-            while name != b"data" and riff == b"RIFF" and wave == b"WAVE" and file.tell() + size <= end + 4:
-                file.seek(file.tell() + (size + size % 2 if name else 0))
-                name, size = struct.unpack("<4sI", file.read(8))
-            whole = name == b"data" and file.tell() + size <= end
-    except (OSError, ValueError, struct.error) as error:
-        raise DataError(f"{path} is no recording that can be read: {error}") from error
-    if not whole:
-        raise DataError(f"{path} is no WAV, or shorter than its header says: {end} bytes")

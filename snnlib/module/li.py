@@ -11,14 +11,20 @@ __all__ = ["LI", "LICell", "LILinearCell"]
 
 
 class LICell(Cell):
-    """Leaky integrator, one step: :class:`~snnlib.module.neuron.Cell` of ``li_feed_forward_step``."""
+    """Leaky integrator, one step.
+
+    A :class:`.Cell` of :func:`.li_feed_forward_step`.
+    """
 
     def __init__(self, p: LIParameters = LIParameters(), dt: float = 0.001) -> None:
         super().__init__(li_feed_forward_step, p, dt)
 
 
 class LI(Layer):
-    """Leaky integrator, a sequence: :class:`~snnlib.module.neuron.Layer` of ``li_feed_forward_step``."""
+    """Leaky integrator, a sequence.
+
+    A :class:`.Layer` of :func:`.li_feed_forward_step`.
+    """
 
     def __init__(self, p: LIParameters = LIParameters(), dt: float = 0.001, **options: Any) -> None:
         super().__init__(li_feed_forward_step, p, dt, **options)

@@ -30,6 +30,7 @@ class Neuron(nn.Module):
 
     Attributes:
         step: the neuron's step.
+        state: the NamedTuple in which the step keeps its state.
         dt: time step in s.
         over_time: whether ``forward`` takes a sequence ``[T, B, *features]`` or one step ``[B, *features]``.
     """
@@ -162,10 +163,7 @@ class Layer(Neuron):
 
 
 class _Recurrent(Neuron):
-    """Input and recurrent weights of a neuron, both ``[to, from]``; no input weights with ``input_size=None``.
-
-    Weights are drawn from a normal distribution of variance 2 / fan-in (He et al. 2015).
-    """
+    """Input and recurrent weights, both ``[to, from]``; no input weights with ``input_size=None``."""
 
     def __init__(
         self,

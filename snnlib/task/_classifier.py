@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from snnlib.dataset.images import Images
 from snnlib.task import _run, _train
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, scheduled, trainer
+from snnlib.task._batches import Batches, fetcher
+from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._processes import share_batch_norms
+from snnlib.task._trainer import fit, scheduled, trainer
 
 __all__ = ["ImageClassifier", "fit_images"]
 
@@ -58,13 +60,8 @@ class ImageClassifier(pl.LightningModule):
         return scheduled(optim, self.trainer)
 
     def batches(self, part: str) -> Batches:
-        """The images of a part of the data, fetched on the device that holds them."""
-
-        def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-            x, y = getattr(self.data, f"x_{part}"), getattr(self.data, f"y_{part}")
-            return x[index.to(x.device)], y[index.to(y.device)]
-
-        count = len(getattr(self.data, f"y_{part}"))
+        """The images of a part of the data."""
+        fetch, count = fetcher(self, part), len(getattr(self.data, f"y_{part}"))
         if part == "train":
             values = self.values
             return Batches(fetch, count, values.batch_size, values.seed, values.limit_train_batches)

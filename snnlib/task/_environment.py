@@ -1,5 +1,6 @@
 """Environments of gymnasium: made, checked, played side by side, and filmed."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Environments", "Episodes", "WrongEnvironmentError", "try_to_draw", "write_gif"]
+from snnlib.task._error import first_line
+from snnlib.task._files import write
+
+__all__ = ["Environments", "Episodes", "WrongEnvironmentError", "show", "try_to_draw", "write_gif"]
 
 
 class WrongEnvironmentError(ValueError):
@@ -94,7 +98,7 @@ class Environments:
             options = {"render_mode": render_mode, "disable_env_checker": True}
             self.each = [gym.make(name, **options) for _ in range(number)]
         except (gym.error.Error, ImportError) as error:
-            raise WrongEnvironmentError(f"--environment={name}: {_first_line(error)}") from error
+            raise WrongEnvironmentError(f"--environment={name}: {first_line(error)}") from error
         first = self.each[0]
         _check_space(name, "observation", first.observation_space, gym.spaces.Box)
         _check_space(name, "action", first.action_space, gym.spaces.Discrete)
@@ -176,9 +180,25 @@ def try_to_draw(name: str, limit: int, render_mode: str) -> None:
         if render_mode == "human" and _unseen():
             raise WrongEnvironmentError("there is no screen; --video writes the episode to a file")
     except Exception as error:  # pygame's error has no name here, other environments have their own
-        raise WrongEnvironmentError(f"--environment={name} cannot be shown: {_first_line(error)}") from error
+        raise WrongEnvironmentError(f"--environment={name} cannot be shown: {first_line(error)}") from error
     finally:
         envs.close()
+
+
+def show(
+    name: str, limit: int, render_mode: str, seed: int, act: Callable[[Tensor], Tensor], path: Path
+) -> None:
+    """Play one episode, on the screen ("human") or into an animation at ``path`` ("rgb_array").
+
+    Parameters:
+        name, limit, render_mode: see :class:`Environments`.
+        seed, act: see :meth:`Environments.play`.
+    """
+    envs = Environments(name, 1, limit, render_mode=render_mode)
+    envs.play([seed], act)
+    envs.close()
+    if envs.frames:
+        write_gif(path, envs.frames, envs.pictures_a_second)
 
 
 def _unseen() -> bool:
@@ -197,8 +217,6 @@ def write_gif(path: Path, frames: Sequence[Any], rate: float, width: int = 300) 
     pictures = [Image.fromarray(frame) for frame in frames[::every]]
     size = (width, round(width * pictures[0].height / pictures[0].width))
     first, *rest = [picture.resize(size, Image.Resampling.LANCZOS) for picture in pictures]
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 * every / rate), loop=0)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
+    gif = io.BytesIO()
+    first.save(gif, "GIF", save_all=True, append_images=rest, duration=round(1000 * every / rate), loop=0)
+    write(path, gif.getvalue())

@@ -8,7 +8,7 @@ class RunError(Exception):
 
 
 class DivergedError(RunError):
-    """A loss is not finite."""
+    """A loss, or what decides an action, is not finite."""
 
 
 class Interrupted(Exception):  # noqa: N818

@@ -1,6 +1,7 @@
 """The flags that tasks share: one name, one meaning and one bound for all of them."""
 
 import contextlib
+import copy
 import io
 import math
 import sys
@@ -14,7 +15,7 @@ from absl import flags
 from snnlib.engine.scan import BACKENDS
 from snnlib.functional.threshold import METHODS
 
-__all__ = ["LIGHTNING", "fail", "parse", "positive", "shared"]
+__all__ = ["LIGHTNING", "fail", "largest", "needs", "parse", "positive", "restrict", "shared"]
 
 _MAY_CHANGE = {
     *("epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"),
@@ -74,7 +75,7 @@ _SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     ),
     "alpha": (
         flags.DEFINE_float,
-        "Parameter of the method, see the docs; the method's own if not given.",
+        "Width or height of the surrogate derivative, see help(snnlib.spike); the method's own if not given.",
         {"lower_bound": 0.0},
     ),
     "backend": (
@@ -113,7 +114,7 @@ _SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     ),
     "precision": (
         flags.DEFINE_enum,
-        "Numbers to compute in; neurons integrate in float32 in any case.",
+        "Numbers to compute in; neurons integrate in float32, or with 64-true in float64.",
         {"enum_values": ["32-true", "16-mixed", "bf16-mixed", "64-true"]},
     ),
     "accumulate_grad_batches": (
@@ -160,7 +161,17 @@ def shared(**defaults: Any) -> flags.FlagValues:
 
 def positive(name: str, values: flags.FlagValues) -> None:
     """Refuse zero where a bound of absl's would let it pass."""
-    flags.register_validator(name, lambda v: v is None or v > 0, "must be positive", flag_values=values)
+    restrict(name, lambda value: value > 0, "a positive number", values)
+
+
+def restrict(name: str, allowed: Callable[[Any], bool], wanted: str, values: flags.FlagValues) -> None:
+    """Refuse values that are not allowed; ``wanted`` says what is, in ``--help`` too."""
+    parser = copy.copy(values[name].parser)  # absl has one for all flags of the same bounds
+    parser.syntactic_help = wanted
+    values[name].parser = parser
+    flags.register_validator(
+        name, lambda value: value is None or allowed(value), f"must be {wanted}", flag_values=values
+    )
 
 
 def parse(values: flags.FlagValues, usage: str) -> None:
@@ -226,7 +237,8 @@ def _help(values: flags.FlagValues) -> str:
         if name == flag.short_name:
             continue
         shown = f"--[no]{name}" if flag.boolean else f"--{name}"
-        takes = "" if flag.boolean else f" ({flag.parser.syntactic_help or 'text'})"
+        text = "one of these" if hasattr(flag.parser, "enum_values") else "text"
+        takes = "" if flag.boolean else f" ({flag.parser.syntactic_help or text})"
         default = "" if flag.default is None else f" [{str(flag.default_as_str).strip(chr(39))}]"
         lines += [
             f"  {shown}{takes}{default}",

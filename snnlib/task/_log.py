@@ -29,36 +29,37 @@ class Log:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder, self.step = folder, step
+        self._path = folder / "metrics.jsonl"
+        self._lines = self._kept_lines()
         self._metrics: Any = None
         self._events: Any = None
-        self._kept_lines()
-
-    def open(self) -> None:
-        """Be ready to write; from here on what came after ``step`` is gone."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            write(path, "".join(self._kept_lines()).encode())
-        self._metrics = path.open("a")
 
     def _kept_lines(self) -> list[str]:
         """The whole lines of metrics.jsonl but for those after the checkpoint, which will be written again."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
         kept = []
         for number, line in enumerate(lines, 1):
             try:
                 if line.endswith(b"\n") and _figures(line)["step"] <= self.step:
                     kept.append(line.decode())
             except (RecursionError, ValueError) as error:
-                raise RunError(f"{path}, line {number}, is no line of figures: {first_line(error)}") from error
+                told = f"{self._path}, line {number}, is no line of figures: {first_line(error)}"
+                raise RunError(told) from error
         return kept
+
+    def open(self) -> None:
+        """Be ready to write; from here on what came after ``step`` is gone."""
+        if self._path.exists():
+            write(self._path, "".join(self._lines).encode())
+        self._metrics = self._path.open("a")
 
     def write(self, step: int, **figures: float) -> None:
         """Append a line to metrics.jsonl, give the same figures to TensorBoard, and print them."""
         events = self._tensorboard()
         if self._metrics is None:
             self.open()
-        self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
+        self._lines.append(json.dumps({"step": step, **figures}) + "\n")
+        self._metrics.write(self._lines[-1])
         self._metrics.flush()
         self.step = step
         for name, value in figures.items():
@@ -88,7 +89,7 @@ class Log:
 
     def lines(self) -> list[dict[str, float]]:
         """What :meth:`write` wrote so far."""
-        return [json.loads(line) for line in self._kept_lines()]
+        return [json.loads(line) for line in self._lines]
 
     def close(self) -> None:
         for held in (self._metrics, self._events):

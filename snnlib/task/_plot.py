@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from snnlib.module.neuron import Neuron
+from snnlib.task._spikes import with_spikes
 
 try:
     from matplotlib.figure import Figure
@@ -65,9 +64,8 @@ def rewards(metrics: list[dict[str, float]], threshold: float | None, random: fl
     return figure
 
 
-@torch.no_grad()
 def image_response(
-    net: nn.Module,
+    net: Any,
     sequence: Tensor,
     image: Tensor,
     dt: float,
@@ -84,7 +82,8 @@ def image_response(
         answer: the class that the net names; the one with the highest voltage of all if None.
         heard: whether the image is a spectrogram, the lowest band below, a column for each step.
     """
-    traces, readout = _outputs(net, sequence)
+    (output, _), traces = with_spikes(net.layers, sequence)
+    readout = output[-1] if isinstance(output, list) else output
     depths = sorted({round(k * (len(traces) - 1) / 4) for k in range(5)}) if traces else []
     hidden, voltage = [traces[depth][:, 0].flatten(1).cpu() for depth in depths], readout[:, 0].float().cpu()
     panels = len(hidden) + 2
@@ -163,23 +162,6 @@ def memory_trial(
 
 def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
-
-
-def _outputs(net: Any, sequence: Tensor) -> tuple[list[Tensor], Tensor]:
-    """What each layer of spiking neurons put out while the net ran once, in order, and what the readout did."""
-    spikes: list[Tensor] = []
-    last: list[Tensor] = []
-    neurons = [m for m in net.modules() if isinstance(m, Neuron) and m.spiking]
-    hooks = [n.register_forward_hook(lambda _m, _i, output: spikes.append(output[0])) for n in neurons]
-    hooks.append(net.layers.register_forward_hook(lambda _m, _i, output: last.append(output[0])))
-    was_training = net.training
-    net.eval()
-    net(sequence)
-    net.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    readout: Any = last[0]
-    return spikes, readout[-1] if isinstance(readout, list) else readout
 
 
 def learned_weights(

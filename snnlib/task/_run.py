@@ -1,92 +1,31 @@
-"""A run of a task: its folder, its checkpoints, its metrics, and how it ends."""
+"""A run of a task: its folder, its checkpoints, its metrics, and how it stops."""
 
 import fcntl
-import json
 import math
 import os
-import random
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from absl import flags
 
-from snnlib.dataset.images import DataError
-from snnlib.engine.check import NaNInputError
-from snnlib.engine.memory import keep_memory
-from snnlib.task import _flags
+from snnlib.task import _train
 from snnlib.task._checkpoint import Checkpoints
-from snnlib.task._error import DivergedError, Interrupted, RunError, first_line
+from snnlib.task._error import Interrupted, RunError
 from snnlib.task._files import HALF, new_folder, write
 from snnlib.task._form import check_form
 from snnlib.task._log import Log
 from snnlib.task._processes import is_chief
 from snnlib.task._random import random_state
 
-__all__ = ["Run", "RunError", "launch", "process_seconds"]
+__all__ = ["Run", "RunError"]
 
-_IMPORTED = time.perf_counter()
 _Gradients = dict[str, torch.Tensor]
-
-
-def launch(
-    values: flags.FlagValues,
-    task: str,
-    train: Callable[["Run"], dict[str, Any]],
-    usage: str,
-    prepare: Callable[[flags.FlagValues], None] = lambda values: None,
-) -> None:
-    """Run a task from the command line: flags, run folder, ``train``, the ``result:`` line, the exit code.
-
-    Parameters:
-        values: the task's flags.
-        task: its name.
-        train: does the work and returns the figures of the result.
-        usage: what ``--help`` shows above the flags.
-        prepare: fills in flags whose default depends on other flags.
-    """
-    _flags.parse(values, usage)
-    keep_memory()
-    run = None
-    try:
-        prepare(values)
-        torch.manual_seed(values.seed)
-        random.seed(values.seed)
-        np.random.seed(values.seed % 2**32)
-        run = Run(values, task)
-        figures = train(run)
-        figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
-        if run.chief:
-            print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
-    except Interrupted as stop:
-        number = int(stop.args[0])
-        if run and run.chief:
-            print(f"interrupted; go on with --resume={run.folder}", file=sys.stderr)
-        sys.exit(128 + number)
-    except ImportError as error:
-        way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"
-        _flags.fail(f"{error}{way_out}")
-    except (DivergedError, NaNInputError) as error:
-        _flags.fail(f"{error}{run.circumstances() if run else ''}")
-    except (DataError, RunError) as error:  # worded for whoever started the task
-        _flags.fail(str(error))
-    except ValueError as error:  # so is what snnlib itself refuses; torch's may have many lines
-        _flags.fail(" ".join(str(error).split()))
-    except OSError as error:
-        way_out = run.last_checkpoint() if run else ""
-        _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}")
-    except (MemoryError, RuntimeError) as error:
-        if not _no_memory(error):
-            raise
-        _flags.fail(f"there is not enough memory for {_flags.largest(values)}: {first_line(error)}")
-    finally:
-        if run:
-            run.close()
+"""Of the last step, by the names of the parameters."""
 
 
 class Run(Checkpoints):
@@ -108,7 +47,7 @@ class Run(Checkpoints):
         self.resumed: dict[str, Any] | None = None
         self._at: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
-        self._watched: tuple[Callable[[], str], torch.optim.Optimizer, Callable[[], _Gradients]] | None = None
+        self._watched: tuple[torch.optim.Optimizer, Callable[[], str], Callable[[], _Gradients]] | None = None
         self._signal = 0
         self._lock: int | None = None
         self._log: Log | None = None
@@ -197,22 +136,30 @@ class Run(Checkpoints):
         return self._at
 
     def watch(
-        self, where: Callable[[], str], optim: torch.optim.Optimizer, gradients: Callable[[], _Gradients]
+        self,
+        net: torch.nn.Module,
+        optim: torch.optim.Optimizer,
+        where: Callable[[], str] | None = None,
+        gradients: Callable[[], _Gradients] | None = None,
     ) -> None:
         """Name what :meth:`circumstances` tells of.
 
         Parameters:
-            where: says where training stands.
+            net: what learns.
             optim: has the learning rate.
-            gradients: gives those of the last step by the names of the parameters.
+            where: says where training stands; None for the epoch and the batch that are tracked.
+            gradients: gives those of the last step; None for those that ``net`` holds.
         """
-        self._watched = where, optim, gradients
+        self._watched = optim, where or self._place, gradients or partial(_train.gradients, net)
+
+    def _place(self) -> str:
+        return f"epoch {self._at['epoch'] + 1}, batch {self._at['batch'] + 1}"
 
     def circumstances(self) -> str:
         """For the end of a sentence about numbers that are not finite: where it was, how fast it learned."""
         if self._watched is None:
             return self.last_checkpoint()
-        where, optim, gradients = self._watched
+        optim, where, gradients = self._watched
         sizes = {name: float(value.abs().max()) for name, value in gradients().items()}
         name = max(sizes, key=lambda name: (math.isnan(sizes[name]), sizes[name]), default=None)
         gradient = f"the largest gradient {sizes[name]:.3g}, of {name}" if name else "no gradient yet"
@@ -230,6 +177,11 @@ class Run(Checkpoints):
 
     def write_checkpoint(self, name: str, content: dict[str, Any]) -> None:
         super().write_checkpoint(name, {"logged": self._written().step, **content})
+
+    def due(self, batches: int) -> bool:
+        """Whether ``--checkpoint_every`` asks for a checkpoint after so many batches of an epoch."""
+        every: int = self.flags.checkpoint_every
+        return every > 0 and batches % every == 0
 
     def pause(self, step: int, due: bool = False) -> None:
         """Between two steps: write ``last.pt`` where it is ``due``; save and leave after Ctrl-C or SIGTERM."""
@@ -276,18 +228,3 @@ class Run(Checkpoints):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-def process_seconds() -> float:
-    """Wall time of the whole process, the imports included."""
-    try:
-        started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError):  # not Linux
-        return time.perf_counter() - _IMPORTED
-
-
-def _no_memory(error: Exception) -> bool:
-    """Whether memory is missing, for which torch has no class of its own on the CPU."""
-    words = ("allocate memory", "out of memory", "size calculation overflowed")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

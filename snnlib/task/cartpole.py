@@ -24,6 +24,7 @@ from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
 from snnlib.task import _environment, _flags, _run, _train
 from snnlib.task._error import DivergedError
+from snnlib.task._launch import launch
 
 NEEDS = ("gymnasium", "tensorboard", "matplotlib", "PIL")
 
@@ -60,8 +61,8 @@ flags.DEFINE_string(
     "An environment of gymnasium with a Box of observations and Discrete actions.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("episodes", None, "Most training episodes.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("num_envs", None, "Episodes side by side, an update.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("episodes", None, "Most training episodes; 6400 if not given.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("num_envs", None, "Episodes in an update; 32 if not given.", 1, flag_values=FLAGS)
 flags.DEFINE_integer(
     "episode_steps",
     0,
@@ -86,7 +87,7 @@ flags.DEFINE_float(
     lower_bound=0.0,
     flag_values=FLAGS,
 )
-flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy in the loss.", 0.0, flag_values=FLAGS)
 flags.DEFINE_integer("hidden_size", 64, "Neurons of the policy.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float(
     "input_scale",
@@ -113,11 +114,15 @@ def prepare(values: flags.FlagValues) -> None:
     name, limit = values.environment, values.episode_steps
     try:
         _environment.Environments(name, 1, limit).close()
-        for wanted, mode in ((values.render, "human"), (values.video, "rgb_array")):
-            if wanted:
-                _environment.try_to_draw(name, limit, mode)
+        for mode in render_modes(values):
+            _environment.try_to_draw(name, limit, mode)
     except _environment.WrongEnvironmentError as error:
         _flags.fail(str(error), code=2)
+
+
+def render_modes(values: flags.FlagValues) -> list[str]:
+    """How gymnasium is to draw the test episode that is shown."""
+    return ["human"] * values.render + ["rgb_array"] * values.video
 
 
 def policy(inputs: int, actions: int) -> nn.Module:
@@ -251,7 +256,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     if not at["updates"]:
         at |= before_training(agent, stage, envs)
     updates = -(-FLAGS.episodes // FLAGS.num_envs)
-    run.watch(lambda: f"update {at['updates'] + 1}", optim, lambda: _train.gradients(agent))
+    run.watch(agent, optim, lambda: f"update {at['updates'] + 1}")
     while at["updates"] < updates and not (at["solved"] and FLAGS.stop_when_solved):
         started = time.perf_counter()
         episodes = envs.play(seeds(TRAIN, at["updates"] * FLAGS.num_envs, FLAGS.num_envs), agent.drawn)
@@ -289,13 +294,9 @@ def report(run: _run.Run, agent: Agent, at: dict[str, Any], stage: Stage) -> dic
     run.load_into(run.read_checkpoint("best.pt"), net=agent)
     threshold = stage.envs.threshold
     mean = float(stage.rewards(agent.greedy, TEST).mean())
-    for wanted, mode in ((FLAGS.render, "human"), (FLAGS.video, "rgb_array")):
-        if wanted:
-            shown = _environment.Environments(FLAGS.environment, 1, FLAGS.episode_steps, render_mode=mode)
-            shown.play(seeds(TEST, 0, 1), agent.greedy)
-            shown.close()
-            if shown.frames:
-                _environment.write_gif(run.folder / "episode.gif", shown.frames, shown.pictures_a_second)
+    (seed,), film = seeds(TEST, 0, 1), run.folder / "episode.gif"
+    for mode in render_modes(FLAGS):
+        _environment.show(FLAGS.environment, FLAGS.episode_steps, mode, seed, agent.greedy, film)
     if FLAGS.plot:
         from snnlib.task import _plot
 
@@ -316,4 +317,4 @@ def report(run: _run.Run, agent: Agent, at: dict[str, Any], stage: Stage) -> dic
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "cartpole", train, __doc__, prepare=prepare)
+    launch(FLAGS, "cartpole", train, __doc__, prepare=prepare)

@@ -38,6 +38,7 @@ from snnlib.module.li import LI
 from snnlib.module.lif import LIF
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _flags, _run, _train
+from snnlib.task._launch import launch
 
 NEEDS = ("tensorboard", "matplotlib")
 
@@ -92,17 +93,17 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("hidden_size", 8, "Plastic neurons, half for each class.", 2, flag_values=FLAGS)
 flags.DEFINE_float(
-    "initial_weight", 0.075, "Mean weight of a neuron, which it keeps.", lower_bound=0.0, flag_values=FLAGS
+    "initial_weight", 0.075, "Mean weight of a neuron, in thresholds, which it keeps.", 0.0, flag_values=FLAGS
 )
-flags.DEFINE_float("plasticity", 0.2, "Learning rate of the local rule.", lower_bound=0.0, flag_values=FLAGS)
+flags.DEFINE_float("plasticity", 0.2, "Factor of every change by the local rule.", 0.0, flag_values=FLAGS)
 flags.DEFINE_integer(
     "update_every", 25, "Steps between two readings of the sensors, and scalings.", 1, flag_values=FLAGS
 )
 flags.DEFINE_float(
     "tau_sensor_inv", 200.0, "Inverse time constant of sensors and STDP, 1/s.", 0.0, flag_values=FLAGS
 )
-for name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
-    _flags.positive(name, FLAGS)
+for _name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
+    _flags.positive(_name, FLAGS)
 
 FAST = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16, "seq_length": 75}
 
@@ -145,13 +146,13 @@ class PlasticNet(nn.Module):
             nn.init.zeros_(parameter)
         # the teacher's current, in thresholds, into the neurons of the class that is shown and into the others
         self.teacher = nn.Parameter(torch.tensor([0.4, -2.0]))
-        run = {"dt": FLAGS.dt, "backend": FLAGS.backend}
-        self.neurons = LIF(p, **run)
+        options = {"dt": FLAGS.dt, "backend": FLAGS.backend}
+        self.neurons = LIF(p, **options)
         readout = nn.Linear(n, 2)
         with torch.no_grad():  # to begin with a neuron speaks for its class
             readout.weight.copy_(10.0 * (self.class_of == torch.arange(2).unsqueeze(1)))
             readout.bias.zero_()
-        self.answer = SequentialState(LIF(p, **run), readout, LI(**run))
+        self.answer = SequentialState(LIF(p, **options), readout, LI(**options))
 
     def forward(self, episodes: Episodes, control: str) -> tuple[Tensor, Tensor, Tensor]:
         """Learn from the lessons, then answer: logits ``[B, 2]``, weights before and after ``[B, N, M]``."""
@@ -246,7 +247,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     rate = _train.schedule(optim, FLAGS.epochs * batches)
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
-    run.watch(lambda: f"epoch {at['epoch'] + 1}, batch {at['batch'] + 1}", optim, lambda: _train.gradients(net))
+    run.watch(net, optim)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
         for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
@@ -263,8 +264,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             at["loss"] += _train.finite(loss) * count
             at["probability"].append(float(right(logits, episodes.answer)) / count)
             at["batch"] = batch + 1
-            due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
-            run.pause(at["epoch"] * batches + at["batch"], due)
+            run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
         probability, accuracy = evaluate(net, FLAGS.test_episodes // 4, seeds()[0], FLAGS.control, device)
         figures = {
             "train_loss": at["loss"] / FLAGS.train_episodes,
@@ -308,4 +308,4 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: li
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "correlation", train, __doc__, prepare=defaults)
+    launch(FLAGS, "correlation", train, __doc__, prepare=defaults)

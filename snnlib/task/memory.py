@@ -24,7 +24,10 @@ from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.states import state_over_time
 from snnlib.task import _flags, _run, _train
-from snnlib.task._lightning import Batches, MeanMetric, fit, pl, scheduled, trainer
+from snnlib.task._batches import Batches
+from snnlib.task._launch import launch
+from snnlib.task._lightning import MeanMetric, pl
+from snnlib.task._trainer import fit, scheduled, trainer
 
 NEEDS = ("pytorch_lightning", "tensorboard", "matplotlib")
 
@@ -283,4 +286,4 @@ def report(run: _run.Run, net: Net) -> None:
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "memory", train, __doc__, prepare=defaults)
+    launch(FLAGS, "memory", train, __doc__, prepare=defaults)

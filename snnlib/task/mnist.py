@@ -29,8 +29,9 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
-from snnlib.module.neuron import Neuron
 from snnlib.task import _flags, _run, _train
+from snnlib.task._launch import launch
+from snnlib.task._spikes import with_spikes
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
 
@@ -104,11 +105,11 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
         "dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=values
     )
     flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=values)
-    flags.register_validator(
+    _flags.restrict(
         "channels",
         lambda names: bool(names) and all(n.isdecimal() and len(n) < 10 and int(n) > 0 for n in names),
-        "must be positive numbers, --channels=32,64",
-        flag_values=values,
+        "positive integers with commas between",
+        values,
     )
     flags.register_multi_flags_validator(
         ["only_first_spike", "encoder"],
@@ -212,19 +213,10 @@ def accuracy(net: ConvNet, data: Images, x: Tensor, y: Tensor) -> float:
     return right / len(y)
 
 
-@torch.no_grad()
 def silent(net: ConvNet, data: Images) -> float:
-    """The share of hidden neurons that not one of 500 validation images at most lets spike."""
-    spiked: list[Tensor] = []
-    layers = [layer for layer in net.modules() if isinstance(layer, Neuron) and layer.spiking]
-    hooks = [
-        layer.register_forward_hook(lambda _, __, output: spiked.append(output[0].amax((0, 1)).flatten()))
-        for layer in layers
-    ]
-    net.eval()
-    net(encode(FLAGS, data.scaled(data.x_valid[:500])))
-    for hook in hooks:
-        hook.remove()
+    """The share of spiking neurons that none of the first 500 validation images lets spike."""
+    sequence = encode(FLAGS, data.scaled(data.x_valid[:500]))
+    _, spiked = with_spikes(net, sequence, lambda spikes: spikes.amax((0, 1)).flatten())
     return float((torch.cat(spiked) == 0).float().mean())
 
 
@@ -243,7 +235,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         schedule=rate,
     )
     check_order(at["order"], len(data.y_train))
-    run.watch(lambda: f"epoch {at['epoch'] + 1}, batch {at['batch'] + 1}", optim, lambda: _train.gradients(net))
+    run.watch(net, optim)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
         if at["order"] is None:
@@ -260,8 +252,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             rate.step()
             at["loss"] += _train.finite(loss) * len(index)
             at["batch"] = batch + 1
-            due = FLAGS.checkpoint_every and at["batch"] % FLAGS.checkpoint_every == 0
-            run.pause(at["epoch"] * batches + at["batch"], due)
+            run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
         figures = {
             "train_loss": at["loss"] / len(data.y_train),
             "valid_accuracy": accuracy(net, data, data.x_valid, data.y_valid),
@@ -304,4 +295,4 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "mnist", train, __doc__, prepare=defaults)
+    launch(FLAGS, "mnist", train, __doc__, prepare=defaults)

@@ -19,7 +19,8 @@ from torch.nn.functional import nll_loss
 
 from snnlib.task import _flags, _run
 from snnlib.task._classifier import ImageClassifier, fit_images
-from snnlib.task._lightning import trainer
+from snnlib.task._launch import launch
+from snnlib.task._trainer import trainer
 from snnlib.task.mnist import augmented, defaults, encode, image_flags, load, network, picture
 
 NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
@@ -92,4 +93,4 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 if __name__ == "__main__":
-    _run.launch(FLAGS, "mnist_pl", train, __doc__, prepare=defaults)
+    launch(FLAGS, "mnist_pl", train, __doc__, prepare=defaults)

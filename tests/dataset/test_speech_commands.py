@@ -239,6 +239,15 @@ def test_a_split_without_clips(data_dir: Path):
         load_speech("speech_commands", data_dir)
 
 
+def test_no_other_word_to_train_with(data_dir: Path):
+    for word in OTHERS:
+        for speaker in range(6):
+            (data_dir / FOLDER / word / f"{speaker:08x}_nohash_0.wav").unlink()
+    with pytest.raises(DataError, match="no clips to train 'unknown' with"):
+        load_speech("speech_commands", data_dir, 12)
+    assert len(load_speech("speech_commands", data_dir, 35).y_train) == 6 * len(COMMANDS)
+
+
 def test_a_download_is_whole_or_not_there(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """torchaudio's download, with a small archive in the place of Google's."""
     from torchaudio.datasets import speechcommands

@@ -76,12 +76,13 @@ def archive(folder: Path) -> Reader:
 def clip(folder: Path) -> Reader:
     """A recording."""
     from snnlib.dataset import DataError
-    from snnlib.dataset.speech_commands import RATE, _wave
+    from snnlib.dataset.speech_commands import RATE
+    from snnlib.dataset.wave import read_wave
     from tests.hostile import speech
 
     def read(content: bytes) -> None:
         (folder / "clip.wav").write_bytes(content)
-        refused(DataError, lambda: _wave(folder / "clip.wav", RATE))
+        refused(DataError, lambda: read_wave(folder / "clip.wav", RATE, RATE))
 
     return [speech.wav(200), *(content for _, content in speech.clips())], read
 

@@ -22,7 +22,7 @@ from unittest import mock
 
 import torch
 
-from snnlib.task import _run
+from snnlib.task._launch import launch
 
 
 def command(task: str, *flags: str) -> list[str]:
@@ -103,7 +103,7 @@ _COPIES = multiprocessing.get_context("forkserver")
 _COPIES.set_forkserver_preload(
     [
         *("matplotlib.pyplot", "sklearn.datasets", "torch.utils.tensorboard", "torchvision", "torchaudio"),
-        *("gymnasium", "pytorch_lightning", "snnlib.engine.cpu", "snnlib.task._run"),
+        *("gymnasium", "pytorch_lightning", "snnlib.engine.cpu", "snnlib.task._launch"),
     ]
 )
 
@@ -161,7 +161,7 @@ def inside(
     prepare = getattr(module, "prepare", None) or module.defaults
     with chdir(cwd), redirect_stdout(said), mock.patch.object(sys, "argv", [task, *flags]):
         try:
-            _run.launch(module.FLAGS, task, module.train, "usage", prepare=prepare)
+            launch(module.FLAGS, task, module.train, "usage", prepare=prepare)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

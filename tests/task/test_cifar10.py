@@ -11,7 +11,7 @@ from absl import flags
 pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 
 from snnlib.task import _flags, _train, cifar10
-from tests.task.command import assert_wrote, metrics, result, run
+from tests.task.command import assert_wrote, clear, metrics, result, run
 
 LONGER = ("--fast", "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--dropout=0.1", "--cutout=3")
 
@@ -167,6 +167,7 @@ def test_the_dataset_is_the_one_that_is_named():
 
 
 def _set(*arguments: str) -> flags.FlagValues:
+    clear(cifar10)  # of what another test has given
     values = copy.deepcopy(cifar10.FLAGS)
     values(["cifar10", *arguments])
     return values

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from snnlib.task import _run, correlation
+from snnlib.task._launch import launch
 from tests.task.command import (
     assert_wrote,
     checkpoint,
@@ -54,7 +55,7 @@ def test_a_wrong_flag_ends_in_a_sentence(
     monkeypatch.setattr("sys.argv", ["correlation", *flags])
     clear()
     with pytest.raises(SystemExit) as stop:
-        _run.launch(correlation.FLAGS, "correlation", correlation.train, "", prepare=correlation.defaults)
+        launch(correlation.FLAGS, "correlation", correlation.train, "", prepare=correlation.defaults)
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")

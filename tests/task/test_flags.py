@@ -238,6 +238,16 @@ def test_help_lists_every_flag(tmp_path: Path, task: str):
         assert module.FLAGS[name].help.split()[0] in said.getvalue()
 
 
+def test_help_says_which_numbers_must_be_positive(tmp_path: Path):
+    said = io.StringIO()
+    with pytest.raises(SystemExit):
+        inside(module_of("speech_commands"), "speech_commands", "--help", cwd=tmp_path, said=said)
+    assert "--learning_rate (a positive number)" in said.getvalue()
+    assert "--weight_decay (a non-negative number)" in said.getvalue()  # which absl has from one parser
+    assert "--dt (between 0.001 and the shortest membrane time constant, 0.02)" in said.getvalue()
+    assert "--model (one of these)" in said.getvalue()
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_on_can_be_switched_off_and_numbers_are_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str

@@ -109,7 +109,7 @@ def test_patience_ends_a_run_that_does_not_get_better(tmp_path: Path):
         ("--accelerator=abacus", "abacus", 1),
         ("--device=cuda", "torch finds no CUDA device", 1),
         ("--strategy=nonsense", "nonsense", 1),
-        ("--devices=x", "devices", 1),
+        ("--devices=x", "Lightning refuses --accelerator=auto --devices=x", 1),
         ("--limit_train_batches=0", "limit_train_batches", 2),
         ("--precision=8", "precision", 2),
     ],

@@ -5,8 +5,8 @@ from itertools import chain
 import pytest
 from torch import Tensor
 
-from snnlib.task import _lightning
-from snnlib.task._lightning import Batches
+from snnlib.task import _batches
+from snnlib.task._batches import Batches
 
 
 def seen(batches: Batches) -> list[list[int]]:
@@ -67,7 +67,7 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, count: int):
     whole = seen(Batches(itself, count, 6, seed=5))
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(_lightning, "place", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(_batches, "place", lambda rank=rank: (rank, 2))
         shares.append(seen(Batches(itself, count, 3, seed=5)))
     assert [len(share) for share in shares[0]] == [len(share) for share in shares[1]]
     for together, a, b in zip(whole, *shares, strict=True):
@@ -78,6 +78,6 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch, count: int):
 def test_examples_that_only_test_are_never_doubled(monkeypatch: pytest.MonkeyPatch):
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(_lightning, "place", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(_batches, "place", lambda rank=rank: (rank, 2))
         shares.append(seen(Batches(itself, 5, 2)))
     assert shares == [[[0, 2], [4]], [[1, 3], []]]  # and each gets as many batches as the other

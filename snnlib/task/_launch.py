@@ -1,0 +1,104 @@
+"""A task from the command line: how it starts, and the line or the sentence that it ends with."""
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from absl import flags
+
+from snnlib.dataset.images import DataError
+from snnlib.engine.check import NaNInputError
+from snnlib.engine.memory import keep_memory
+from snnlib.task import _flags
+from snnlib.task._error import DivergedError, Interrupted, RunError, first_line
+from snnlib.task._run import Run
+
+__all__ = ["launch", "process_seconds"]
+
+_IMPORTED = time.perf_counter()
+
+
+def launch(
+    values: flags.FlagValues,
+    task: str,
+    train: Callable[[Run], dict[str, Any]],
+    usage: str,
+    prepare: Callable[[flags.FlagValues], None] = lambda values: None,
+) -> None:
+    """Run a task from the command line: flags, run folder, ``train``, the ``result:`` line, the exit code.
+
+    Parameters:
+        values: the task's flags.
+        task: its name.
+        train: does the work and returns the figures of the result.
+        usage: what ``--help`` shows above the flags.
+        prepare: fills in flags whose default depends on other flags.
+    """
+    _flags.parse(values, usage)
+    keep_memory()
+    run = None
+    try:
+        prepare(values)
+        torch.manual_seed(values.seed)
+        random.seed(values.seed)
+        np.random.seed(values.seed % 2**32)
+        run = Run(values, task)
+        figures = train(run)
+        figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
+        if run.chief:
+            print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
+    except Interrupted as stop:
+        number = int(stop.args[0])
+        if run and run.chief:
+            print(f"interrupted; go on with --resume={run.folder}", file=sys.stderr)
+        sys.exit(128 + number)
+    except Exception as error:
+        sentence = _sentence(error, values, run)
+        if sentence is None:
+            raise
+        _flags.fail(sentence)
+    finally:
+        if run:
+            run.close()
+
+
+def _sentence(error: Exception, values: flags.FlagValues, run: Run | None) -> str | None:
+    """What to tell whoever started the task; None of what nobody expects, which needs its traceback."""
+    match error:
+        case ImportError():
+            way_out = "" if "pip install" in str(error) else ": pip install 'snnlib[tasks]'"
+            return f"{error}{way_out}"
+        case DivergedError() | NaNInputError():
+            return f"{error}{run.circumstances() if run else ''}"
+        case DataError() | RunError():
+            return str(error)
+        case ValueError():  # so snnlib refuses what it is given; torch's may have many lines
+            return " ".join(str(error).split())
+        case OSError():
+            way_out = run.last_checkpoint() if run else ""
+            return f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}"
+        case MemoryError() | RuntimeError() if _no_memory(error):
+            return f"there is not enough memory for {_flags.largest(values)}: {first_line(error)}"
+    return None
+
+
+def process_seconds() -> float:
+    """Wall time of the whole process, the imports included."""
+    try:
+        started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):  # not Linux
+        return time.perf_counter() - _IMPORTED
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether memory is missing, for which torch has no class of its own on the CPU."""
+    words = ("allocate memory", "out of memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

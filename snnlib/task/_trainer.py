@@ -1,0 +1,145 @@
+"""Lightning as the trainer of a task; the run's folder, exact resume and ends are those of all tasks."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snnlib.task import _run, _train
+from snnlib.task._batches import Batches
+from snnlib.task._form import check_form
+from snnlib.task._keeper import CheckpointFiles, Keeper, numbers
+from snnlib.task._lightning import EarlyStopping, MisconfigurationException, pl, quiet
+
+__all__ = ["fit", "scheduled", "trainer"]
+
+
+def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
+    """Lightning's trainer, set by the flags of :data:`snnlib.task._flags.LIGHTNING`, and tied to a run.
+
+    Parameters:
+        run: where everything is written.
+        monitor: the figure that chooses the best epoch; the larger is the better, but for an error or a loss.
+        options: more arguments of ``pytorch_lightning.Trainer``.
+    """
+    values = run.flags
+    quiet()
+    if values.accelerator == "cuda":
+        _train.device(values)  # says what to do where there is none
+    try:
+        return pl.Trainer(
+            accelerator=values.accelerator,
+            devices=values.devices,
+            num_nodes=values.num_nodes,
+            strategy=values.strategy,
+            precision=values.precision,
+            accumulate_grad_batches=values.accumulate_grad_batches,
+            fast_dev_run=values.fast_dev_run,
+            gradient_clip_val=values.clip_grad or None,
+            max_epochs=options.pop("max_epochs", values.epochs),
+            callbacks=_callbacks(run, monitor),
+            plugins=[CheckpointFiles(run)],
+            default_root_dir=run.folder,
+            logger=False,
+            enable_checkpointing=True,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        given = " ".join(f"--{name}={values[name].value}" for name in names)
+        raise _run.RunError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
+
+
+def _callbacks(run: _run.Run, monitor: str) -> list[pl.Callback]:
+    small = monitor.endswith(("_error", "_loss"))
+    callbacks: list[pl.Callback] = [Keeper(run, monitor, -1.0 if small else 1.0)]
+    if run.flags.patience:
+        mode = "min" if small else "max"
+        callbacks.append(EarlyStopping(monitor, patience=run.flags.patience, mode=mode))
+    return callbacks
+
+
+def scheduled(optim: torch.optim.Optimizer, trainer: pl.Trainer) -> Any:
+    """What ``configure_optimizers`` returns: the optimiser, and the schedule that all tasks have."""
+    rate = _train.schedule(optim, int(trainer.estimated_stepping_batches))
+    run = _keeper(trainer).run
+    if run.resumed:
+        _check_states(run, run.resumed, optim, rate)
+    return {"optimizer": optim, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+
+def fit(
+    trainer: pl.Trainer, module: pl.LightningModule, train: Batches, valid: Batches, test: Batches
+) -> dict[str, Any]:
+    """Train, or go on training, take the weights of the best epoch, and test them.
+
+    Returns:
+        What the module logged for the best epoch and for the test, and ``best_epoch``.
+    """
+    keeper = _keeper(trainer)
+    run = keeper.run
+    keeper.batches = train
+    path = None
+    if run.resumed:
+        # Lightning would end with a traceback where it does not fit
+        run.load_into(run.resumed, state_dict=module)
+        path = run.folder / "last.pt"
+        _check_progress(trainer, run, run.resumed)
+        keeper.on_load_checkpoint(trainer, module, run.resumed)
+    if not keeper.finished(trainer):
+        _fit(trainer, module, train, valid, path)
+    else:
+        keeper.restore()
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        tested = trainer.test(module, test, verbose=False)
+        return {**numbers(trainer.callback_metrics), **numbers(tested[0]), "best_epoch": 0}
+    best: Any = trainer.strategy.broadcast(run.read_checkpoint("best.pt") if run.chief else None)
+    run.load_into(best, state_dict=module)
+    tested = trainer.test(module, test, verbose=False)
+    figures, epoch = run.part_of(best, "figures", keeper.figures), run.part_of(best, "epoch", 0)
+    return {**figures, **numbers(tested[0]), "best_epoch": epoch + 1}
+
+
+def _fit(
+    trainer: pl.Trainer, module: pl.LightningModule, train: Batches, valid: Batches, path: Path | None
+) -> None:
+    """Train; what fails before the first step of a resumed run fails for what is in its checkpoint."""
+    keeper = _keeper(trainer)
+    try:
+        trainer.fit(module, train, valid, ckpt_path=path, weights_only=True if path else None)
+    except Exception as error:
+        if keeper.began or path is None or isinstance(error, _run.RunError):
+            raise
+        with keeper.run.fitting("checkpoint"):
+            raise
+
+
+def _keeper(trainer: pl.Trainer) -> Keeper:
+    return next(c for c in trainer.callbacks if isinstance(c, Keeper))  # type: ignore[attr-defined]
+
+
+def _check_progress(trainer: pl.Trainer, run: _run.Run, checkpoint: dict[str, Any]) -> None:
+    """Refuse counters and states of callbacks of another form than Lightning's own."""
+    with run.fitting("loops"):
+        wanted = trainer.fit_loop.state_dict()
+        check_form(wanted, checkpoint["loops"]["fit_loop"], "fit_loop")
+    states = {c.state_key: c.state_dict() for c in trainer.callbacks}  # type: ignore[attr-defined]
+    with run.fitting("callbacks"):
+        for key, state in states.items():
+            wanted = {name: value for name, value in state.items() if value is not None}
+            if wanted:  # what is nothing yet may be text by then
+                found = {name: checkpoint["callbacks"][key][name] for name in wanted}
+                check_form(wanted, found, key)
+    run.part_of(checkpoint, "place", [0, 0])
+
+
+def _check_states(run: _run.Run, checkpoint: dict[str, Any], optim: torch.optim.Optimizer, rate: Any) -> None:
+    """Refuse states that do not fit, and leave of the others what is not in the flags: Lightning takes all."""
+    with run.fitting("optimizer"):
+        ((optimizer,), (schedule,)) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+    run.load_into({"optimizer": optimizer, "schedule": schedule}, optimizer=optim, schedule=rate)
+    checkpoint["optimizer_states"] = [optim.state_dict()]
