@@ -22,6 +22,7 @@ proportion to ``dt``.
 Everything is read from the step, which is called with a :class:`Probe` in the place of its ``method``.
 """
 
+import copy
 import functools
 from collections import namedtuple
 from collections.abc import Iterable
@@ -190,7 +191,7 @@ def _handed_type(kind: Any) -> Any:
     """A NamedTuple with an attribute that is no field, and of which copies and files know nothing."""
 
     def reduce(self: Any, protocol: Any) -> Any:
-        return kind(*self).__reduce_ex__(protocol)
+        return copy.copy, (kind(*self),)
 
     return type(kind.__name__, (kind,), {"later": None, "handed_of": kind, "__reduce_ex__": reduce})
 
