@@ -28,7 +28,7 @@ from snnlib import (
     spike_slopes,
 )
 from snnlib.engine import scan
-from tests.engine.equality import FUSED_BACKENDS, device_of, everything, lif_case, moved, recurrent_case
+from tests.engine.equality import FUSED_BACKENDS, device_of, everything, lif_case, recurrent_case
 from tests.engine.on_grid import STEPS, errors, posed
 from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, generator, name_of
 
@@ -336,19 +336,6 @@ def test_torch_compile_does_not_connect_chunks_and_says_so(kind: str):
     torch._dynamo.reset()
     with pytest.raises(Exception, match=r"adjoint.* with checkpoint_every .*torch.compiler.disable"):
         torch.compile(net, backend="eager", fullgraph=True)(torch.ones(12, 2, 4, requires_grad=True))
-
-
-@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
-def test_autocast_leaves_recurrent_layers_in_float32(backend: str):
-    neuron, *values = recurrent_case((12, 2, 8), torch.float32)
-    device = device_of(backend)
-    x, state, weights = (moved(value, device) for value in values)
-    p = neuron.parameters(method="adjoint")
-    wanted = everything(backend, neuron.step, x, state, p, recurrent_weights=weights)
-    with torch.autocast(device, torch.bfloat16):  # around the way back too
-        found = everything(backend, neuron.step, x, state, p, recurrent_weights=weights)
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert torch.equal(ours, theirs)
 
 
 def test_half_precision_is_the_same_by_every_backend():
