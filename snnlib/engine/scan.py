@@ -82,7 +82,8 @@ def scan(
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
     p = default_parameters(step) if p is None else p
     check_parameters(p, dt)
-    if backend in ("auto", "reference") and torch.compiler.is_exporting():
+    # torch.compiler.is_exporting() returns that, but torch.compile of torch 2.11 takes the call for true
+    if backend in ("auto", "reference") and torch.compiler._is_exporting_flag:
         backend, p = "reference", _without_adjoint(p)
     if input.dim() < 2:
         raise ValueError(f"input must be [T, B, *features], got shape {list(input.shape)}")
