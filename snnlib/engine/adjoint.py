@@ -22,6 +22,7 @@ proportion to ``dt``.
 Everything is read from the step, which is called with a :class:`Probe` in the place of its ``method``.
 """
 
+import copy
 import functools
 from collections import namedtuple
 from collections.abc import Iterable
@@ -40,6 +41,7 @@ __all__ = [
     "beyond",
     "check",
     "ends",
+    "handed",
     "is_exact",
     "later_step",
     "slope_step",
@@ -166,9 +168,32 @@ def step_back(
 
 
 def start(others: Iterable[Any], like: Tensor) -> Tensor:
-    """``later`` before the first step: zeros, whose gradient is wanted wherever that of another tensor is."""
+    """``later`` where no part comes before: zeros, whose gradient is wanted wherever another tensor's is."""
     wanted = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in others)
     return torch.zeros_like(like, memory_format=torch.contiguous_format).requires_grad_(wanted)
+
+
+def handed(kind: Any, last: Any) -> Any:
+    """The state for the caller: the fields of ``kind``, and beside them ``later``, if it has a graph.
+
+    A part of the sequence that is given this state tells the part before it how its last spikes may move.
+    """
+    count = len(kind._fields)
+    if len(last) == count or not last[-1].requires_grad:
+        return kind(*last[:count])
+    state = _handed_type(kind)(*last[:count])
+    state.later = last[-1]
+    return state
+
+
+@functools.cache
+def _handed_type(kind: Any) -> Any:
+    """A NamedTuple with an attribute that is no field, and of which copies and files know nothing."""
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        return copy.copy, (kind(*self),)
+
+    return type(kind.__name__, (kind,), {"later": None, "handed_of": kind, "__reduce_ex__": reduce})
 
 
 def beyond(gradient: Tensor) -> Tensor:

@@ -12,7 +12,11 @@ __all__ = ["in_chunks"]
 
 
 def in_chunks(
-    run: Callable[[Tensor, Any], tuple[Any, Any]], input: Tensor, state: Any, every: int | None
+    run: Callable[[Tensor, Any], tuple[Any, Any]],
+    input: Tensor,
+    state: Any,
+    every: int | None,
+    exact: bool = False,
 ) -> tuple[Any, Any]:
     """``run(input, state)``, of which only the states between chunks of ``every`` steps are kept.
 
@@ -26,9 +30,11 @@ def in_chunks(
         input: ``[T, B, *features]``.
         state: before the first step; None if ``run`` knows where to start.
         every: steps in a chunk; None runs the whole at once.
+        exact: whether the adjoint is among what runs.
 
     Raises:
         ValueError: ``every`` is no positive integer.
+        RuntimeError: torch.compile meets the adjoint, whose chunks it would not connect.
 
     Source: Chen et al. 2016, arXiv:1604.06174; by :func:`torch.utils.checkpoint.checkpoint`.
     """
@@ -36,6 +42,11 @@ def in_chunks(
         raise ValueError(f"checkpoint_every must be a positive number of steps or None, got {every!r}")
     if every is None or len(input) <= every or not torch.is_grad_enabled():
         return run(input, state)
+    if exact and torch.compiler.is_compiling():
+        raise RuntimeError(
+            "method='adjoint' with checkpoint_every carries a gradient from chunk to chunk, which "
+            "torch.compile cannot follow; leave the layer out with torch.compiler.disable, or the option"
+        )
     outputs = []
     for part in input.split(every):
         output, state = checkpoint(run, part, state, use_reentrant=False)

@@ -78,7 +78,7 @@ def attempt(
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
     # what is packed has no size that a compiler could know
     sparse = exact and backend == "cpu" and not compiling
-    key = (tensors, learned, dt, dtype, sparse, backward, bool(weights), backend, input.device.type)
+    key = (tensors, learned, dt, dtype, sparse, backward, len(weights) > 0, backend, input.device.type)
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:
         return None, reason

@@ -1,5 +1,6 @@
 """The reference backend: a plain loop over time, the law that every other backend is tested against."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from snnlib.engine import adjoint
-from snnlib.engine.step import Step, recurrent_step
+from snnlib.engine.step import Step, integration_dtype, recurrent_step
 
 __all__ = ["run"]
 
@@ -18,20 +19,31 @@ def run(
     """Apply ``step`` to ``input[0], input[1], ...``; arguments and result as in :func:`snnlib.engine.scan`.
 
     Autograd records every step, so memory grows with T times the number of operations in a step. With the
-    adjoint states are kept, and each step is recorded on the way back.
+    adjoint states are kept, and each step is recorded on the way back. Input and weights are taken in the
+    precision of the state, also under autocast, as in the fused loops.
     """
-    if adjoint.is_exact(p) and torch.is_grad_enabled():
-        names = tuple(name for name, value in p._asdict().items() if isinstance(value, Tensor))
-        loop = _Loop(step, type(state), p, names, dt)
-        tensors = (*state, *(getattr(p, name) for name in names))
-        output, *last = _Adjoint.apply(loop, input, recurrent_weights, *tensors)
-        return output, type(state)(*last)
-    outputs = []
-    # unbind once: indexing input[t] in the loop would make the backward pass O(T^2)
-    for x in input.unbind(0):
-        z, state = _one(step, x, state, p, dt, recurrent_weights)
-        outputs.append(z)
-    return (torch.stack(outputs) if outputs else torch.zeros_like(input)), state
+    dtype = integration_dtype(input.dtype)
+    input = input.to(dtype)
+    recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
+    with _without_autocast(input.device.type):
+        if adjoint.is_exact(p) and torch.is_grad_enabled():
+            names = tuple(name for name, value in p._asdict().items() if isinstance(value, Tensor))
+            loop = _Loop(step, type(state), p, names, dt)
+            tensors = (*state, *(getattr(p, name) for name in names))
+            output, *last = _Adjoint.apply(loop, input, recurrent_weights, *tensors)
+            return output, type(state)(*last)
+        outputs = []
+        # unbind once: indexing input[t] in the loop would make the backward pass O(T^2)
+        for x in input.unbind(0):
+            z, state = _one(step, x, state, p, dt, recurrent_weights)
+            outputs.append(z)
+        return (torch.stack(outputs) if outputs else torch.zeros_like(input)), state
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Where autocast is on, leave it: the products of a loop are formed in the precision of the state."""
+    on = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def _one(
@@ -66,7 +78,7 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loop: _Loop, input: Tensor, weights: Tensor | None, *tensors: Tensor) -> Any:
         ctx.set_materialize_grads(False)
-        ctx.loop, count = loop, len(loop.kind._fields)
+        ctx.loop, ctx.device, count = loop, input.device.type, len(loop.kind._fields)
         state, p = loop.kind(*tensors[:count]), loop.parameters(tensors[count:])
         states, outputs = [], []
         for x in input.unbind(0):
@@ -84,26 +96,32 @@ class _Adjoint(torch.autograd.Function):
             raise RuntimeError(
                 "the gradient of the adjoint has no gradient: create_graph=True goes with a surrogate"
             )
-        loop, count, names = ctx.loop, ctx.count, len(ctx.loop.names)
-        input, *tensors = ctx.saved_tensors
-        p, weights = loop.parameters(tensors[count : count + names]), tensors[count + names :]
-        gradient = torch.zeros_like(input) if gradient is None else gradient
-        given = [torch.zeros_like(v) if g is None else g for v, g in zip(tensors, finals, strict=False)]
-        if finals[-1] is None:
-            given[-1] = adjoint.beyond(gradient)
-        heard = [given.pop(0)] if weights else []
-        sums = [torch.zeros_like(value) for value in tensors[count : count + names]]
-        grown = [torch.zeros_like(value) for value in weights]
-        to_input = torch.zeros_like(input)
-        for t in range(len(input) - 1, -1, -1):
-            x, state = input[t], ctx.states[t]
-            if weights:
-                x = x + linear(state.z, weights[0])
-            arrived = gradient[t] + heard[0] if weights else gradient[t]
-            to_input[t], given, more = adjoint.step_back(loop, x, state[len(weights) :], p, arrived, given)
-            sums = [a + b for a, b in zip(sums, more, strict=True)]
-            if weights:
-                heard = [to_input[t] @ weights[0]]
-                grown[0] += to_input[t].T @ state.z
-        weighted = grown[0] if grown else None
-        return None, to_input, weighted, *heard, *given, *sums
+        with _without_autocast(ctx.device):
+            return _back(ctx, gradient, finals)
+
+
+def _back(ctx: Any, gradient: Tensor | None, finals: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
+    """The loop back over the steps, the last one first."""
+    loop, count, names = ctx.loop, ctx.count, len(ctx.loop.names)
+    input, *tensors = ctx.saved_tensors
+    p, weights = loop.parameters(tensors[count : count + names]), tensors[count + names :]
+    gradient = torch.zeros_like(input) if gradient is None else gradient
+    given = [torch.zeros_like(v) if g is None else g for v, g in zip(tensors, finals, strict=False)]
+    if finals[-1] is None:
+        given[-1] = adjoint.beyond(gradient)
+    heard = [given.pop(0)] if weights else []
+    sums = [torch.zeros_like(value) for value in tensors[count : count + names]]
+    grown = [torch.zeros_like(value) for value in weights]
+    to_input = torch.zeros_like(input)
+    for t in range(len(input) - 1, -1, -1):
+        x, state = input[t], ctx.states[t]
+        if weights:
+            x = x + linear(state.z, weights[0])
+        arrived = gradient[t] + heard[0] if weights else gradient[t]
+        to_input[t], given, more = adjoint.step_back(loop, x, state[len(weights) :], p, arrived, given)
+        sums = [a + b for a, b in zip(sums, more, strict=True)]
+        if weights:
+            heard = [to_input[t] @ weights[0]]
+            grown[0] += to_input[t].T @ state.z
+    weighted = grown[0] if grown else None
+    return None, to_input, weighted, *heard, *given, *sums

@@ -82,7 +82,8 @@ def scan(
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
     p = default_parameters(step) if p is None else p
     check_parameters(p, dt)
-    if backend in ("auto", "reference") and torch.compiler.is_exporting():
+    # torch.compiler.is_exporting() returns that, but torch.compile of torch 2.11 takes the call for true
+    if backend in ("auto", "reference") and torch.compiler._is_exporting_flag:
         backend, p = "reference", _without_adjoint(p)
     if input.dim() < 2:
         raise ValueError(f"input must be [T, B, *features], got shape {list(input.shape)}")
@@ -101,9 +102,10 @@ def scan(
         inner = state_type(step)._fields
         check_kind(state, inner if recurrent_weights is None else ("z", *inner))
         check_fits("state", state, shape)
-    p, state, kind = fitted(p, dtype), fitted(state, dtype, shape), type(state)
-    if adjoint.is_exact(p) and not torch.compiler.is_compiling():  # which cannot make a type; see fused.attempt
-        step, state = _exact(step, input, state, p, recurrent_weights, input_weights)
+    kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
+    p, state, exact = fitted(p, dtype), fitted(state, dtype, shape), adjoint.is_exact(p)
+    if exact and not torch.compiler.is_compiling():  # which cannot make a type; see fused.attempt
+        step, state = _exact(step, input, state, later, p, recurrent_weights, input_weights)
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
         done, reason = None, ""
@@ -112,7 +114,7 @@ def scan(
             done, reason = _fused(backend, step, input, state, p, dt, [w.to(dtype) for w in weights])
         if done is None and backend not in ("auto", "reference"):
             raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
-        if done is None and adjoint.is_exact(p) and torch.compiler.is_compiling():
+        if done is None and exact and torch.compiler.is_compiling():
             raise RuntimeError(
                 "method='adjoint' in the plain loop goes back by itself, which torch.compile cannot follow; "
                 "leave the layer out with torch.compiler.disable, or let a fused backend run it"
@@ -122,8 +124,8 @@ def scan(
             done = reference.run(step, x, state, p, dt, recurrent_weights)
         return done[0].to(input.dtype), done[1]
 
-    output, last = in_chunks(run, input, state, checkpoint_every)
-    return output, kind(*last[: len(kind._fields)])
+    output, last = in_chunks(run, input, state, checkpoint_every, exact)
+    return output, adjoint.handed(kind, last)
 
 
 def _without_adjoint(p: Any) -> Any:
@@ -132,16 +134,28 @@ def _without_adjoint(p: Any) -> Any:
 
 
 def _exact(
-    step: Step, input: Tensor, state: Any, p: Any, recurrent: Tensor | None, *weights: Tensor | None
+    step: Step,
+    input: Tensor,
+    state: Any,
+    later: Tensor | None,
+    p: Any,
+    recurrent: Tensor | None,
+    *weights: Tensor | None,
 ) -> tuple[Step, Any]:
-    """The step and the state that the adjoint takes, see :func:`snnlib.engine.adjoint.later_step`."""
+    """The step and the state that the adjoint takes, see :func:`snnlib.engine.adjoint.later_step`.
+
+    Parameters:
+        later: what came with the state if it is that after another part of the sequence.
+    """
     adjoint.check(step, p)
     values = (input, *state, *p, recurrent, *weights)
     if _is_transformed(values):
         raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
     step = adjoint.later_step(step)
     kind: Any = state_type(step) if recurrent is None else recurrent_state_type(step)
-    return step, kind(*state, adjoint.start(values, state[0]))
+    if later is None:
+        return step, kind(*state, adjoint.start(values, state[0]))
+    return step, kind(*state, later.to(state[0]).expand_as(state[0]))
 
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:

@@ -51,7 +51,8 @@ def state_type(step: Step) -> type[NamedTuple]:
     Raises:
         TypeError: the annotation is missing, or is no NamedTuple.
     """
-    found = get_type_hints(step).get("state")
+    # with extras: torch.compile sees into this, and of Python 3.12 cannot follow how they are stripped
+    found = get_type_hints(step, include_extras=True).get("state")
     if not (isinstance(found, type) and hasattr(found, "_fields")):
         raise TypeError(
             f"the state of {name_of(step)} must be annotated with a NamedTuple "

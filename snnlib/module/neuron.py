@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnlib.engine import adjoint
 from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import scan
@@ -284,7 +285,7 @@ class RecurrentLayer(_Recurrent):
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if self.record_states:
             return recorded(self, input, state)
-        return in_chunks(self.run, input, state, self.checkpoint_every)
+        return in_chunks(self.run, input, state, self.checkpoint_every, adjoint.is_exact(self.p))
 
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         """What ``forward`` does, with the last state, also where that records all."""

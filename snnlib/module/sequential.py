@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from snnlib.engine import adjoint
 from snnlib.engine.checkpoint import in_chunks
 
 __all__ = ["Lift", "RecurrentSequential", "RecurrentSequentialState", "SequentialState", "is_stateful"]
@@ -140,7 +141,8 @@ class SequentialState(nn.Sequential):
         if not self.over_time or self.checkpoint_every is None:
             return self._run(input, state)
         _refuse_batch_norm(self)
-        return cast(tuple[Any, list[Any]], in_chunks(self._run, input, state, self.checkpoint_every))
+        exact = any(adjoint.is_exact(getattr(module, "p", None)) for module in self.modules())
+        return cast(tuple[Any, list[Any]], in_chunks(self._run, input, state, self.checkpoint_every, exact))
 
     def _run(self, input: Tensor, state: list[Any]) -> tuple[Any, list[Any]]:
         state, hidden = list(state), []

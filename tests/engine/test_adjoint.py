@@ -1,6 +1,8 @@
 """The adjoint: against the event-driven oracle, a closed form, a transcription by hand; what it refuses."""
 
+import copy
 import math
+import pickle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,6 +213,55 @@ def test_chunks_hear_of_each_other(backend: str, every: int):
         torch.testing.assert_close(ours, theirs)
 
 
+def layers(**options: Any) -> SequentialState:
+    """Neurons that spike, behind weights, and some that hear each other."""
+    torch.manual_seed(0)
+    net = SequentialState(
+        torch.nn.Linear(4, 8),
+        LIF(EXACT, **options),
+        torch.nn.Linear(8, 6),
+        LIFRecurrent(6, 6, EXACT, **options),
+    )
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, 0.5, 2.0)
+    return net
+
+
+def gradients(net: torch.nn.Module, run: Any, x: Tensor) -> list[Tensor]:
+    """Output, and the gradients of the parameters of a net that ``run`` runs."""
+    net.zero_grad()
+    z = run(x)
+    (z * torch.randn(len(z), 1, 1, generator=generator(3))).sum().backward()
+    return [z, *(parameter.grad for parameter in net.parameters())]
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_a_sequence_in_two_calls_is_the_whole(backend: str):
+    """A state that is handed on hears of the next part; a copy of one is an ordinary state."""
+    net, x = layers(backend=backend), torch.rand(30, 3, 4, generator=generator(0))
+
+    def run(x: Tensor, hand_on: Any = lambda state: state) -> Tensor:
+        first, state = net(x[:13])
+        return torch.cat([first, net(x[13:], hand_on(state))[0]])
+
+    whole = gradients(net, lambda x: net(x)[0], x)
+    for ours, theirs in zip(gradients(net, run, x), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    copied = gradients(net, lambda x: run(x, lambda s: [v and type(v)(*v) for v in s]), x)
+    assert torch.equal(copied[0], whole[0])
+    assert not torch.allclose(copied[1], whole[1], rtol=0.01)
+
+
+@pytest.mark.parametrize("layer", [LIF(EXACT), LIFRecurrent(3, 3, EXACT)], ids=["layer", "recurrent"])
+def test_a_state_is_written_and_read(layer: torch.nn.Module):
+    _, state = layer(torch.rand(5, 2, 3, generator=generator(0)).requires_grad_())
+    assert state.later.requires_grad
+    state = type(state)(*(value.detach() for value in state))
+    for read in (pickle.loads(pickle.dumps(state)), copy.deepcopy(state)):
+        assert type(read) is layer.state or type(read) is layer.recurrent_state
+        assert all(map(torch.equal, read, state))
+
+
 @pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
 @pytest.mark.parametrize("shape", [(0, 3, 2), (1, 3, 2), (4, 0, 2)], ids=str)
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -256,6 +307,52 @@ def test_torch_compile_leaves_the_plain_loop_to_python_or_says_why_not():
     torch._dynamo.reset()
     with pytest.raises(Exception, match=r"adjoint.* plain loop .*torch.compiler.disable"):
         torch.compile(run, backend="eager", fullgraph=True)(x.requires_grad_())
+
+
+def test_torch_compile_takes_a_net_whole():
+    """Also under autocast; chunks it would not connect, and says so."""
+    x = torch.rand(12, 3, 4, generator=generator(0))
+    net = layers()
+
+    def half(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return net(x)[0]
+
+    for run in (lambda x: net(x)[0], half):
+        torch._dynamo.reset()
+        compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+        for ours, theirs in zip(gradients(net, compiled, x), gradients(net, run, x), strict=True):
+            torch.testing.assert_close(ours, theirs)
+            assert ours.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", ["layer", "recurrent", "chain"])
+def test_torch_compile_does_not_connect_chunks_and_says_so(kind: str):
+    net: Any = {
+        "layer": lambda: LIF(EXACT, checkpoint_every=4),
+        "recurrent": lambda: LIFRecurrent(4, 4, EXACT, checkpoint_every=4),
+        "chain": lambda: SequentialState(torch.nn.Linear(4, 4), LIF(EXACT), checkpoint_every=4),
+    }[kind]()
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"adjoint.* with checkpoint_every .*torch.compiler.disable"):
+        torch.compile(net, backend="eager", fullgraph=True)(torch.ones(12, 2, 4, requires_grad=True))
+
+
+def test_half_precision_is_the_same_by_every_backend():
+    """Under autocast a Linear gives bfloat16; and a net may be in bfloat16 as a whole."""
+    x = torch.rand(20, 3, 4, generator=generator(0))
+
+    def half(net: torch.nn.Module) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return lambda x: net(x)[0]
+
+    for cast in (torch.nn.Module.float, torch.nn.Module.bfloat16):
+        nets = [cast(layers(backend=backend)) for backend in ("reference", "cpu")]
+        given = x.to(next(nets[0].parameters()).dtype)
+        plain, fused = (gradients(net, half(net), given) for net in nets)
+        assert plain[0].sum() > 0
+        for ours, theirs in zip(fused, plain, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3 * float(theirs.detach().abs().max()))
 
 
 def test_layers_and_nets_take_it():
@@ -372,8 +469,18 @@ def test_a_step_that_it_cannot_read_is_refused(step, says: str):
 
 
 def test_torch_func_is_refused():
-    with pytest.raises(RuntimeError, match="adjoint"):
-        torch.func.grad(lambda x: scan(lif_feed_forward_step, x, None, EXACT)[0].sum())(torch.ones(3, 1, 1))
+    net, x = layers(), torch.ones(3, 3, 4)
+    weights = {name: value.detach() for name, value in net.named_parameters()}
+
+    def count(x: Tensor, values: dict[str, Tensor] = weights) -> Tensor:
+        return torch.func.functional_call(net, values, (x,))[0].sum()
+
+    says = r"adjoint.* under torch.func; loss.backward\(\) does"
+    with pytest.raises(RuntimeError, match=says):
+        torch.func.grad(lambda x: scan(lif_feed_forward_step, x, None, EXACT)[0].sum())(x)
+    for of, transformed in (((x[None],), torch.func.vmap(count)), ((x, weights), torch.func.grad(count, 1))):
+        with pytest.raises(RuntimeError, match=says):
+            transformed(*of)
 
 
 def test_a_gradient_of_the_gradient_is_refused():

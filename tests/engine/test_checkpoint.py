@@ -39,17 +39,18 @@ def gradients(layer: nn.Module, x: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("every", [1, 4, T - 1, T, T + 9])
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("kind", ["layer", "recurrent", "chain"])
-def test_equal_to_the_whole(kind: str, backend: str, every: int):
+@pytest.mark.parametrize("method", ["arctan", "adjoint"])
+def test_equal_to_the_whole(method: str, kind: str, backend: str, every: int):
     def make(**options: Any) -> nn.Module:
         torch.manual_seed(1)
-        p = LSNNParameters(method="arctan", tau_mem_inv=nn.Parameter(torch.full((N,), 120.0)))
+        p = LSNNParameters(method=method, tau_mem_inv=nn.Parameter(torch.full((N,), 120.0)))
         if kind == "layer":
             return LSNN(p, backend=backend, **options)
         if kind == "recurrent":
-            return LIFRecurrent(N, N, LIFParameters(method="arctan"), backend=backend, **options)
+            return LIFRecurrent(N, N, LIFParameters(method=method), backend=backend, **options)
         layers = [
             nn.Linear(N, 9),
-            LIF(backend=backend),
+            LIF(LIFParameters(method=method), backend=backend),
             nn.Dropout(0.0),
             nn.Linear(9, N),
             LSNN(p, backend=backend),

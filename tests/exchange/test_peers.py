@@ -55,12 +55,12 @@ def in_snntorch(graph: nir.NIRGraph) -> nn.Module:
 
 
 def in_norse(graph: nir.NIRGraph) -> nn.Module:
-    norse = pytest.importorskip("norse.torch", reason="Norse is not installed: pip install 'snnlib[benchmark]'")
+    norse = pytest.importorskip("norse.torch", reason="Norse is not installed: pip install 'norse==1.1.*'")
     return norse.from_nir(graph, dt=DT)
 
 
 def in_spikingjelly(graph: nir.NIRGraph) -> nn.Module:
-    pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed: pip install 'snnlib[benchmark]'")
+    pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed: pip install spikingjelly")
     from spikingjelly.activation_based.nir_exchange.from_nir import import_from_nir
 
     return import_from_nir(graph, dt=DT)
@@ -167,7 +167,7 @@ def test_graphs_of_snntorch_run_here(name, tmp_path):
 
 
 def spikingjelly_net(name: str) -> nn.Module:
-    pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed: pip install 'snnlib[benchmark]'")
+    pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed: pip install spikingjelly")
     from spikingjelly.activation_based import layer, neuron
 
     neurons = {
@@ -198,7 +198,7 @@ def test_graphs_of_spikingjelly_run_here(name, tmp_path):
 
 def test_graphs_of_norse_run_here():
     """Norse writes dt / (1 / tau) for tau, and with dt=1 seconds."""
-    norse = pytest.importorskip("norse.torch", reason="Norse is not installed: pip install 'snnlib[benchmark]'")
+    norse = pytest.importorskip("norse.torch", reason="Norse is not installed: pip install 'norse==1.1.*'")
     p = norse.LIFBoxParameters(tau_mem_inv=shared(100.0), v_leak=shared(0.0), v_th=shared(0.1))
     net, x = norse.SequentialState(nn.Linear(M, N), norse.LIFBoxCell(p)), spikes(M)
     graph = norse.to_nir(net, x[0, 0], dt=1.0)

@@ -15,14 +15,18 @@ PROCESSES = 2
 T, B = 8, 6
 
 
-def network() -> SequentialState:
+METHODS = ("sigmoid", "adjoint")
+
+
+def network(method: str) -> SequentialState:
     """The same weights in every process."""
     torch.manual_seed(0)
-    p = LIFParameters(v_th=0.2, tau_mem_inv=nn.Parameter(torch.full((5,), 120.0)), method="sigmoid", alpha=1.0)
+    p = LIFParameters(v_th=0.2, tau_mem_inv=nn.Parameter(torch.full((5,), 120.0)), method=method, alpha=1.0)
+    hearing = LIFParameters(v_th=0.2, method=method, alpha=1.0)
     readout_rate = nn.Parameter(torch.tensor(90.0))
     readout = LI(LI().p._replace(tau_mem_inv=readout_rate))
     net = SequentialState(
-        nn.Linear(3, 5), LIF(p), LIFRecurrent(5, 4, LIFParameters(v_th=0.2)), nn.Linear(4, 2), readout
+        nn.Linear(3, 5), LIF(p), LIFRecurrent(5, 4, hearing), nn.Linear(4, 2), readout, checkpoint_every=3
     )
     return net.double()
 
@@ -50,29 +54,29 @@ def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=PROCESSES)
     try:
-        net = network()
         x, y = data()
         part = slice(rank * B // PROCESSES, (rank + 1) * B // PROCESSES)
-        found = gradients(DistributedDataParallel(net), x[:, part], y[part])
-        torch.save(
-            {name.removeprefix("module."): value for name, value in found.items()}, f"{folder}/{rank}.pt"
-        )
+        for method in METHODS:
+            found = gradients(DistributedDataParallel(network(method)), x[:, part], y[part])
+            kept = {name.removeprefix("module."): value for name, value in found.items()}
+            torch.save(kept, f"{folder}/{method}.{rank}.pt")
     finally:
         dist.destroy_process_group()
 
 
 def test_gradients_of_two_processes_are_those_of_the_joined_batch(tmp_path: Path) -> None:
     mp.spawn(work, args=(str(tmp_path),), nprocs=PROCESSES)
-    wanted = gradients(network(), *data())
-    assert "1.tau_mem_inv" in wanted
-    assert "4.tau_mem_inv" in wanted
-    for rank in range(PROCESSES):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        assert found.keys() == wanted.keys()
-        for name, gradient in wanted.items():
-            assert gradient.abs().max() > 0, name
-            torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
-    # the halves differ, or averaging them would have shown nothing
-    x, y = data()
-    half = gradients(network(), x[:, : B // 2], y[: B // 2])
-    assert not torch.allclose(half["1.tau_mem_inv"], wanted["1.tau_mem_inv"])
+    for method in METHODS:
+        wanted = gradients(network(method), *data())
+        assert "1.tau_mem_inv" in wanted
+        assert "4.tau_mem_inv" in wanted
+        for rank in range(PROCESSES):
+            found = torch.load(tmp_path / f"{method}.{rank}.pt")
+            assert found.keys() == wanted.keys()
+            for name, gradient in wanted.items():
+                assert gradient.abs().max() > 0, name
+                torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+        # the halves differ, or averaging them would have shown nothing
+        x, y = data()
+        half = gradients(network(method), x[:, : B // 2], y[: B // 2])
+        assert not torch.allclose(half["1.tau_mem_inv"], wanted["1.tau_mem_inv"])
