@@ -1,6 +1,7 @@
 """Lightning as the trainer of a task; the run's folder, exact resume and ends are those of all tasks."""
 
 import logging
+import math
 import sys
 import time
 import warnings
@@ -15,6 +16,7 @@ from torch import distributed as dist
 from snnlib.task import _flags, _run, _train
 from snnlib.task._form import check_form
 from snnlib.task._processes import place, summed
+from snnlib.task._progress import check_progress
 from snnlib.task._random import random_state
 
 try:
@@ -167,7 +169,7 @@ def fit(
         # Lightning would end with a traceback where it does not fit
         run.load_into(run.resumed, state_dict=module)
         path = run.folder / "last.pt"
-        _check_progress(trainer, run, run.resumed)
+        check_progress(trainer, run, run.resumed, len(train))
         keeper.on_load_checkpoint(trainer, module, run.resumed)
     if not keeper.finished(trainer):
         _fit(trainer, module, train, valid, path)
@@ -179,7 +181,8 @@ def fit(
     best: Any = trainer.strategy.broadcast(run.read_checkpoint("best.pt") if run.chief else None)
     run.load_into(best, state_dict=module)
     tested = trainer.test(module, test, verbose=False)
-    figures, epoch = run.part_of(best, "figures", keeper.figures), run.part_of(best, "epoch", 0)
+    figures = run.part_of(best, "figures", dict.fromkeys(keeper.figures, math.nan))
+    epoch = run.part_of(best, "epoch", 0)
     return {**figures, **_numbers(tested[0]), "best_epoch": epoch + 1}
 
 
@@ -199,21 +202,6 @@ def _fit(
 
 def _keeper(trainer: pl.Trainer) -> "_Keeper":
     return next(c for c in trainer.callbacks if isinstance(c, _Keeper))  # type: ignore[attr-defined]
-
-
-def _check_progress(trainer: pl.Trainer, run: _run.Run, checkpoint: dict[str, Any]) -> None:
-    """Refuse counters and states of callbacks of another form than Lightning's own."""
-    with run.fitting("loops"):
-        wanted = trainer.fit_loop.state_dict()
-        check_form(wanted, checkpoint["loops"]["fit_loop"], "fit_loop")
-    states = {c.state_key: c.state_dict() for c in trainer.callbacks}  # type: ignore[attr-defined]
-    with run.fitting("callbacks"):
-        for key, state in states.items():
-            wanted = {name: value for name, value in state.items() if value is not None}
-            if wanted:  # what is nothing yet may be text by then
-                found = {name: checkpoint["callbacks"][key][name] for name in wanted}
-                check_form(wanted, found, key)
-    run.part_of(checkpoint, "place", [0, 0])
 
 
 def _check_states(run: _run.Run, checkpoint: dict[str, Any], optim: torch.optim.Optimizer, rate: Any) -> None:
@@ -366,7 +354,7 @@ class _Keeper(Checkpoint):
                 )
             check_form(False, checkpoint["stopped"], "stopped")
             check_form(None, checkpoint["best"], "best")
-            check_form(dict.fromkeys(checkpoint["figures"], 0.0), checkpoint["figures"], "figures")
+            check_form(dict.fromkeys(checkpoint["figures"], math.nan), checkpoint["figures"], "figures")
         if len(ranks) != trainer.world_size:
             raise _run.RunError(
                 f"the run was trained by {len(ranks)} processes, these are {trainer.world_size}"
