@@ -192,7 +192,7 @@ def _fit(
     """Train; what fails before the first step of a resumed run fails for what is in its checkpoint."""
     keeper = _keeper(trainer)
     try:
-        trainer.fit(module, train, valid, ckpt_path=path, weights_only=True if path else None)
+        trainer.fit(module, train, valid, ckpt_path=path)
     except Exception as error:
         if keeper.began or path is None or isinstance(error, _run.RunError):
             raise
