@@ -36,14 +36,22 @@ def check_progress(
             raise ValueError(f"{whole} epochs are whole, {done} of {batches} batches done in epoch {epoch + 1}")
         _check_counters(loop, epoch, done, whole > epoch, checkpoint["step"])
     with checkpoints.fitting("callbacks"):
+        states = checkpoint["callbacks"]
+        if not (isinstance(states, dict) and all(isinstance(state, dict) for state in states.values())):
+            raise ValueError(f"they must be a dictionary of states, got {states!r:.40}")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            state = callback.state_dict()
-            wanted = {name: value for name, value in state.items() if value is not None}
-            if wanted:  # what is nothing yet may be text by then
-                found = checkpoint["callbacks"][callback.state_key]
-                check_form(wanted, {name: found[name] for name in wanted}, callback.state_key)
-                if "patience" in wanted:
-                    found["patience"] = wanted["patience"]
+            _check_callback(callback, states)
+
+
+def _check_callback(callback: "pl.Callback", states: dict[str, Any]) -> None:
+    for name, value in callback.state_dict().items():
+        found = states[callback.state_key]
+        if value is not None:
+            check_form(value, found[name], name)
+        elif not isinstance(found[name], str | None):  # what is nothing yet may be text by then
+            raise ValueError(f"{name} must be a text, got {found[name]!r:.40}")
+        if name == "patience":
+            found[name] = value
 
 
 def _check_counters(loop: dict[str, Any], epoch: int, done: int, at_end: bool, step: int) -> None:
