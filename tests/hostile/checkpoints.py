@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy
 from typing import Any
 
 import torch
@@ -11,21 +11,24 @@ from tests.hostile.damage import Trap, damaged, repacked, trap
 
 __all__ = ["checkpoints", "lies", "metrics_files", "packed"]
 
-Case = tuple[str, bytes]
+Case = tuple[str, Any]
+"""A name and what is in the file: bytes, or what :func:`packed` makes them of. Most are never written."""
 WRONG = (None, [], {}, "text", -1, 2**70, float("nan"), torch.zeros(3), torch.zeros(2, 2).to_sparse(), b"bytes")
 """What may stand where something else is meant."""
 
 
 def packed(content: Any) -> bytes:
+    if isinstance(content, bytes):
+        return content
     made = io.BytesIO()
     torch.save(content, made)
     return made.getvalue()
 
 
 def checkpoints(whole: bytes) -> Iterator[Case]:
-    """Names and contents, from those of a checkpoint that is whole; none of them can be gone on with."""
+    """From a checkpoint that is whole those of another form; none of them can be gone on with."""
     yield from damaged(whole, 1, cuts=8, flips=0)
-    yield "code", packed({"task": "mnist", "net": Trap()})
+    yield "code", {"task": "mnist", "net": Trap()}
     yield "code_in_the_old_format", old_format({"task": "mnist", "net": Trap()})
     yield "code_in_its_pickle", repacked(whole, data__pkl=trap())
     yield "pickle_cut", repacked(whole, data__pkl=b"\x80\x02}")
@@ -34,36 +37,34 @@ def checkpoints(whole: bytes) -> Iterator[Case]:
     yield "no_storage", repacked(whole, **{"data/0": None})
     content = torch.load(io.BytesIO(whole), weights_only=True)
     for kind in ([], "text", 3, {}, torch.zeros(2), None):
-        yield f"a_{type(kind).__name__}_{kind!s:.8}", packed(kind)
+        yield f"a_{type(kind).__name__}_{kind!s:.8}", kind
     for place in places(content):
         for k, wrong in enumerate(wrong_for(place, content)):
-            name = f"{'.'.join(map(str, place))}_is_{k}_{type(wrong).__name__}"
-            yield name, packed(replaced(content, place, wrong))
+            yield f"{named(place)}_is_{k}_{type(wrong).__name__}", replaced(content, place, wrong)
         if not optional(place):
-            changed = deepcopy(content)
-            within(changed, place[:-1]).pop(place[-1])
-            yield f"{'.'.join(map(str, place))}_is_missing", packed(changed)
+            holder = copy(within(content, place[:-1]))
+            holder.pop(place[-1])
+            yield f"{named(place)}_is_missing", replaced(content, place[:-1], holder)
 
 
 def lies(whole: bytes) -> Iterator[Case]:
-    """Names and contents: all in it is of the right kind, and says what cannot be."""
+    """From a checkpoint that is whole those in which all is of the right kind, and says what cannot be."""
     content = torch.load(io.BytesIO(whole), weights_only=True)
     for place in places(content):
         for name, wrong in untrue(place, within(content, place)):
-            yield f"{'.'.join(map(str, place))}_is_{name}", packed(replaced(content, place, wrong))
-    yield "last_line_after_step", packed(content | {"logged": content["step"] + 1})
+            yield f"{named(place)}_is_{name}", replaced(content, place, wrong)
+    yield "last_line_after_step", content | {"logged": content["step"] + 1}
     if "loops" not in content:
         return
     for version in ("0.0.1", "no\nversion", "9" * 100_000):
-        yield f"version_{version:.5}", packed(content | {"pytorch-lightning_version": version})
+        yield f"version_{version:.5}", content | {"pytorch-lightning_version": version}
     for place in (("place", 0), ("place", 1), ("whole_epochs",), *counters(content)):
         for more in (1, 2**62):
-            wrong = within(content, place) + more
-            yield f"{'.'.join(map(str, place))}_is_{more}_more", packed(replaced(content, place, wrong))
+            yield f"{named(place)}_is_{more}_more", replaced(content, place, within(content, place) + more)
     last = ("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch")
-    yield "last_batch", packed(replaced(content, last, not within(content, last)))
-    twice = {name: content[name] * 2 for name in ("optimizer_states", "lr_schedulers", "ranks")}
-    yield from ((f"two_{name}", packed(content | {name: value})) for name, value in twice.items())
+    yield "last_batch", replaced(content, last, not within(content, last))
+    for name in ("optimizer_states", "lr_schedulers", "ranks"):
+        yield f"two_{name}", content | {name: content[name] * 2}
 
 
 def untrue(place: tuple[Any, ...], value: Any) -> Iterator[tuple[str, Any]]:
@@ -88,9 +89,16 @@ def counters(content: Any) -> Iterator[tuple[Any, ...]]:
     yield *loop, "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"
 
 
+def named(place: tuple[Any, ...]) -> str:
+    return ".".join(map(str, place))
+
+
 def replaced(content: Any, place: tuple[Any, ...], wrong: Any) -> Any:
-    changed = deepcopy(content)
-    within(changed, place[:-1])[place[-1]] = wrong
+    """The same content with something else at a place; the rest is shared with it."""
+    if not place:
+        return wrong
+    changed = copy(content)
+    changed[place[0]] = replaced(content[place[0]], place[1:], wrong)
     return changed
 
 

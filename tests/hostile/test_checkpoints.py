@@ -28,7 +28,7 @@ def test_checkpoints(
     last = (whole / "last.pt").read_bytes()
     cases = [*checkpoints.checkpoints(last), *checkpoints.lies(last)]
     for name, content in cases[::every]:
-        attack.case(name, resumed(task, whole, tmp_path, capsys, last__pt=content))
+        attack.case(name, resumed(task, whole, tmp_path, capsys, last__pt=checkpoints.packed(content)))
     attack.end(len(cases) // every)
 
 
@@ -55,7 +55,7 @@ def test_the_best_checkpoint_of_a_run_that_is_finished(
     cases = [*checkpoints.checkpoints(best), *checkpoints.lies(best)]
     cases = [(name, content) for name, content in cases if name.startswith(read)]
     for name, content in cases[::every]:
-        resumed(task, whole, tmp_path, capsys, best__pt=content)
+        resumed(task, whole, tmp_path, capsys, best__pt=checkpoints.packed(content))
         attack.case(name, lambda: ended(task, tmp_path, capsys, "--resume=run"))
     attack.end(len(cases) // every)
 
