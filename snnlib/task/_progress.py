@@ -16,7 +16,7 @@ def check_progress(
 ) -> None:
     """Refuse counters that contradict each other, with which Lightning trains nothing, or fails after an epoch.
 
-    Of a callback that is wanted the state is looked at, and the patience of the flags put into it.
+    States of callbacks that the run has are looked at too, and early stopping keeps the patience of the flags.
 
     Parameters:
         trainer: what is to go on.
