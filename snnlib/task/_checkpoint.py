@@ -12,7 +12,7 @@ import torch
 
 from snnlib.task._error import RunError, first_line
 from snnlib.task._files import write
-from snnlib.task._form import check_form, load_optimizer
+from snnlib.task._form import check_form, load_optimizer, load_schedule
 from snnlib.task._random import random_state, set_random_state
 
 __all__ = ["Checkpoints"]
@@ -49,9 +49,16 @@ class Checkpoints:
             raise RunError(f"{path} is not a checkpoint that can be read: {first_line(error)}") from error
         if not isinstance(found, dict) or found.get("task") != self.task:
             raise RunError(f"{path} is not a checkpoint of the task {self.task}")
-        if not all(isinstance(found.get(name), int) for name in ("step", "logged")):
+        if not all(
+            isinstance(found.get(name), int) and 0 <= found[name] < 2**63 for name in ("step", "logged")
+        ):
             raise RunError(
                 f"{path} is not a checkpoint of this version of snnlib: it has no step or no last line"
+            )
+        if found["logged"] > found["step"]:
+            step, logged = found["step"], found["logged"]
+            raise RunError(
+                f"{path} is not a checkpoint of a run: its step is {step}, that of its last line {logged}"
             )
         return found
 
@@ -62,6 +69,8 @@ class Checkpoints:
                 found = checkpoint[name]
                 if isinstance(part, torch.optim.Optimizer):
                     load_optimizer(part, found)
+                elif isinstance(part, torch.optim.lr_scheduler.LRScheduler):
+                    load_schedule(part, found)
                 else:
                     check_form(part.state_dict(), found, name)
                     part.load_state_dict(found)

@@ -16,4 +16,5 @@ class Interrupted(Exception):  # noqa: N818
 
 
 def first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """What an error says, without what would fill a screen."""
+    return str(error).strip().split("\n")[0][:500] or type(error).__name__

@@ -1,26 +1,31 @@
 """Whether what a checkpoint holds has the form that a run needs: a checkpoint may come from a stranger."""
 
 import inspect
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_form", "load_optimizer"]
+__all__ = ["check_form", "load_optimizer", "load_schedule"]
+
+_FASTEST = 1e38
+"""The largest learning rate of the flags; torch computes steps in float32."""
 
 
 def check_form(wanted: Any, found: Any, name: str) -> None:
     """Refuse what is not of the form of ``wanted``, something of the same kind that the run made itself.
 
     A dictionary has the same keys, a list as many items, a tensor the same shape and type (or another floating
-    one), a number is one, and an integer fits into 64 bits. For an empty list any list of numbers will do, and
-    for None anything that is no container.
+    one). An integer counts something: it is not negative and fits into 64 bits. A number is finite and a tensor
+    holds no NaN, unless it is so in ``wanted``. For an empty list any list of numbers will do, and for None
+    anything that is no container.
 
     Raises:
         ValueError: names what differs, from ``name`` on.
     """
     if wanted is None:
-        if not (found is None or isinstance(found, Tensor) or _is_number(found, float)):
+        if not (found is None or isinstance(found, Tensor) or _is_number(found, math.nan)):
             raise ValueError(f"{name} must be nothing, a number or a tensor, got {_told(found)}")
     elif isinstance(wanted, dict):
         if not isinstance(found, dict):
@@ -40,7 +45,7 @@ def check_form(wanted: Any, found: Any, name: str) -> None:
     elif isinstance(wanted, bool | str) or not isinstance(wanted, int | float):
         if type(found) is not type(wanted):
             raise ValueError(f"{name} must be of the kind of {wanted!r}, got {_told(found)}")
-    elif not _is_number(found, type(wanted)):
+    elif not _is_number(found, wanted):
         raise ValueError(f"{name} must be a number such as {wanted!r}, got {_told(found)}")
 
 
@@ -51,13 +56,17 @@ def _check_tensor(wanted: Tensor, found: Any, name: str) -> None:
     if not plain or found.shape != wanted.shape or found.is_meta:
         form = f"a tensor {list(wanted.shape)} of {wanted.dtype}"
         raise ValueError(f"{name} must be {form}, got {_told(found)}")
+    if wanted.is_floating_point() and found.isnan().any() and not wanted.isnan().any():
+        raise ValueError(f"{name} must not contain NaN")
 
 
-def _is_number(value: Any, kind: type) -> bool:
-    """Whether it is an int, or where floats will do a number of either kind."""
+def _is_number(value: Any, wanted: float) -> bool:
+    """Whether it is a count, or where floats will do a number of either kind, finite if ``wanted`` is."""
     if isinstance(value, int):
-        return not isinstance(value, bool) and -(2**63) <= value < 2**63
-    return kind is float and isinstance(value, float)
+        least = 0 if isinstance(wanted, int) else -(2**63)
+        return not isinstance(value, bool) and least <= value < 2**63
+    finite = isinstance(value, float) and (math.isfinite(value) or not math.isfinite(wanted))
+    return finite and isinstance(wanted, float)
 
 
 def _told(value: Any) -> str:
@@ -82,6 +91,7 @@ def load_optimizer(optim: torch.optim.Optimizer, found: Any) -> None:
         raise ValueError(f"it must have param_groups and a state of each parameter, got {_told(found)}")
     rates = [{"lr": group["lr"]} if isinstance(group, dict) else group for group in found["param_groups"]]
     check_form([{"lr": 0.0}] * len(groups), rates, "param_groups")
+    _check_rates([rate["lr"] for rate in rates], "param_groups")
     kept, wanted = found["state"], _kept(optim, parameters)
     for number, values in kept.items():
         if type(number) is not int or not 0 <= number < len(parameters):
@@ -91,6 +101,23 @@ def load_optimizer(optim: torch.optim.Optimizer, found: Any) -> None:
             raise ValueError(f"state.{number}.step must not be negative, got {float(values['step'])}")
     groups = [group | rate for group, rate in zip(groups, rates, strict=True)]
     optim.load_state_dict({"state": kept, "param_groups": groups})
+
+
+def load_schedule(schedule: torch.optim.lr_scheduler.LRScheduler, found: Any) -> None:
+    """Hand a schedule where it stands, and the learning rates that it scales.
+
+    Raises:
+        ValueError: it is not what such a schedule keeps.
+    """
+    check_form(schedule.state_dict(), found, "schedule")
+    _check_rates([*found["base_lrs"], *found["_last_lr"]], "schedule")
+    schedule.load_state_dict(found)
+
+
+def _check_rates(rates: list[float], name: str) -> None:
+    for rate in rates:
+        if not 0 <= rate <= _FASTEST:
+            raise ValueError(f"{name} must have learning rates of 0 to {_FASTEST}, got {rate}")
 
 
 def _kept(optim: torch.optim.Optimizer, parameters: list[Tensor]) -> list[dict[str, Any]]:

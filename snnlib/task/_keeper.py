@@ -1,5 +1,6 @@
 """What Lightning's trainer writes to a run, and how it goes on from it."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ class Keeper(Checkpoint):
                 )
             check_form(False, checkpoint["stopped"], "stopped")
             check_form(None, checkpoint["best"], "best")
-            check_form(dict.fromkeys(checkpoint["figures"], 0.0), checkpoint["figures"], "figures")
+            check_form(dict.fromkeys(checkpoint["figures"], math.nan), checkpoint["figures"], "figures")
         if len(ranks) != trainer.world_size:
             raise _run.RunError(
                 f"the run was trained by {len(ranks)} processes, these are {trainer.world_size}"

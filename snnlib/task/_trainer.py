@@ -1,5 +1,6 @@
 """Lightning as the trainer of a task; the run's folder, exact resume and ends are those of all tasks."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ import torch
 
 from snnlib.task import _run, _train
 from snnlib.task._batches import Batches
-from snnlib.task._form import check_form
 from snnlib.task._keeper import CheckpointFiles, Keeper, numbers
 from snnlib.task._lightning import EarlyStopping, MisconfigurationException, pl, quiet
+from snnlib.task._progress import check_progress
 
 __all__ = ["fit", "scheduled", "trainer"]
 
@@ -88,7 +89,7 @@ def fit(
         # Lightning would end with a traceback where it does not fit
         run.load_into(run.resumed, state_dict=module)
         path = run.folder / "last.pt"
-        _check_progress(trainer, run, run.resumed)
+        check_progress(trainer, run, run.resumed, len(train))
         keeper.on_load_checkpoint(trainer, module, run.resumed)
     if not keeper.finished(trainer):
         _fit(trainer, module, train, valid, path)
@@ -100,7 +101,8 @@ def fit(
     best: Any = trainer.strategy.broadcast(run.read_checkpoint("best.pt") if run.chief else None)
     run.load_into(best, state_dict=module)
     tested = trainer.test(module, test, verbose=False)
-    figures, epoch = run.part_of(best, "figures", keeper.figures), run.part_of(best, "epoch", 0)
+    figures = run.part_of(best, "figures", dict.fromkeys(keeper.figures, math.nan))
+    epoch = run.part_of(best, "epoch", 0)
     return {**figures, **numbers(tested[0]), "best_epoch": epoch + 1}
 
 
@@ -110,7 +112,7 @@ def _fit(
     """Train; what fails before the first step of a resumed run fails for what is in its checkpoint."""
     keeper = _keeper(trainer)
     try:
-        trainer.fit(module, train, valid, ckpt_path=path, weights_only=True if path else None)
+        trainer.fit(module, train, valid, ckpt_path=path)
     except Exception as error:
         if keeper.began or path is None or isinstance(error, _run.RunError):
             raise
@@ -120,21 +122,6 @@ def _fit(
 
 def _keeper(trainer: pl.Trainer) -> Keeper:
     return next(c for c in trainer.callbacks if isinstance(c, Keeper))  # type: ignore[attr-defined]
-
-
-def _check_progress(trainer: pl.Trainer, run: _run.Run, checkpoint: dict[str, Any]) -> None:
-    """Refuse counters and states of callbacks of another form than Lightning's own."""
-    with run.fitting("loops"):
-        wanted = trainer.fit_loop.state_dict()
-        check_form(wanted, checkpoint["loops"]["fit_loop"], "fit_loop")
-    states = {c.state_key: c.state_dict() for c in trainer.callbacks}  # type: ignore[attr-defined]
-    with run.fitting("callbacks"):
-        for key, state in states.items():
-            wanted = {name: value for name, value in state.items() if value is not None}
-            if wanted:  # what is nothing yet may be text by then
-                found = {name: checkpoint["callbacks"][key][name] for name in wanted}
-                check_form(wanted, found, key)
-    run.part_of(checkpoint, "place", [0, 0])
 
 
 def _check_states(run: _run.Run, checkpoint: dict[str, Any], optim: torch.optim.Optimizer, rate: Any) -> None:

@@ -2,30 +2,33 @@
 
 import io
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy
 from typing import Any
 
 import torch
 
 from tests.hostile.damage import Trap, damaged, repacked, trap
 
-__all__ = ["checkpoints", "metrics_files", "packed"]
+__all__ = ["checkpoints", "lies", "metrics_files", "packed"]
 
-Case = tuple[str, bytes]
+Case = tuple[str, Any]
+"""A name and what is in the file: bytes, or what :func:`packed` makes them of. Most are never written."""
 WRONG = (None, [], {}, "text", -1, 2**70, float("nan"), torch.zeros(3), torch.zeros(2, 2).to_sparse(), b"bytes")
 """What may stand where something else is meant."""
 
 
 def packed(content: Any) -> bytes:
+    if isinstance(content, bytes):
+        return content
     made = io.BytesIO()
     torch.save(content, made)
     return made.getvalue()
 
 
 def checkpoints(whole: bytes) -> Iterator[Case]:
-    """Names and contents, from those of a checkpoint that is whole; none of them can be gone on with."""
+    """From a checkpoint that is whole those of another form; none of them can be gone on with."""
     yield from damaged(whole, 1, cuts=8, flips=0)
-    yield "code", packed({"task": "mnist", "net": Trap()})
+    yield "code", {"task": "mnist", "net": Trap()}
     yield "code_in_the_old_format", old_format({"task": "mnist", "net": Trap()})
     yield "code_in_its_pickle", repacked(whole, data__pkl=trap())
     yield "pickle_cut", repacked(whole, data__pkl=b"\x80\x02}")
@@ -34,16 +37,69 @@ def checkpoints(whole: bytes) -> Iterator[Case]:
     yield "no_storage", repacked(whole, **{"data/0": None})
     content = torch.load(io.BytesIO(whole), weights_only=True)
     for kind in ([], "text", 3, {}, torch.zeros(2), None):
-        yield f"a_{type(kind).__name__}_{kind!s:.8}", packed(kind)
+        yield f"a_{type(kind).__name__}_{kind!s:.8}", kind
     for place in places(content):
         for k, wrong in enumerate(wrong_for(place, content)):
-            changed = deepcopy(content)
-            within(changed, place[:-1])[place[-1]] = wrong
-            yield f"{'.'.join(map(str, place))}_is_{k}_{type(wrong).__name__}", packed(changed)
+            yield f"{named(place)}_is_{k}_{type(wrong).__name__}", replaced(content, place, wrong)
         if not optional(place):
-            changed = deepcopy(content)
-            within(changed, place[:-1]).pop(place[-1])
-            yield f"{'.'.join(map(str, place))}_is_missing", packed(changed)
+            holder = copy(within(content, place[:-1]))
+            holder.pop(place[-1])
+            yield f"{named(place)}_is_missing", replaced(content, place[:-1], holder)
+
+
+def lies(whole: bytes) -> Iterator[Case]:
+    """From a checkpoint that is whole those in which all is of the right kind, and says what cannot be."""
+    content = torch.load(io.BytesIO(whole), weights_only=True)
+    for place in places(content):
+        for name, wrong in untrue(place, within(content, place)):
+            yield f"{named(place)}_is_{name}", replaced(content, place, wrong)
+    yield "last_line_after_step", content | {"logged": content["step"] + 1}
+    if "loops" not in content:
+        return
+    for version in ("0.0.1", "no\nversion", "9" * 100_000):
+        yield f"version_{version:.5}", content | {"pytorch-lightning_version": version}
+    for place in (("place", 0), ("place", 1), ("whole_epochs",), *counters(content)):
+        for more in (1, 2**62):
+            yield f"{named(place)}_is_{more}_more", replaced(content, place, within(content, place) + more)
+    last = ("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch")
+    yield "last_batch", replaced(content, last, not within(content, last))
+    for name in ("optimizer_states", "lr_schedulers", "ranks"):
+        yield f"two_{name}", content | {name: content[name] * 2}
+
+
+def untrue(place: tuple[Any, ...], value: Any) -> Iterator[tuple[str, Any]]:
+    """Counts below zero, numbers that are none, and learning rates that no float32 holds or that climb."""
+    if place[-1] == "best" or "figures" in place:  # may be anything
+        return
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        yield "nan", torch.full_like(value, torch.nan)
+    elif type(value) is int:
+        yield "negative", -1
+    elif isinstance(value, float):
+        yield from (("nan", torch.nan), ("infinite", torch.inf))
+    if place[-1] == "lr" or place[-2:-1] == ("base_lrs",):
+        yield from (("huge", 1e300), ("negative", -1.0))
+
+
+def counters(content: Any) -> Iterator[tuple[Any, ...]]:
+    """The counters of Lightning from which it knows what is to be done."""
+    loop = ("loops", "fit_loop")
+    for progress in (("epoch_progress", "current"), ("epoch_loop.batch_progress", "current")):
+        yield from ((*loop, *progress, name) for name in within(content, (*loop, *progress)))
+    yield *loop, "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"
+
+
+def named(place: tuple[Any, ...]) -> str:
+    return ".".join(map(str, place))
+
+
+def replaced(content: Any, place: tuple[Any, ...], wrong: Any) -> Any:
+    """The same content with something else at a place; the rest is shared with it."""
+    if not place:
+        return wrong
+    changed = copy(content)
+    changed[place[0]] = replaced(content[place[0]], place[1:], wrong)
+    return changed
 
 
 def old_format(content: Any) -> bytes:
@@ -103,6 +159,8 @@ def wrong_for(place: tuple[Any, ...], content: Any) -> list[Any]:
     free = value is None or place[-1] == "best"  # what is a number or nothing, and an order or nothing
 
     def mistake(wrong: Any) -> bool:
+        if place[-1] == "stopping_reason_message":
+            return not isinstance(wrong, str | None)
         if type(wrong) in (int, float) and wrong != 2**70:
             return not free and type(value) not in (int, float)
         if wrong is None or (free and isinstance(wrong, torch.Tensor)):

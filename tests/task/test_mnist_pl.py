@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from snnlib.task import mnist_pl
 from tests.task.command import (
     assert_wrote,
     checkpoint,
+    inside,
     metrics,
     result,
     run,
@@ -121,3 +123,14 @@ def test_a_wrong_flag_ends_in_a_sentence(tmp_path: Path, flag: str, says: str, c
     assert done.returncode == code
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_patience_is_that_of_the_flags_whatever_a_checkpoint_says(tmp_path: Path):
+    standing = ("--learning_rate=1e-30", "--patience=2")  # no epoch is better than the first
+    folder = inside(mnist_pl, "mnist_pl", *FAST, *standing, cwd=tmp_path)["run"]
+    last = checkpoint(folder)
+    (state,) = last["callbacks"].values()
+    state["patience"] = 50
+    torch.save(last, folder / "last.pt")
+    inside(mnist_pl, "mnist_pl", f"--resume={folder}", "--epochs=9", cwd=tmp_path)
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2, 3]
