@@ -25,7 +25,7 @@ Everything is read from the step, which is called with a :class:`Probe` in the p
 import copy
 import functools
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -267,15 +267,24 @@ def check(step: Step, p: Any) -> None:
         ValueError: it does not take its method from ``p.method``, has more than one threshold, or moves
             without input in no time.
     """
-    kind: Any = state_type(step)
-    half = torch.full((1,), 0.5, dtype=torch.float64)
-    tensors = {name: half for name, value in p._asdict().items() if isinstance(value, Tensor)}
-    probe = Probe(torch.zeros_like(half))
     if not hasattr(p, "alpha"):
         raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
-    _, still = step(
-        torch.zeros_like(half), kind(*[half] * len(kind._fields)), p._replace(method=probe, **tensors), 0.0
-    )
+    # of a tensor only that it is one: what passed is not asked again
+    values = tuple(_A_TENSOR if isinstance(value, Tensor) else value for value in p)
+    look = _look if all(isinstance(value, Hashable) for value in values) else _look.__wrapped__
+    look(step, cast(Any, type(p)), values)
+
+
+_A_TENSOR = object()
+
+
+@functools.lru_cache(maxsize=256)
+def _look(step: Step, parameters: Any, values: tuple[Any, ...]) -> None:
+    kind: Any = state_type(step)
+    half = torch.full((1,), 0.5, dtype=torch.float64)
+    p = parameters(*(half if value is _A_TENSOR else value for value in values))
+    probe = Probe(torch.zeros_like(half))
+    _, still = step(torch.zeros_like(half), kind(*[half] * len(kind._fields)), p._replace(method=probe), 0.0)
     if probe.h is None:
         raise ValueError(
             f"method='adjoint' needs a step that calls spike(..., p.method, p.alpha); {name_of(step)} does not"

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -32,7 +32,7 @@ from math import {called}
 import numpy as np
 from numba import njit
 from snnlib.engine.elementary import {own}  # {digest}
-from snnlib.engine.vector import bare
+from snnlib.engine.vector import apart  # {within}
 {used}
 F = np.{dtype}
 '''
@@ -42,7 +42,7 @@ _OWN = {"exp", "expm1", "tanh"}
 # Numba does not see that a function changed which its cached machine code has taken in: the source names it
 _SHARED = """
 from snnlib.engine.call import call_with_four, call_with_three
-from snnlib.engine.events import packing  # {digest}
+from snnlib.engine.events import back, packing  # {digest}
 from snnlib.engine.product import add, copy
 
 pack, unpack = packing({count}, marks={marks})
@@ -50,6 +50,8 @@ pack, unpack = packing({count}, marks={marks})
 PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
 """The functions of :mod:`snnlib.engine.product` whose addresses a recurrent loop is given, before its flags."""
 
+_PART = 256
+"""Neurons whose events are packed at a time."""
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
@@ -109,8 +111,9 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     digest = _digest("call.py", "emit.py", "events.py", "product.py", "vector.py")
     count, marks = len(traced.events), not traced.marked
     used = _SHARED.format(digest=digest, count=count, marks=marks) if recurrent or traced.events else ""
-    number, digest = str(dtype).removeprefix("torch."), _digest("elementary.py")
-    head = _HEAD.format(name=name, called=called, own=own, used=used, digest=digest, dtype=number)
+    number = str(dtype).removeprefix("torch.")
+    digests = {"digest": _digest("elementary.py"), "within": _digest("vector.py")}
+    head = _HEAD.format(name=name, called=called, own=own, used=used, dtype=number, **digests)
     bare = traced._replace(forward=forward, backward=backward)
     behind = _backward_source(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
     text = head + _forward_source(bare, recurrent) + behind
@@ -158,15 +161,19 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
     given += [f"{n}[t, a:b]" for n in kept]
     given += [f"events[{k}, : b - a]" for k in range(len(events) + len(marked))]
-    pack, after = [], []
+    begin, pack, after = [], [], []
     if events:
         rows += _EVENTS
         where = f"events[{len(events)}, : b - a]" if marked else "z[t, a:b]"
-        pack = [f"pack({where}, events, packed, masks, place)"]
-        after = [f"blocks[(a - start) // block, {2 + k}] = place[{k}]" for k in range(2)]
+        begin = ["at, to = place[0], place[1]"]
+        pack = [f"at, to = pack({where}, events, packed, masks, at, to)"]
+        after = [
+            f"place[{k}] = blocks[(a - start) // block, {2 + k}] = {v}" for k, v in enumerate(("at", "to"))
+        ]
     if not recurrent:
-        steps = [given, *pack]
-        return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", steps, (), after)
+        steps = [_call("forward", given, program), *pack]
+        steps = _in_parts(steps) if events else steps
+        return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", steps, begin, after)
     steps = [
         "call_with_four(multiply, first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
         "if weighted:",
@@ -174,12 +181,14 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
         "    add(drive[: b - a], row[: b - a], row[: b - a])",
         "else:",
         "    add(x[t * moves, a:b], row[: b - a], row[: b - a])",
-        ["row[: b - a]", *given[1:]],
+        _call("forward", ["row[: b - a]", *given[1:]], program),
         *pack,
     ]
     more = ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
     more += [*_SIZES, "moves"]
-    return inner + _loop("forward", [*rows, *more], program, "range(z.shape[0])", steps, [_INPUTS], after)
+    return inner + _loop(
+        "forward", [*rows, *more], program, "range(z.shape[0])", steps, [_INPUTS, *begin], after
+    )
 
 
 def _backward_source(traced: Traced, recurrent: bool) -> str:
@@ -192,16 +201,27 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     output = ["z"] if traced.uses_output or recurrent else []
     timed = ["gz", *output, *kept, "gx"]
     rows = [*timed, *states, *parameters, *sums]
+    later = _later(program, states) if events and not recurrent else []
+    # what is there need not be written
+    ends = zip(["gx", *states], program.outputs, strict=False)
+    still = tuple(name if name in later else value for name, value in ends)
+    program = program._replace(outputs=still + program.outputs[len(still) :])
     inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
     given = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
     given += [f"events[{k}, : b - a]" for k in range(len(events))]
     if events and not traced.marked:  # its bits are nearer than the output itself
         given[1] = f"events[{len(events)}, : b - a]"
     over = "range(gz.shape[0] - 1, -1, -1)"
-    unpack = ["unpack(b - a, packed, masks, place, events)"] if events else []
     rows += _EVENTS if events else []
+    unpack = ["back(b - a, masks, place)", "at, to = place[0], place[1]"] if events else []
+    there = ["at, to = unpack(b - a, packed, masks, at, to, events)"] if events else []
     if not recurrent:
-        return inner + _loop("backward", rows, program, over, [*unpack, given], packed=bool(events))
+        for name in later:
+            given[given.index(f"{name}[a:b]")] = f"{name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]"
+        steps = [*there, _call("backward", given, program)]
+        steps = [*unpack, *_in_parts(steps)] if events else steps
+        after = [f"copy(gz[0, a:b], {name}[a:b])" for name in later]
+        return inner + _loop("backward", rows, program, over, steps, (), after, packed=bool(events))
     given[0], given[len(timed) - 1] = "total[: b - a]", "row[: b - a]"
     steps = [
         "if t == gz.shape[0] - 1:",
@@ -210,7 +230,8 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
         "    call_with_three(push, row[: b - a], weights, total[: b - a])",
         "    add(gz[t, a:b], total[: b - a], total[: b - a])",
         *unpack,
-        given,
+        *there,
+        _call("backward", given, program),
         "if learns:",
         "    call_with_four(grow, first[a:b] if t == 0 else z[t - 1, a:b], row[: b - a], gw, active)",
         "if learns_in:",
@@ -228,13 +249,18 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     )
 
 
+def _later(program: Program, states: Sequence[str]) -> list[str]:
+    """States that become the gradient of the output: one step on they are where that came from."""
+    return [name for name, value in zip(states, program.outputs[1:], strict=False) if value == "gz"]
+
+
 def _inner(name: str, rows: list[str], program: Program, written: list[str], sums: Sequence[str] = ()) -> str:
     """One time step of a block of neurons."""
     arguments = ", ".join([*(f"{n}_" for n in rows), *numbers_of(program)])
     lines = "\n".join(f"        {line}" for line in _body(program, written, sums))
     return f"""
 
-@bare()
+@apart
 def _{name}({arguments}):
     for j in range({rows[0]}_.shape[0]):
 {lines}
@@ -255,12 +281,22 @@ def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str
     return lines
 
 
+def _call(name: str, given: Sequence[str], program: Program) -> str:
+    return f"_{name}({', '.join([*given, *numbers_of(program)])})"
+
+
+def _in_parts(lines: Sequence[str]) -> list[str]:
+    """Lines for neurons ``a:b``, a part of them at a time: what they pack stays in the first cache."""
+    inside = [f"    {line}".replace("a:b", "u:v").replace("b - a", "v - u") for line in lines]
+    return [f"for u in range(a, b, {_PART}):", f"    v = min(u + {_PART}, b)", *inside]
+
+
 def _loop(
     name: str,
     arguments: list[str],
     program: Program,
     over: str,
-    steps: list[Any],
+    steps: Sequence[str],
     begin: Sequence[str] = (),
     after: Sequence[str] = (),
     packed: bool = False,
@@ -268,14 +304,13 @@ def _loop(
     """All blocks of neurons ``a:b``, and within each all time steps.
 
     Parameters:
-        steps: lines of a time step; a list among them is what the neurons' own step is given.
+        steps: lines of a time step.
         begin, after: lines before the first step of a block and after the last one.
         packed: whether the blocks are those of ``blocks``, in the order in which spikes were packed.
     """
     numbers = numbers_of(program)
     signature = ", ".join([*arguments, "start", "stop", "block", *numbers])
-    lines = [f"_{name}({', '.join([*s, *numbers])})" if isinstance(s, list) else s for s in steps]
-    inside = "\n".join(f"            {line}" for line in lines)
+    inside = "\n".join(f"            {line}" for line in steps)
     ahead, behind = ("".join(f"\n        {line}" for line in more) for more in (begin, after))
     blocks = "for a in range(start, stop, block):\n        b = min(a + block, stop)"
     if packed:

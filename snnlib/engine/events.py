@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from snnlib.engine.emit import LANES, WORD
 from snnlib.engine.vector import Array, arrays, bare, nonzero, ones, put_bits
 
-__all__ = ["packing"]
+__all__ = ["back", "packing"]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
@@ -31,8 +31,8 @@ def packing(count: int, marks: bool) -> tuple[Any, Any]:
         marks: whether to unpack as well where they are, as 1 and 0 in a row more.
     """
 
-    @bare()
-    def pack(marked, rows, packed, masks, place):
+    @bare(forceinline=True)
+    def pack(marked, rows, packed, masks, at, to):
         """Append the columns of ``rows`` where ``marked`` is not 0 to ``packed``, their bits to ``masks``.
 
         Parameters:
@@ -41,10 +41,12 @@ def packing(count: int, marks: bool) -> tuple[Any, Any]:
             packed: ``[count events + LANES]``: one row after another for as many neurons as a vector has;
                 whole vectors are written, and read again.
             masks: integers of 64 bits, which begin anew at each step.
-            place: where ``packed`` and ``masks`` end; they are moved on.
+            at, to: the numbers are appended at ``packed[count at]``, the bits at ``masks[to]``.
+
+        Returns:
+            Where the next ones go.
         """
         size, width = marked.shape[0], rows.shape[1]
-        at, to = place
         for start in range(0, size, WORD):
             word = _word(marked, start, size)
             masks[to] = word
@@ -56,21 +58,19 @@ def packing(count: int, marks: bool) -> tuple[Any, Any]:
                     for e in range(count):
                         _squeeze(rows, e * width + start + j, packed, count * at + e * found, mask)
                     at += found
-        place[0], place[1] = at, to
+        return at, to
 
-    @bare()
-    def unpack(size, packed, masks, place, rows):
-        """Undo :func:`pack` for ``size`` neurons and one step, the last before ``place``, which is moved back.
+    @bare(forceinline=True)
+    def unpack(size, packed, masks, at, to, rows):
+        """Undo :func:`pack` for ``size`` neurons, from ``packed[count at]`` and ``masks[to]`` on.
 
         Where nothing was marked anything is written.
+
+        Returns:
+            Where those of the next neurons are.
         """
         width = rows.shape[1]
-        to = place[1] - (size + WORD - 1) // WORD
-        at = place[0]
-        for k in range(to, place[1]):
-            at -= ones(masks[k])
-        place[0], place[1] = at, to
-        for start in range(0, size, WORD):  # from low to high addresses, as memory is read ahead
+        for start in range(0, size, WORD):
             word = masks[to]
             to += 1
             for j in range(0, WORD, LANES):
@@ -82,8 +82,19 @@ def packing(count: int, marks: bool) -> tuple[Any, Any]:
                     for e in range(count):
                         _spread(packed, count * at + e * found, rows, e * width + start + j, mask)
                     at += found
+        return at, to
 
     return pack, unpack
+
+
+@bare(forceinline=True)
+def back(size, masks, place):
+    """Move ``place`` from the end of a step of ``size`` neurons to its beginning: memory is read ahead from low
+    to high addresses."""
+    end = place[1]
+    place[1] -= (size + WORD - 1) // WORD
+    for k in range(place[1], end):
+        place[0] -= ones(masks[k])
 
 
 @bare()

@@ -43,10 +43,10 @@ class Packed:
         if not self._count:
             return []
         memory = np.empty(self._count * self._steps * (stop - start) + LANES, NUMBER[self._dtype])
-        starts = torch.arange(start, stop, self._block)
-        blocks = torch.stack([starts, (starts + self._block).clamp(max=stop), *[starts * 0] * 2], dim=1)
-        words = sum(-(-(b - a) // WORD) for a, b, *_ in blocks.tolist())
-        masks, place = torch.empty(self._steps * words, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+        ends = [(a, min(a + self._block, stop)) for a in range(start, stop, self._block)]
+        blocks = torch.tensor([(a, b, 0, 0) for a, b in ends])
+        masks = torch.empty(self._steps * sum(-(-(b - a) // WORD) for a, b in ends), dtype=torch.int64)
+        place = torch.zeros(2, dtype=torch.int64)
         self._rooms.append((memory, masks, blocks, place))
         row = torch.empty(self._count + self._marks, self._block + WORD, dtype=self._dtype)
         return [row, torch.from_numpy(memory), masks, blocks, place]

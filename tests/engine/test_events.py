@@ -10,7 +10,7 @@ import pytest
 from numba import njit
 
 from snnlib.engine.emit import LANES, WORD
-from snnlib.engine.events import packing
+from snnlib.engine.events import back, packing
 
 
 def compiled(count: int, marks: bool):
@@ -18,11 +18,13 @@ def compiled(count: int, marks: bool):
 
     @njit
     def packed_(marked, rows, packed, masks, place):
-        pack(marked, rows, packed, masks, place)
+        place[0], place[1] = pack(marked, rows, packed, masks, place[0], place[1])
 
     @njit
     def unpacked(size, packed, masks, place, rows):
-        unpack(size, packed, masks, place, rows)
+        back(size, masks, place)
+        at, to = unpack(size, packed, masks, place[0], place[1], rows)
+        return at - place[0], to - place[1]
 
     return packed_, unpacked
 
@@ -47,7 +49,8 @@ def assert_comes_back() -> None:
             np.testing.assert_array_equal(packed[: count * place[0]], wanted)
             for step in range(8, -1, -1):
                 found = np.full((count + 1, size + WORD), np.nan, dtype)
-                unpack(size, packed, masks, place, found)
+                moved = unpack(size, packed, masks, place, found)
+                assert moved == (marked[step].sum(), -(-size // WORD))
                 there = np.flatnonzero(marked[step])
                 np.testing.assert_array_equal(found[:count, there], rows[step, :count][:, there])
                 assert place[0] == marked[:step].sum()
