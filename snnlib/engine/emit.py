@@ -201,13 +201,10 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     output = ["z"] if traced.uses_output or recurrent else []
     timed = ["gz", *output, *kept, "gx"]
     rows = [*timed, *states, *parameters, *sums]
-    later = _later(program, states) if events and not recurrent else []
-    # what is there need not be written
-    ends = zip(["gx", *states], program.outputs, strict=False)
-    still = tuple(name if name in later else value for name, value in ends)
-    program = program._replace(outputs=still + program.outputs[len(still) :])
+    program, later = _kept_in_place(program, states) if events and not recurrent else (program, [])
     inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
-    given = [f"{n}[t, a:b]" for n in timed] + [f"{n}[a:b]" for n in (*states, *parameters, *sums)]
+    own = {name: f"next_{name}" if name in later else f"{name}[a:b]" for name in (*states, *parameters, *sums)}
+    given = [*(f"{n}[t, a:b]" for n in timed), *own.values()]
     given += [f"events[{k}, : b - a]" for k in range(len(events))]
     if events and not traced.marked:  # its bits are nearer than the output itself
         given[1] = f"events[{len(events)}, : b - a]"
@@ -216,9 +213,8 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     unpack = ["back(b - a, masks, place)", "at, to = place[0], place[1]"] if events else []
     there = ["at, to = unpack(b - a, packed, masks, at, to, events)"] if events else []
     if not recurrent:
-        for name in later:
-            given[given.index(f"{name}[a:b]")] = f"{name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]"
-        steps = [*there, _call("backward", given, program)]
+        ahead = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
+        steps = [*there, *ahead, _call("backward", given, program)]
         steps = [*unpack, *_in_parts(steps)] if events else steps
         after = [f"copy(gz[0, a:b], {name}[a:b])" for name in later]
         return inner + _loop("backward", rows, program, over, steps, (), after, packed=bool(events))
@@ -249,9 +245,13 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     )
 
 
-def _later(program: Program, states: Sequence[str]) -> list[str]:
-    """States that become the gradient of the output: one step on they are where that came from."""
-    return [name for name, value in zip(states, program.outputs[1:], strict=False) if value == "gz"]
+def _kept_in_place(program: Program, states: Sequence[str]) -> tuple[Program, list[str]]:
+    """The program without writing states that become the gradient of the output, and their names: one step on
+    they are where that came from."""
+    first, *ends = program.outputs
+    later = [name for name, value in zip(states, ends, strict=False) if value == "gz"]
+    still = [name if name in later else value for name, value in zip(states, ends, strict=False)]
+    return program._replace(outputs=(first, *still, *ends[len(states) :])), later
 
 
 def _inner(name: str, rows: list[str], program: Program, written: list[str], sums: Sequence[str] = ()) -> str:
