@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.emit import PRODUCTS, emit, products
+from snnlib.engine.emit import AHEAD, PRODUCTS, emit, products
 from snnlib.engine.fused import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
 from snnlib.engine.packed import NUMBER, Packed, unpacked
@@ -171,7 +171,7 @@ def _forward_recurrent(
 
     def room(start: int, stop: int) -> list[Tensor]:
         found = torch.empty(max(size, input.shape[-1]), dtype=torch.int64)
-        scratch = [*(torch.empty(block, dtype=dtype) for _ in range(2)), found]
+        scratch = [torch.empty(block, dtype=dtype), torch.empty(AHEAD, block, dtype=dtype), found]
         return [*packed.room(start, stop), *weighted, *scratch]
 
     def work(start: int, stop: int, *room: Tensor) -> None:
@@ -212,7 +212,7 @@ def _backward_recurrent(
 
     def room() -> list[Tensor]:
         grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
-        scratch = [torch.empty(block, dtype=dtype) for _ in range(2)]
+        scratch = [torch.empty(AHEAD, block, dtype=dtype), torch.empty(block, dtype=dtype)]
         return [*grown, *scratch, torch.empty(max(size, input.shape[-1]), dtype=torch.int64)]
 
     def work(start: int, stop: int, *room: Tensor) -> None:

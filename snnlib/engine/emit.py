@@ -11,6 +11,7 @@ from snnlib.engine.expression import CALLED, POWERS, expression, literal
 from snnlib.engine.program import Line, Program, Traced, Value
 
 __all__ = [
+    "AHEAD",
     "LANES",
     "PRODUCTS",
     "WORD",
@@ -50,6 +51,8 @@ pack, unpack = packing({count}, marks={marks})
 PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
 """The functions of :mod:`snnlib.engine.product` whose addresses a recurrent loop is given, before its flags."""
 
+AHEAD = 16
+"""Steps for which a product that no next step waits for is formed at a time."""
 _PART = 256
 """Neurons whose events are packed at a time."""
 _SIZES = ["neurons", "inputs"]
@@ -175,10 +178,12 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
         steps = _in_parts(steps) if events else steps
         return inner + _loop("forward", [*rows, "moves"], program, "range(z.shape[0])", steps, begin, after)
     steps = [
+        f"k = t % {AHEAD}",
+        "if weighted and k == 0:",
+        *_over_steps("call_with_four(multiply, x[s * moves, c:d], columns_in, drive[s - t, : b - a], active)"),
         "call_with_four(multiply, first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
         "if weighted:",
-        "    call_with_four(multiply, x[t * moves, c:d], columns_in, drive[: b - a], active)",
-        "    add(drive[: b - a], row[: b - a], row[: b - a])",
+        "    add(drive[k, : b - a], row[: b - a], row[: b - a])",
         "else:",
         "    add(x[t * moves, a:b], row[: b - a], row[: b - a])",
         _call("forward", ["row[: b - a]", *given[1:]], program),
@@ -218,31 +223,51 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
         steps = [*unpack, *_in_parts(steps)] if events else steps
         after = [f"copy(gz[0, a:b], {name}[a:b])" for name in later]
         return inner + _loop("backward", rows, program, over, steps, (), after, packed=bool(events))
-    given[0], given[len(timed) - 1] = "total[: b - a]", "row[: b - a]"
+    given[0], given[len(timed) - 1] = "total[: b - a]", "rows[k, : b - a]"
     steps = [
+        f"k = t % {AHEAD}",
         "if t == gz.shape[0] - 1:",
         "    add(gz[t, a:b], last[a:b], total[: b - a])",
         "else:",
-        "    call_with_three(push, row[: b - a], weights, total[: b - a])",
+        f"    call_with_three(push, rows[(t + 1) % {AHEAD}, : b - a], weights, total[: b - a])",
         "    add(gz[t, a:b], total[: b - a], total[: b - a])",
         *unpack,
         *there,
         _call("backward", given, program),
-        "if learns:",
-        "    call_with_four(grow, first[a:b] if t == 0 else z[t - 1, a:b], row[: b - a], gw, active)",
-        "if learns_in:",
-        "    call_with_four(grow, x[t * moves, c:d], row[: b - a], gw_in, active)",
-        "if asked and weighted:",
-        "    call_with_three(push, row[: b - a], weights_in, gx[t, c:d])",
-        "elif asked:",
-        "    copy(row[: b - a], gx[t, a:b])",
+        "if learns and k == 0:",
+        *_over_steps(
+            "call_with_four(grow, first[a:b] if s == 0 else z[s - 1, a:b], rows[s - t, : b - a], gw, active)"
+        ),
+        "if learns_in and k == 0:",
+        *_over_steps("call_with_four(grow, x[s * moves, c:d], rows[s - t, : b - a], gw_in, active)"),
+        "if asked and weighted and k == 0:",
+        *_over_steps("call_with_three(push, rows[s - t, : b - a], weights_in, gx[s, c:d])"),
+        "elif asked and not weighted:",
+        "    copy(rows[k, : b - a], gx[t, a:b])",
     ]
-    arrays = ["last", "first", "weights", "x", "weights_in", "gw", "gw_in", "g_first", "row", "total", "active"]
+    arrays = [
+        "last",
+        "first",
+        "weights",
+        "x",
+        "weights_in",
+        "gw",
+        "gw_in",
+        "g_first",
+        "rows",
+        "total",
+        "active",
+    ]
     more = [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked", *_SIZES, "moves"]
-    after = ["call_with_three(push, row[: b - a], weights, g_first[a:b])"]
+    after = ["call_with_three(push, rows[0, : b - a], weights, g_first[a:b])"]
     return inner + _loop(
         "backward", [*rows, *more], program, over, steps, [_INPUTS], after, packed=bool(events)
     )
+
+
+def _over_steps(line: str) -> list[str]:
+    """A line for the steps from ``t`` on, the last first, while the matrix that it takes is in the first cache."""
+    return [f"    for s in range(min(t + {AHEAD}, z.shape[0]) - 1, t - 1, -1):", f"        {line}"]
 
 
 def _kept_in_place(program: Program, states: Sequence[str]) -> tuple[Program, list[str]]:
