@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.emit import AHEAD, PRODUCTS, emit, products
+from snnlib.engine.emit import AHEAD, LANES, PRODUCTS, emit, products
 from snnlib.engine.fused import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
 from snnlib.engine.packed import NUMBER, Packed, unpacked
@@ -170,7 +170,7 @@ def _forward_recurrent(
     packed = Packed(traced, steps, block, dtype)
 
     def room(start: int, stop: int) -> list[Tensor]:
-        found = torch.empty(max(size, input.shape[-1]), dtype=torch.int64)
+        found = torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
         scratch = [torch.empty(block, dtype=dtype), torch.empty(AHEAD, block, dtype=dtype), found]
         return [*packed.room(start, stop), *weighted, *scratch]
 
@@ -213,7 +213,7 @@ def _backward_recurrent(
     def room() -> list[Tensor]:
         grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
         scratch = [torch.empty(AHEAD, block, dtype=dtype), torch.empty(block, dtype=dtype)]
-        return [*grown, *scratch, torch.empty(max(size, input.shape[-1]), dtype=torch.int64)]
+        return [*grown, *scratch, torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)]
 
     def work(start: int, stop: int, *room: Tensor) -> None:
         gw, gw_in, *scratch = room[:5]

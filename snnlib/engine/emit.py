@@ -183,9 +183,9 @@ def _forward_source(traced: Traced, recurrent: bool) -> str:
         *_over_steps("call_with_four(multiply, x[s * moves, c:d], columns_in, drive[s - t, : b - a], active)"),
         "call_with_four(multiply, first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
         "if weighted:",
-        "    add(drive[k, : b - a], row[: b - a], row[: b - a])",
+        "    add(drive[k, : b - a], row[: b - a])",
         "else:",
-        "    add(x[t * moves, a:b], row[: b - a], row[: b - a])",
+        "    add(x[t * moves, a:b], row[: b - a])",
         _call("forward", ["row[: b - a]", *given[1:]], program),
         *pack,
     ]
@@ -227,10 +227,10 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
     steps = [
         f"k = t % {AHEAD}",
         "if t == gz.shape[0] - 1:",
-        "    add(gz[t, a:b], last[a:b], total[: b - a])",
+        "    copy(last[a:b], total[: b - a])",
         "else:",
         f"    call_with_three(push, rows[(t + 1) % {AHEAD}, : b - a], weights, total[: b - a])",
-        "    add(gz[t, a:b], total[: b - a], total[: b - a])",
+        "add(gz[t, a:b], total[: b - a])",
         *unpack,
         *there,
         _call("backward", given, program),
@@ -266,7 +266,7 @@ def _backward_source(traced: Traced, recurrent: bool) -> str:
 
 
 def _over_steps(line: str) -> list[str]:
-    """A line for the steps from ``t`` on, the last first, while the matrix that it takes is in the first cache."""
+    """A line for the steps from ``t`` on, the last first: its matrix stays in the first cache."""
     return [f"    for s in range(min(t + {AHEAD}, z.shape[0]) - 1, t - 1, -1):", f"        {line}"]
 
 

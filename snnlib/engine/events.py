@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit import LANES, WORD
-from snnlib.engine.vector import Array, arrays, bare, nonzero, ones, put_bits
+from snnlib.engine.vector import Array, arrays, bare, byte_table, first_set, nonzero, ones, put_bits
 
 __all__ = ["back", "packing"]
 
@@ -118,7 +118,7 @@ def _squeeze(typing, rows, a, packed, b, mask):
         packed.put(rows.scalar(a), b)
         return builder.add(a, ir.Constant(a.type, 1)), builder.add(b, bit)
 
-    return _signature(rows, packed), _moving("compress", _first_set, move, is_packed=1)
+    return _signature(rows, packed), _moving("compress", first_set, move, is_packed=1)
 
 
 @intrinsic
@@ -134,11 +134,6 @@ def _spread(typing, packed, a, rows, b, mask):
 
 def _signature(source: Any, target: Any) -> Any:
     return types.void(source, types.int64, target, types.int64, types.int64)
-
-
-def _first_set(bits: int, count: int) -> list[int]:
-    """The places of the bits that are set, and any others behind them."""
-    return sorted(range(count), key=lambda lane: not bits >> lane & 1)
 
 
 def _set_before(bits: int, count: int) -> list[int]:
@@ -217,7 +212,7 @@ def _shuffled(
     """AVX2's shuffle, which knows them as eight integers, by a table."""
     eight, small = ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.IntType(8), 8)
     lanes = 4 if isinstance(source.number, ir.DoubleType) else 8
-    table = _table(builder, [_eight(order(bits, lanes)) for bits in range(1 << lanes)])
+    table = byte_table(builder, [_eight(order(bits, lanes)) for bits in range(1 << lanes)])
     kind = ir.FunctionType(eight, [eight, eight])
     permute = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.permd")
 
@@ -232,11 +227,3 @@ def _shuffled(
 def _eight(order: list[int]) -> list[int]:
     """An order of four numbers as one of their eight halves."""
     return order if len(order) == 8 else [2 * lane + half for lane in order for half in (0, 1)]
-
-
-def _table(builder: Any, rows: list[list[int]]) -> Any:
-    """Rows of eight small numbers in constant memory, each as one integer of 64 bits."""
-    integer = ir.IntType(64)
-    values = [int.from_bytes(bytes(row), "little") for row in rows]
-    content = ir.Constant(ir.ArrayType(integer, len(values)), [ir.Constant(integer, v) for v in values])
-    return cgutils.global_constant(builder.module, "order", content)

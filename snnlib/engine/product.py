@@ -14,23 +14,24 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit import LANES
-from snnlib.engine.vector import Array, arrays, bare, lowest, nonzero, ones
+from snnlib.engine.vector import Array, apart, append_places, arrays, bare, nonzero, ones
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]
 
-_WIDE = 2 * LANES
+_WIDE, _WIDER = 2 * LANES, 4 * LANES
+"""Columns of a strip: two vectors, or four where there are enough."""
 _ROWS = 4
 """Rows that are summed at a time, so that what they share is read once for all."""
 
 
-@bare()
-def add(a, b, out):
-    """``out = a + b`` for one block."""
+@apart
+def add(a, out):
+    """``out += a`` for one block."""
     for j in range(out.shape[0]):
-        out[j] = a[j] + b[j]
+        out[j] += a[j]
 
 
-@bare()
+@apart
 def copy(a, out):
     """``out = a`` for one block."""
     for j in range(out.shape[0]):
@@ -45,15 +46,18 @@ def multiply(heard, weights, out, active):
         heard: ``[samples * M]``.
         weights: ``[M, N]``, from row to column.
         out: ``[samples * N]``.
-        active: room for M integers.
+        active: room for M integers, and a vector of them.
     """
     size, width = weights.shape
     if width < _WIDE or not _is_sparse(heard):
         push(heard, weights, out)
         return
+    wider = width - width % _WIDER
     for s in range(heard.shape[0] // size):
         count = _find(heard, s * size, size, active)
-        for j in range(0, width, _WIDE):  # the last strip goes over some columns again
+        for j in range(0, wider, _WIDER):
+            _gather_wider(heard, s * size, weights, active, count, out, s * width, j)
+        for j in range(wider, width, _WIDE):  # the last strip goes over some columns again
             _gather(heard, s * size, weights, active, count, out, s * width, min(j, width - _WIDE))
 
 
@@ -92,14 +96,21 @@ def grow(heard, given, out, active):
         heard: what the weights were multiplied by, ``[samples * M]``.
         given: gradients of the inputs of the neurons, ``[samples * N]``.
         out: ``[M, N]``, from row to column.
-        active: room for M integers.
+        active: room for M integers, and a vector of them.
     """
     size, width = out.shape
     samples = given.shape[0] // width
     if _is_sparse(heard):
+        wider, wide = width - width % _WIDER, width - width % _WIDE
         for s in range(samples):
-            for k in range(_find(heard, s * size, size, active)):
-                _add_times(heard[s * size + active[k]], given[s * width : (s + 1) * width], out[active[k]])
+            count = _find(heard, s * size, size, active)
+            for j in range(0, wider, _WIDER):
+                _scatter_wider(heard, s * size, given, s * width, active, count, out, j)
+            for j in range(wider, wide, _WIDE):
+                _scatter(heard, s * size, given, s * width, active, count, out, j)
+            for k in range(count if wide < width else 0):
+                for j in range(wide, width):
+                    out[active[k], j] += heard[s * size + active[k]] * given[s * width + j]
         return
     fours, strips = size - size % _ROWS, width - width % _WIDE
     for m in range(0, fours, _ROWS):
@@ -109,12 +120,6 @@ def grow(heard, given, out, active):
         for m in range(size):
             for j in range(strips if m < fours else 0, width):
                 out[m, j] += heard[s * size + m] * given[s * width + j]
-
-
-@bare()
-def _add_times(factor, row, out):
-    for j in range(out.shape[0]):
-        out[j] += factor * row[j]
 
 
 @bare()
@@ -133,66 +138,98 @@ def _find(z, a, size, active):
     """Write to ``active`` which of ``z[a : a + size]`` are not zero, in order; how many they are."""
     count = 0
     for m in range(0, size - LANES + 1, LANES):
-        mask = nonzero(z, a + m)
-        while mask:
-            active[count] = m + lowest(mask)
-            count += 1
-            mask &= mask - 1
+        count = append_places(nonzero(z, a + m), m, active, count)
     for m in range(size - size % LANES, size):
-        if z[a + m] != 0:
-            active[count] = m
-            count += 1
+        active[count] = m
+        count += z[a + m] != 0
     return count
 
 
 # -- innermost loops, in LLVM's vectors ------------------------------------------------------------------
 
 
-def _halves(builder: Any, index: Any) -> list[Any]:
-    """Where the two vectors of a strip begin."""
-    return [index, builder.add(index, ir.Constant(index.type, LANES))]
+def _strip(builder: Any, index: Any, vectors: int) -> list[Any]:
+    """Where the vectors of a strip begin."""
+    return [builder.add(index, ir.Constant(index.type, k * LANES)) for k in range(vectors)]
 
 
-def _sums(builder: Any, factors: Array, terms: Array, count: Any, visit: Any, rows: int) -> list[Any]:
-    """Strips of ``sum over k of factor[row, k] term[k]``, two vectors for each row.
+def _sums(
+    builder: Any, factors: Array, terms: Array, count: Any, visit: Any, rows: int, vectors: int = 2
+) -> list[Any]:
+    """Strips of ``sum over k of factor[row, k] term[k]``, some vectors for each row.
 
     Parameters:
         count: how many terms there are.
         visit: from k to the index of the term's strip, and to that of its factor for each row.
-        rows: how many there are.
+        rows, vectors: how many there are.
     """
-    places = [cgutils.alloca_once_value(builder, ir.Constant(factors.vector, None)) for _ in range(2 * rows)]
+    nothing = ir.Constant(factors.vector, None)
+    places = [cgutils.alloca_once_value(builder, nothing) for _ in range(vectors * rows)]
     for place in places:  # "once" is at the entry of the function, which may come here again
-        builder.store(ir.Constant(factors.vector, None), place)
+        builder.store(nothing, place)
     with cgutils.for_range(builder, count) as loop:
         start, indices = visit(loop.index)
-        strip = [terms.load(index) for index in _halves(builder, start)]
+        strip = [terms.load(index) for index in _strip(builder, start, vectors)]
         for k, index in enumerate(indices):
             factor = factors.spread(index)
-            for place, half in zip(places[2 * k : 2 * k + 2], strip, strict=True):
-                term = builder.fmul(factor, half, flags=("contract",))
-                builder.store(builder.fadd(builder.load(place), term, flags=("contract",)), place)
+            for place, part in zip(places[vectors * k : vectors * (k + 1)], strip, strict=True):
+                builder.store(_add_product(builder, builder.load(place), factor, part), place)
     return [builder.load(place) for place in places]
 
 
-@intrinsic
-def _gather(typing, heard, a, weights, active, count, out, b, j):
-    """One strip of columns of :func:`multiply` for the sample at ``heard[a]``, to ``out[b]``."""
+def _add_product(builder: Any, sum: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(sum, builder.fmul(a, b, flags=("contract",)), flags=("contract",))
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        heard, a, weights, active, count, out, b, j = arrays(context, builder, signature, args)
 
-        def visit(k: Any) -> Any:
-            row = active.scalar(k)
-            return builder.add(builder.mul(row, weights.shape[1]), j), [builder.add(a, row)]
+def _gathering(vectors: int) -> Any:
+    @intrinsic
+    def one_strip(typing, heard, a, weights, active, count, out, b, j):
+        """One strip of columns of :func:`multiply` for the sample at ``heard[a]``, to ``out[b]``."""
 
-        sums = _sums(builder, heard, weights, count, visit, 1)
-        for index, total in zip(_halves(builder, builder.add(b, j)), sums, strict=True):
-            out.store(total, index)
-        return context.get_dummy_value()
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            heard, a, weights, active, count, out, b, j = arrays(context, builder, signature, args)
 
-    place = types.int64
-    return types.void(heard, place, weights, active, place, out, place, place), build
+            def visit(k: Any) -> Any:
+                row = active.scalar(k)
+                return builder.add(builder.mul(row, weights.shape[1]), j), [builder.add(a, row)]
+
+            sums = _sums(builder, heard, weights, count, visit, 1, vectors)
+            for index, total in zip(_strip(builder, builder.add(b, j), vectors), sums, strict=True):
+                out.store(total, index)
+            return context.get_dummy_value()
+
+        place = types.int64
+        return types.void(heard, place, weights, active, place, out, place, place), build
+
+    return one_strip
+
+
+_gather, _gather_wider = _gathering(2), _gathering(4)
+
+
+def _scattering(vectors: int) -> Any:
+    @intrinsic
+    def one_strip(typing, heard, a, given, b, active, count, out, j):
+        """One strip of columns of :func:`grow` for the sample at ``heard[a]`` and ``given[b]``."""
+
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            heard, a, given, b, active, count, out, j = arrays(context, builder, signature, args)
+            terms = [given.load(index) for index in _strip(builder, builder.add(b, j), vectors)]
+            with cgutils.for_range(builder, count) as loop:
+                row = active.scalar(loop.index)
+                factor = heard.spread(builder.add(a, row))
+                begin = builder.add(builder.mul(row, out.shape[1]), j)
+                for index, term in zip(_strip(builder, begin, vectors), terms, strict=True):
+                    out.store(_add_product(builder, out.load(index), factor, term), index)
+            return context.get_dummy_value()
+
+        place = types.int64
+        return types.void(heard, place, given, place, active, place, out, place), build
+
+    return one_strip
+
+
+_scatter, _scatter_wider = _scattering(2), _scattering(4)
 
 
 def _pushing(rows: int) -> Any:
@@ -212,7 +249,7 @@ def _pushing(rows: int) -> Any:
             sums = _sums(builder, given, weights, size, visit, rows)
             for k, sample in enumerate(samples):
                 begin = builder.add(builder.mul(sample, width), j)
-                for index, total in zip(_halves(builder, begin), sums[2 * k : 2 * k + 2], strict=True):
+                for index, total in zip(_strip(builder, begin, 2), sums[2 * k : 2 * k + 2], strict=True):
                     out.store(total, index)
             return context.get_dummy_value()
 
@@ -240,7 +277,7 @@ def _grow_four(typing, heard, given, samples, out, m, j):
         sums = _sums(builder, heard, given, samples, visit, _ROWS)
         for k, row in enumerate(rows):
             begin = builder.add(builder.mul(row, width), j)
-            for index, total in zip(_halves(builder, begin), sums[2 * k : 2 * k + 2], strict=True):
+            for index, total in zip(_strip(builder, begin, 2), sums[2 * k : 2 * k + 2], strict=True):
                 out.store(builder.fadd(out.load(index), total), index)
         return context.get_dummy_value()
 

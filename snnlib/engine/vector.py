@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from snnlib.engine.emit import LANES
 
-__all__ = ["Array", "apart", "arrays", "bare", "lowest", "nonzero", "ones", "put_bits"]
+__all__ = ["Array", "apart", "append_places", "arrays", "bare", "nonzero", "ones", "put_bits"]
 
 bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -59,10 +59,14 @@ class Array:
 
     def spread(self, index: Any) -> Any:
         """A vector of one number, many times."""
-        nothing = ir.Constant(self.vector, ir.Undefined)
-        one = self.builder.insert_element(nothing, self.scalar(index), ir.Constant(ir.IntType(32), 0))
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-        return self.builder.shuffle_vector(one, nothing, lanes)
+        return spread(self.builder, self.scalar(index), LANES)
+
+
+def spread(builder: Any, number: Any, lanes: int) -> Any:
+    """A vector of one number, many times."""
+    nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    one = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
 
 
 def arrays(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
@@ -86,16 +90,6 @@ def nonzero(typing, z, a):
 
 
 @intrinsic
-def lowest(typing, mask):
-    """The place of the lowest bit that is set."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), build
-
-
-@intrinsic
 def ones(typing, mask):
     """How many bits are set."""
 
@@ -103,6 +97,47 @@ def ones(typing, mask):
         return builder.ctpop(args[0])
 
     return types.int64(types.int64), build
+
+
+@intrinsic
+def append_places(typing, mask, first, places, count):
+    """Write ``first`` plus the place of each bit that is set to ``places[count]`` and on, others behind them.
+
+    Without a branch: which bits are set nobody can predict.
+
+    Returns:
+        How many there are then.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask, first, places, count = arrays(context, builder, signature, args)
+        eight, small = ir.VectorType(first.type, 8), ir.VectorType(ir.IntType(8), 8)
+        table = byte_table(builder, [first_set(bits, 8) for bits in range(256)])
+        many = builder.module.declare_intrinsic("llvm.ctpop", [mask.type])
+        for _ in range(LANES // 8):
+            bits = builder.and_(mask, ir.Constant(mask.type, 255))
+            row = builder.load(builder.gep(table, [ir.Constant(mask.type, 0), bits]))
+            found = builder.zext(builder.bitcast(row, small), eight)
+            places.store(builder.add(found, spread(builder, first, 8)), count)
+            count = builder.add(count, builder.call(many, [bits]))
+            first = builder.add(first, ir.Constant(first.type, 8))
+            mask = builder.lshr(mask, ir.Constant(mask.type, 8))
+        return count
+
+    return types.int64(mask, first, places, count), build
+
+
+def first_set(bits: int, count: int) -> list[int]:
+    """The places of the bits that are set, and any others behind them."""
+    return sorted(range(count), key=lambda place: not bits >> place & 1)
+
+
+def byte_table(builder: Any, rows: list[list[int]]) -> Any:
+    """Rows of eight small numbers in constant memory, each as one integer of 64 bits."""
+    integer = ir.IntType(64)
+    values = [int.from_bytes(bytes(row), "little") for row in rows]
+    content = ir.Constant(ir.ArrayType(integer, len(values)), [ir.Constant(integer, v) for v in values])
+    return cgutils.global_constant(builder.module, "order", content)
 
 
 @intrinsic
