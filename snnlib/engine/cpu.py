@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.emit import AHEAD, LANES, PRODUCTS, emit, products
+from snnlib.engine.emit import emit, products
+from snnlib.engine.emit_loops import AHEAD, LANES, PRODUCTS
 from snnlib.engine.fused import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
 from snnlib.engine.packed import NUMBER, Packed, unpacked

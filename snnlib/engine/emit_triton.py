@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import torch
 
-from snnlib.engine.emit import Source, lifted, numbers_of
+from snnlib.engine.emit import Source, lifted
 from snnlib.engine.expression import CALLED, INFIX, POWERS, expression, literal
-from snnlib.engine.program import Program, Traced
+from snnlib.engine.program import Program, Traced, numbers_of
 
 __all__ = ["emit"]
 

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from snnlib.engine.emit import LANES, WORD
+from snnlib.engine.emit_loops import LANES, WORD
 from snnlib.engine.vector import Array, arrays, bare, byte_table, first_set, nonzero, ones, put_bits
 
 __all__ = ["back", "packing"]

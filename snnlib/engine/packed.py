@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.emit import LANES, WORD
+from snnlib.engine.emit_loops import LANES, WORD
 from snnlib.engine.program import Traced
 
 __all__ = ["NUMBER", "Packed", "unpacked"]

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from snnlib.engine.emit import LANES
+from snnlib.engine.emit_loops import LANES
 from snnlib.engine.vector import Array, apart, append_places, arrays, bare, nonzero, ones
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-__all__ = ["Line", "Program", "Traced", "Value", "closure", "without_backward"]
+__all__ = ["Line", "Program", "Traced", "Value", "closure", "numbers_of", "without_backward"]
 
 Value = str | float | bool
 """The name of what an input or an earlier line gives, or a constant."""
@@ -67,6 +67,11 @@ def without_backward(traced: Traced) -> Traced:
     kept = closure({line.name: line for line in program.lines}, outputs, stop=set())
     lines = tuple(line for line in program.lines if line.name in kept)
     return Traced(Program(program.inputs, lines, outputs), Program(("gz",), (), ()), (), False)
+
+
+def numbers_of(program: Program) -> list[str]:
+    """The numbers that :func:`snnlib.engine.emit.lifted` made arguments."""
+    return [name for name in program.inputs if name.startswith("c")]
 
 
 def closure(by_name: dict[str, Line], ends: Iterable[Value], stop: set[Any]) -> set[str]:

@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from snnlib.engine.emit import LANES
+from snnlib.engine.emit_loops import LANES
 
 __all__ = ["Array", "apart", "append_places", "arrays", "bare", "nonzero", "ones", "put_bits"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from snnlib.engine.emit import LANES, WORD
+from snnlib.engine.emit_loops import LANES, WORD
 from snnlib.engine.events import back, packing
 
 

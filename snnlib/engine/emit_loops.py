@@ -1,0 +1,238 @@
+"""The two loops of a traced step, forward and backward, as Python that Numba compiles."""
+
+from collections.abc import Sequence
+
+from snnlib.engine.expression import expression, literal
+from snnlib.engine.program import Program, Traced, numbers_of
+
+__all__ = ["AHEAD", "LANES", "PRODUCTS", "WORD", "backward_loop", "forward_loop"]
+
+LANES = 16
+"""Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
+WORD = 64
+"""Neurons whose bits are in one integer, see :func:`snnlib.engine.events.pack`."""
+PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
+"""The functions of :mod:`snnlib.engine.product` whose addresses a recurrent loop is given, before its flags."""
+
+AHEAD = 16
+"""Steps for which a product that no next step waits for is formed at a time."""
+_PART = 256
+"""Neurons whose events are packed at a time."""
+_SIZES = ["neurons", "inputs"]
+_INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
+"""The inputs of a block of whole samples."""
+_EVENTS = ["events", "packed", "masks", "blocks", "place"]
+"""What is kept for events alone: room for one step, all of them, their bits, the blocks, where we are."""
+
+
+def _over_steps(line: str) -> list[str]:
+    """A line for the steps from ``t`` on, the last first: its matrix stays in the first cache."""
+    return [f"    for s in range(min(t + {AHEAD}, z.shape[0]) - 1, t - 1, -1):", f"        {line}"]
+
+
+_HEARD = [
+    f"k = t % {AHEAD}",
+    "if weighted and k == 0:",
+    *_over_steps("call_with_four(multiply, x[s * moves, c:d], columns_in, drive[s - t, : b - a], active)"),
+    "call_with_four(multiply, first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
+    "if weighted:",
+    "    add(drive[k, : b - a], row[: b - a])",
+    "else:",
+    "    add(x[t * moves, a:b], row[: b - a])",
+]
+"""What recurrent neurons hear at a step, before it."""
+_PUSHED = [
+    f"k = t % {AHEAD}",
+    "if t == gz.shape[0] - 1:",
+    "    copy(last[a:b], total[: b - a])",
+    "else:",
+    f"    call_with_three(push, rows[(t + 1) % {AHEAD}, : b - a], weights, total[: b - a])",
+    "add(gz[t, a:b], total[: b - a])",
+]
+"""The gradient of the output of recurrent neurons, before a step back."""
+_GROWN = [
+    "if learns and k == 0:",
+    *_over_steps(
+        "call_with_four(grow, first[a:b] if s == 0 else z[s - 1, a:b], rows[s - t, : b - a], gw, active)"
+    ),
+    "if learns_in and k == 0:",
+    *_over_steps("call_with_four(grow, x[s * moves, c:d], rows[s - t, : b - a], gw_in, active)"),
+    "if asked and weighted and k == 0:",
+    *_over_steps("call_with_three(push, rows[s - t, : b - a], weights_in, gx[s, c:d])"),
+    "elif asked and not weighted:",
+    "    copy(rows[k, : b - a], gx[t, a:b])",
+]
+"""The gradients of weights and of the input, after a step back."""
+
+
+def forward_loop(traced: Traced, recurrent: bool) -> str:
+    """The function ``forward``: arrays of the input, of states and parameters, of the output, of what is kept, and
+    the rest.
+
+    Parameters:
+        traced: the step, its numbers lifted.
+        recurrent: whether the output of each step returns through weights.
+    """
+    program = traced.forward
+    states = [n for n in program.inputs if n.startswith("s")]
+    parameters = [n for n in program.inputs if n.startswith("p")]
+    kept = [f"k{k}" for k in range(len(traced.saved))]
+    events = [f"e{k}" for k in range(len(traced.events))]
+    marked = ["m"] if traced.marked else []
+    rows = ["x", *states, *parameters, "z", *kept]
+    inner = _inner("forward", [*rows, *events, *marked], program, ["z", *states, *kept, *events, *marked])
+    given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
+    given += [f"{n}[t, a:b]" for n in kept]
+    given += [f"events[{k}, : b - a]" for k in range(len(events) + len(marked))]
+    begin, pack, after = [], [], []
+    if events:
+        rows += _EVENTS
+        where = f"events[{len(events)}, : b - a]" if marked else "z[t, a:b]"
+        begin = ["at, to = place[0], place[1]"]
+        pack = [f"at, to = pack({where}, events, packed, masks, at, to)"]
+        after = [
+            f"place[{k}] = blocks[(a - start) // block, {2 + k}] = {v}" for k, v in enumerate(("at", "to"))
+        ]
+    over = "range(z.shape[0])"
+    if not recurrent:
+        steps = [_call("forward", given, program), *pack]
+        steps = _in_parts(steps) if events else steps
+        return inner + _loop("forward", [*rows, "moves"], program, over, steps, begin, after)
+    steps = [*_HEARD, _call("forward", ["row[: b - a]", *given[1:]], program), *pack]
+    more = ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
+    arguments = [*rows, *more, *_SIZES, "moves"]
+    return inner + _loop("forward", arguments, program, over, steps, [_INPUTS, *begin], after)
+
+
+def backward_loop(traced: Traced, recurrent: bool) -> str:
+    """The function ``backward``: arrays of the output's gradient, of what was kept, of the input's gradient, of
+    the gradients of states, of parameters and their gradients, and the rest.
+
+    Parameters:
+        traced, recurrent: as for :func:`forward_loop`.
+    """
+    program = traced.backward
+    states = [n for n in program.inputs if n.startswith("g") and n != "gz"]
+    parameters = [n for n in program.inputs if n.startswith("p")]
+    kept = [f"k{k}" for k in range(len(traced.saved))]
+    events = [f"e{k}" for k in range(len(traced.events))]
+    sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(states))]
+    output = ["z"] if traced.uses_output or recurrent else []
+    timed = ["gz", *output, *kept, "gx"]
+    rows = [*timed, *states, *parameters, *sums]
+    program, later = _kept_in_place(program, states) if events and not recurrent else (program, [])
+    inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
+    own = {name: f"next_{name}" if name in later else f"{name}[a:b]" for name in (*states, *parameters, *sums)}
+    given = [*(f"{n}[t, a:b]" for n in timed), *own.values()]
+    given += [f"events[{k}, : b - a]" for k in range(len(events))]
+    if events and not traced.marked:  # its bits are nearer than the output itself
+        given[1] = f"events[{len(events)}, : b - a]"
+    over = "range(gz.shape[0] - 1, -1, -1)"
+    rows += _EVENTS if events else []
+    unpack = ["back(b - a, masks, place)", "at, to = place[0], place[1]"] if events else []
+    there = ["at, to = unpack(b - a, packed, masks, at, to, events)"] if events else []
+    if not recurrent:
+        ahead = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
+        steps = [*there, *ahead, _call("backward", given, program)]
+        steps = [*unpack, *_in_parts(steps)] if events else steps
+        after = [f"copy(gz[0, a:b], {name}[a:b])" for name in later]
+        return inner + _loop("backward", rows, program, over, steps, (), after, packed=bool(events))
+    given[0], given[len(timed) - 1] = "total[: b - a]", "rows[k, : b - a]"
+    steps = [*_PUSHED, *unpack, *there, _call("backward", given, program), *_GROWN]
+    arrays = [
+        "last",
+        "first",
+        "weights",
+        "x",
+        "weights_in",
+        "gw",
+        "gw_in",
+        "g_first",
+        "rows",
+        "total",
+        "active",
+    ]
+    more = [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked"]
+    arguments = [*rows, *more, *_SIZES, "moves"]
+    after = ["call_with_three(push, rows[0, : b - a], weights, g_first[a:b])"]
+    return inner + _loop("backward", arguments, program, over, steps, [_INPUTS], after, packed=bool(events))
+
+
+def _kept_in_place(program: Program, states: Sequence[str]) -> tuple[Program, list[str]]:
+    """The program without writing states that become the gradient of the output, and their names: one step on
+    they are where that came from."""
+    first, *ends = program.outputs
+    later = [name for name, value in zip(states, ends, strict=False) if value == "gz"]
+    still = [name if name in later else value for name, value in zip(states, ends, strict=False)]
+    return program._replace(outputs=(first, *still, *ends[len(states) :])), later
+
+
+def _inner(name: str, rows: list[str], program: Program, written: list[str], sums: Sequence[str] = ()) -> str:
+    """One time step of a block of neurons."""
+    arguments = ", ".join([*(f"{n}_" for n in rows), *numbers_of(program)])
+    lines = "\n".join(f"        {line}" for line in _body(program, written, sums))
+    return f"""
+
+@apart
+def _{name}({arguments}):
+    for j in range({rows[0]}_.shape[0]):
+{lines}
+"""
+
+
+def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str]:
+    """The program for one neuron; it loads all that it reads first, because states are written in place."""
+    used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
+    rows = [name for name in program.inputs if name in used and not name.startswith("c")]
+    lines = [f"{name} = {name}_[j]" for name in rows]
+    lines += [f"{line.name} = {expression(line)}" for line in program.lines]
+    for target, value in zip(written, program.outputs, strict=False):
+        if value != target or value not in program.inputs:  # a state that stays is there
+            lines.append(f"{target}_[j] = {literal(value)}")
+    for target, value in zip(sums, program.outputs[len(written) :], strict=True):
+        lines.append(f"{target}_[j] += {literal(value)}")
+    return lines
+
+
+def _call(name: str, given: Sequence[str], program: Program) -> str:
+    return f"_{name}({', '.join([*given, *numbers_of(program)])})"
+
+
+def _in_parts(lines: Sequence[str]) -> list[str]:
+    """Lines for neurons ``a:b``, a part of them at a time: what they pack stays in the first cache."""
+    inside = [f"    {line}".replace("a:b", "u:v").replace("b - a", "v - u") for line in lines]
+    return [f"for u in range(a, b, {_PART}):", f"    v = min(u + {_PART}, b)", *inside]
+
+
+def _loop(
+    name: str,
+    arguments: list[str],
+    program: Program,
+    over: str,
+    steps: Sequence[str],
+    begin: Sequence[str] = (),
+    after: Sequence[str] = (),
+    packed: bool = False,
+) -> str:
+    """All blocks of neurons ``a:b``, and within each all time steps.
+
+    Parameters:
+        steps: lines of a time step.
+        begin, after: lines before the first step of a block and after the last one.
+        packed: whether the blocks are those of ``blocks``, in the order in which spikes were packed.
+    """
+    numbers = numbers_of(program)
+    signature = ", ".join([*arguments, "start", "stop", "block", *numbers])
+    inside = "\n".join(f"            {line}" for line in steps)
+    ahead, behind = ("".join(f"\n        {line}" for line in more) for more in (begin, after))
+    blocks = "for a in range(start, stop, block):\n        b = min(a + block, stop)"
+    if packed:
+        blocks = "for r in range(start, stop):\n        a, b, place[0], place[1] = blocks[r]"
+    return f"""
+
+@njit(error_model="numpy", nogil=True, cache=True, _nrt=False)
+def {name}({signature}):
+    {blocks}{ahead}
+        for t in {over}:
+{inside}{behind}
+"""
