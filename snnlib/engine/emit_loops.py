@@ -66,8 +66,8 @@ _GROWN = [
 
 
 def forward_loop(traced: Traced, recurrent: bool) -> str:
-    """The function ``forward``: arrays of the input, of states and parameters, of the output, of what is kept, and
-    the rest.
+    """The function ``forward``: arrays of the input, of states and parameters, of the output, of what is kept,
+    and the rest.
 
     Parameters:
         traced: the step, its numbers lifted.
