@@ -19,7 +19,7 @@ from math import {called}
 import numpy as np
 from numba import njit
 from snnlib.engine.elementary import {own}  # {digest}
-from snnlib.engine.vector import apart  # {within}
+from snnlib.engine.vector import apart, part, row_part  # {within}
 {used}
 F = np.{dtype}
 '''

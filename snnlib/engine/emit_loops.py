@@ -1,5 +1,6 @@
 """The two loops of a traced step, forward and backward, as Python that Numba compiles."""
 
+import re
 from collections.abc import Sequence
 
 from snnlib.engine.expression import expression, literal
@@ -228,11 +229,26 @@ def _loop(
     blocks = "for a in range(start, stop, block):\n        b = min(a + block, stop)"
     if packed:
         blocks = "for r in range(start, stop):\n        a, b, place[0], place[1] = blocks[r]"
+    lines = f"{ahead}\n        for t in {over}:\n{inside}{behind}\n"
     return f"""
 
 @njit(error_model="numpy", nogil=True, cache=True, _nrt=False)
 def {name}({signature}):
-    {blocks}{ahead}
-        for t in {over}:
-{inside}{behind}
-"""
+    {blocks}{_unchecked(lines)}"""
+
+
+_SLICE = re.compile(r"(\w+)\[(?:([^\[\]:]+), )?(\w*) ?: ?([^\[\]:]+)\]")
+
+
+def _unchecked(lines: str) -> str:
+    """Slices as calls of :func:`snnlib.engine.vector.part` and ``row_part``.
+
+    Numba compares the bounds of each slice with the array's, which takes as long as the work on a few neurons.
+    """
+
+    def call(found: re.Match[str]) -> str:
+        array, row, start, stop = found.groups()
+        places = f"{start or 0}, {stop}"
+        return f"row_part({array}, {row}, {places})" if row else f"part({array}, {places})"
+
+    return _SLICE.sub(call, lines)

@@ -11,10 +11,22 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from snnlib.engine.emit_loops import LANES
 
-__all__ = ["Array", "apart", "append_places", "arrays", "bare", "nonzero", "ones", "put_bits"]
+__all__ = [
+    "Array",
+    "apart",
+    "append_places",
+    "arrays",
+    "bare",
+    "nonzero",
+    "ones",
+    "part",
+    "put_bits",
+    "row_part",
+]
 
 bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -75,6 +87,31 @@ def arrays(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
         Array(context, builder, kind, value) if isinstance(kind, types.Array) else value
         for kind, value in zip(signature.args, args, strict=True)
     ]
+
+
+@intrinsic
+def part(typing, array, start, stop):
+    """``array[start:stop]``, whose bounds nobody looks at."""
+    return types.Array(array.dtype, 1, "C")(array, types.int64, types.int64), _cut
+
+
+@intrinsic
+def row_part(typing, array, row, start, stop):
+    """``array[row, start:stop]``, whose bounds nobody looks at."""
+    return types.Array(array.dtype, 1, "C")(array, types.int64, types.int64, types.int64), _cut
+
+
+def _cut(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    source = context.make_array(signature.args[0])(context, builder, args[0])
+    *row, start, stop = args[1:]
+    at = start
+    if row:
+        width = cgutils.unpack_tuple(builder, source.shape)[1]
+        at = builder.add(builder.mul(row[0], width), start)
+    made = context.make_array(signature.return_type)(context, builder)
+    data, shape = builder.gep(source.data, [at]), [builder.sub(stop, start)]
+    populate_array(made, data, shape, [source.itemsize], source.itemsize, None)
+    return made._getvalue()
 
 
 @intrinsic
