@@ -25,13 +25,13 @@ Everything is read from the step, which is called with a :class:`Probe` in the p
 import copy
 import functools
 from collections import namedtuple
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import Step, default_parameters, name_of, state_type
+from snnlib.engine.step import Step, default_parameters, name_of, sort_parameters, state_type
 
 __all__ = [
     "NAME",
@@ -269,20 +269,22 @@ def check(step: Step, p: Any) -> None:
     """
     if not hasattr(p, "alpha"):
         raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
-    # of a tensor only that it is one: what passed is not asked again
-    values = tuple(_A_TENSOR if isinstance(value, Tensor) else value for value in p)
-    look = _look if all(isinstance(value, Hashable) for value in values) else _look.__wrapped__
-    look(step, cast(Any, type(p)), values)
-
-
-_A_TENSOR = object()
+    tensors, _, numbers = sort_parameters(p)
+    key = step, cast(Any, type(p)), tensors, numbers
+    try:
+        hash(key)
+    except TypeError:  # a list among the parameters, say
+        _look.__wrapped__(*key)
+    else:
+        _look(*key)  # what passed is not asked again
 
 
 @functools.lru_cache(maxsize=256)
-def _look(step: Step, parameters: Any, values: tuple[Any, ...]) -> None:
+def _look(step: Step, parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]) -> None:
+    """See :func:`check`; of a tensor only that it is one."""
     kind: Any = state_type(step)
     half = torch.full((1,), 0.5, dtype=torch.float64)
-    p = parameters(*(half if value is _A_TENSOR else value for value in values))
+    p = parameters(*numbers)._replace(**dict.fromkeys(tensors, half))
     probe = Probe(torch.zeros_like(half))
     _, still = step(torch.zeros_like(half), kind(*[half] * len(kind._fields)), p._replace(method=probe), 0.0)
     if probe.h is None:

@@ -94,6 +94,15 @@ def _shares(worth: int, count: int, unit: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise([min(count, units * k // threads * unit) for k in range(threads + 1)]))
 
 
+def _parts_back(
+    traced: Traced, gradient: Tensor, packed: Sequence[Tensor], block: int, unit: int
+) -> list[_Part]:
+    """What the threads of a backward pass work on: where events were packed, on what one thread packed."""
+    if traced.events:
+        return unpacked(traced, packed, block)
+    return [(*share, []) for share in _shares(gradient.numel(), gradient.shape[1:].numel(), unit)]
+
+
 def _in_threads(work: Callable[..., None], parts: Sequence[_Part]) -> None:
     """Memory is made before, in one thread: several would wait for each other there."""
     together([functools.partial(work, start, stop, *room) for start, stop, room in parts])
@@ -143,10 +152,7 @@ def _backward(
     def work(start: int, stop: int, *room: Tensor) -> None:
         loop([*arrays, *room], start, stop, _BLOCK)
 
-    parts = unpacked(traced, kept[whole:], _BLOCK)
-    if not traced.events:
-        parts = [(*share, []) for share in _shares(gradient.numel(), shape.numel(), _UNIT)]
-    _in_threads(work, parts)
+    _in_threads(work, _parts_back(traced, gradient, kept[whole:], _BLOCK, _UNIT))
     return [given, *states, *sums]
 
 
@@ -221,10 +227,8 @@ def _backward_recurrent(
         more = [*room[5:], *fixed, gw, gw_in, _row(g_first), *scratch]
         loop([*arrays, *more], *flags, size, input.shape[-1], moves, start, stop, block)
 
-    parts = unpacked(traced, kept[whole:], block)
-    if not traced.events:
-        parts = [(*share, []) for share in _shares(gradient.numel(), shape.numel(), size)]
-    parts = [(start, stop, [*room(), *own]) for start, stop, own in parts]
+    shares = _parts_back(traced, gradient, kept[whole:], block, size)
+    parts = [(start, stop, [*room(), *own]) for start, stop, own in shares]
     _in_threads(work, parts)
     sums_of_threads = zip(*(room[:2] for _, _, room in parts), strict=True)
     grown = [functools.reduce(torch.add, part).T for part in sums_of_threads]
@@ -240,16 +244,11 @@ def _samples(size: int) -> int:
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory for a sequence. NumPy asks the system for large pages, of which fewer are to be made ready."""
-    if math.prod(shape) * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
-        return torch.empty(*shape, dtype=dtype)
-    return _unwritten(shape, dtype)
-
-
-def _unwritten(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory from NumPy, moved to where a vector lies in one line of the cache."""
     size = math.prod(shape) * dtype.itemsize
+    if size < _LARGE or torch.are_deterministic_algorithms_enabled():
+        return torch.empty(*shape, dtype=dtype)
     memory = np.empty(size + _LINE, np.uint8)
-    start = -memory.ctypes.data % _LINE
+    start = -memory.ctypes.data % _LINE  # so that a vector lies in one line
     return torch.from_numpy(memory[start : start + size].view(NUMBER[dtype]).reshape(shape))
 
 

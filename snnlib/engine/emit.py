@@ -1,5 +1,6 @@
 """Traced programs as Python source that Numba turns into SIMD loops: a module for each step."""
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from math import {called}
 
 import numpy as np
 from numba import njit
-from snnlib.engine.elementary import {own}  # {digest}
+from snnlib.engine.elementary import {own}
 from snnlib.engine.vector import apart, part, row_part  # {within}
 {used}
 F = np.{dtype}
@@ -87,14 +88,15 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     count, marks = len(traced.events), not traced.marked
     used = _SHARED.format(digest=digest, count=count, marks=marks) if recurrent or traced.events else ""
     number = str(dtype).removeprefix("torch.")
-    digests = {"digest": _digest("elementary.py"), "within": _digest("vector.py")}
-    head = _HEAD.format(name=name, called=called, own=own, used=used, dtype=number, **digests)
+    within = _digest("elementary.py", "vector.py")
+    head = _HEAD.format(name=name, called=called, own=own, within=within, used=used, dtype=number)
     bare = traced._replace(forward=forward, backward=backward)
     behind = backward_loop(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
     text = head + forward_loop(bare, recurrent) + behind
     return Source(traced, text, forward_numbers, backward_numbers)
 
 
+@functools.cache
 def _digest(*files: str) -> str:
     files = ("emit_loops.py", *files)  # which says how long vectors are
     content = b"".join(Path(__file__).with_name(file).read_bytes() for file in files)

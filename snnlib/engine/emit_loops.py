@@ -140,19 +140,8 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         return inner + _loop("backward", rows, program, over, steps, (), after, packed=bool(events))
     given[0], given[len(timed) - 1] = "total[: b - a]", "rows[k, : b - a]"
     steps = [*_PUSHED, *unpack, *there, _call("backward", given, program), *_GROWN]
-    arrays = [
-        "last",
-        "first",
-        "weights",
-        "x",
-        "weights_in",
-        "gw",
-        "gw_in",
-        "g_first",
-        "rows",
-        "total",
-        "active",
-    ]
+    arrays = ["last", "first", "weights", "x", "weights_in"]
+    arrays += ["gw", "gw_in", "g_first", "rows", "total", "active"]
     more = [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked"]
     arguments = [*rows, *more, *_SIZES, "moves"]
     after = ["call_with_three(push, rows[0, : b - a], weights, g_first[a:b])"]

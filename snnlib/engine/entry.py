@@ -12,7 +12,8 @@ import torch
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
+
+from snnlib.engine.vector import viewed
 
 __all__ = ["Kind", "compiled", "located"]
 
@@ -93,15 +94,8 @@ def _viewing(number: Any) -> Any:
         kind = types.Array(number, len(shape), "C")
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(number)))
-            shape = cgutils.unpack_tuple(builder, args[1])
-            strides = [size]
-            for length in reversed(shape[1:]):
-                strides.insert(0, builder.mul(strides[0], length))
-            array = context.make_array(kind)(context, builder)
             data = builder.bitcast(args[0], context.get_data_type(number).as_pointer())
-            populate_array(array, data, shape, strides, size, None)
-            return array._getvalue()
+            return viewed(context, builder, kind, data, cgutils.unpack_tuple(builder, args[1]))
 
         return kind(pointer, shape), build
 

@@ -179,13 +179,12 @@ def _by_registers(
     is_packed: int,
 ) -> None:
     """As many numbers at a time as fill a register: ``moved`` takes them, and their bits in an integer."""
-    count = builder.module.declare_intrinsic("llvm.ctpop", [mask.type])
     width = ir.Constant(mask.type, lanes)
     for _ in range(LANES // lanes):
         bits = builder.and_(mask, ir.Constant(mask.type, (1 << lanes) - 1))
         target.store(moved(source.load(a, ir.VectorType(source.number, lanes)), bits), b)
         steps = [width, width]
-        steps[is_packed] = builder.call(count, [bits])
+        steps[is_packed] = builder.ctpop(bits)
         a, b, mask = builder.add(a, steps[0]), builder.add(b, steps[1]), builder.lshr(mask, width)
 
 

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from snnlib.engine import adjoint
 from snnlib.engine.program import Traced, without_backward
-from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of
+from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters
 from snnlib.engine.trace import trace
 
-__all__ = ["Kernel", "attempt", "own", "sort_parameters", "still", "wide"]
+__all__ = ["Kernel", "attempt", "own", "still", "wide"]
 
 
 class Kernel(NamedTuple):
@@ -84,14 +84,6 @@ def attempt(
         return None, reason
     output, *rest = torch.ops.snnlib.fused_forward(input.to(dtype), states, parameters, weights, name)
     return (output, type(state)(*rest[: len(state)])), ""
-
-
-def sort_parameters(p: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Any, ...]]:
-    """Which parameters are tensors, which of them learn, and all of them with None for a tensor."""
-    fields = () if p is None else p._fields
-    tensors = tuple(name for name in fields if isinstance(getattr(p, name), Tensor))
-    learned = tuple(name for name in tensors if getattr(p, name).requires_grad)
-    return tensors, learned, tuple(None if name in tensors else getattr(p, name) for name in fields)
 
 
 def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], *key: Any) -> tuple[str, str]:

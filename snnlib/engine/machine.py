@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.cache import keep, kept, load
+from snnlib.engine.packed import NUMBER
 
 __all__ = ["Loop"]
 
@@ -126,11 +127,8 @@ class Loop:
         return run
 
     def _through_numba(self) -> _Run:
-        import numpy as np
-
         function = self._function()
-        kind: Any = {torch.float32: np.float32, torch.float64: np.float64}[self._dtype]
-        numbers = [kind(number) for number in self._numbers]
+        numbers = [NUMBER[self._dtype](number) for number in self._numbers]
 
         def run(arrays: Sequence[Tensor], integers: Sequence[int]) -> None:
             function(*[value.detach().numpy() for value in arrays], *integers, *numbers)

@@ -6,6 +6,7 @@ written with LLVM's vectors (:mod:`snnlib.engine.vector`). A term may be multipl
 ("contract"); the order of the sums is fixed.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -153,6 +154,12 @@ def _strip(builder: Any, index: Any, vectors: int) -> list[Any]:
     return [builder.add(index, ir.Constant(index.type, k * LANES)) for k in range(vectors)]
 
 
+def _put(builder: Any, out: Array, begin: Any, vectors: Sequence[Any]) -> None:
+    """Write the vectors of a strip."""
+    for index, vector in zip(_strip(builder, begin, len(vectors)), vectors, strict=True):
+        out.store(vector, index)
+
+
 def _sums(
     builder: Any, factors: Array, terms: Array, count: Any, visit: Any, rows: int, vectors: int = 2
 ) -> list[Any]:
@@ -193,9 +200,7 @@ def _gathering(vectors: int) -> Any:
                 row = active.scalar(k)
                 return builder.add(builder.mul(row, weights.shape[1]), j), [builder.add(a, row)]
 
-            sums = _sums(builder, heard, weights, count, visit, 1, vectors)
-            for index, total in zip(_strip(builder, builder.add(b, j), vectors), sums, strict=True):
-                out.store(total, index)
+            _put(builder, out, builder.add(b, j), _sums(builder, heard, weights, count, visit, 1, vectors))
             return context.get_dummy_value()
 
         place = types.int64
@@ -249,8 +254,7 @@ def _pushing(rows: int) -> Any:
             sums = _sums(builder, given, weights, size, visit, rows)
             for k, sample in enumerate(samples):
                 begin = builder.add(builder.mul(sample, width), j)
-                for index, total in zip(_strip(builder, begin, 2), sums[2 * k : 2 * k + 2], strict=True):
-                    out.store(total, index)
+                _put(builder, out, begin, sums[2 * k : 2 * k + 2])
             return context.get_dummy_value()
 
         return types.void(given, types.int64, weights, out, types.int64), build

@@ -19,6 +19,7 @@ from snnlib.engine.step import (
     integration_dtype,
     name_of,
     recurrent_state_type,
+    sort_parameters,
     state_type,
 )
 
@@ -206,7 +207,7 @@ def source(
         ValueError: ``backend`` is another.
         UntraceableError: the step cannot be fused.
     """
-    from snnlib.engine import emit, emit_triton, fused, trace
+    from snnlib.engine import emit, emit_triton, trace
 
     emitters = {"cpu": emit.emit, "gpu": emit_triton.emit}
     if backend not in emitters:
@@ -215,7 +216,7 @@ def source(
     step = getattr(layer, "step", layer)
     p = getattr(layer, "p", None) if p is None else p
     p = default_parameters(step) if p is None else p
-    tensors, learned, _ = fused.sort_parameters(p)
+    tensors, learned, _ = sort_parameters(p)
     step = adjoint.later_step(step) if adjoint.is_exact(p) else step
     traced = trace.trace(step, p, tensors, learned, dt, dtype, backend == "cpu")
     return emitters[backend](traced, name_of(step), dtype, recurrent).text

@@ -30,6 +30,7 @@ __all__ = [
     "name_of",
     "recurrent_state_type",
     "recurrent_step",
+    "sort_parameters",
     "state_type",
 ]
 
@@ -148,3 +149,11 @@ def fitted(values: Any, dtype: torch.dtype, shape: Sequence[int] | None = None) 
 
 def name_of(step: Step) -> str:
     return getattr(step, "__name__", repr(step))
+
+
+def sort_parameters(p: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Any, ...]]:
+    """Which parameters are tensors, which of them learn, and all of them with None for a tensor."""
+    fields = () if p is None else p._fields
+    tensors = tuple(name for name in fields if isinstance(getattr(p, name), Tensor))
+    learned = tuple(name for name in tensors if getattr(p, name).requires_grad)
+    return tensors, learned, tuple(None if name in tensors else getattr(p, name) for name in fields)

@@ -5,6 +5,7 @@ would do in turns at every slice, and so nothing is allocated either; and nothin
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -26,6 +27,7 @@ __all__ = [
     "part",
     "put_bits",
     "row_part",
+    "viewed",
 ]
 
 bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -108,9 +110,18 @@ def _cut(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     if row:
         width = cgutils.unpack_tuple(builder, source.shape)[1]
         at = builder.add(builder.mul(row[0], width), start)
-    made = context.make_array(signature.return_type)(context, builder)
     data, shape = builder.gep(source.data, [at]), [builder.sub(stop, start)]
-    populate_array(made, data, shape, [source.itemsize], source.itemsize, None)
+    return viewed(context, builder, signature.return_type, data, shape)
+
+
+def viewed(context: Any, builder: Any, kind: Any, data: Any, shape: Sequence[Any]) -> Any:
+    """A contiguous array in memory that somebody else keeps."""
+    size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    strides = [size]
+    for length in reversed(shape[1:]):
+        strides.insert(0, builder.mul(strides[0], length))
+    made = context.make_array(kind)(context, builder)
+    populate_array(made, data, shape, strides, size, None)
     return made._getvalue()
 
 
@@ -150,13 +161,12 @@ def append_places(typing, mask, first, places, count):
         mask, first, places, count = arrays(context, builder, signature, args)
         eight, small = ir.VectorType(first.type, 8), ir.VectorType(ir.IntType(8), 8)
         table = byte_table(builder, [first_set(bits, 8) for bits in range(256)])
-        many = builder.module.declare_intrinsic("llvm.ctpop", [mask.type])
         for _ in range(LANES // 8):
             bits = builder.and_(mask, ir.Constant(mask.type, 255))
             row = builder.load(builder.gep(table, [ir.Constant(mask.type, 0), bits]))
             found = builder.zext(builder.bitcast(row, small), eight)
             places.store(builder.add(found, spread(builder, first, 8)), count)
-            count = builder.add(count, builder.call(many, [bits]))
+            count = builder.add(count, builder.ctpop(bits))
             first = builder.add(first, ir.Constant(first.type, 8))
             mask = builder.lshr(mask, ir.Constant(mask.type, 8))
         return count
