@@ -26,7 +26,7 @@ from snnlib.benchmark import report
 from snnlib.benchmark.child import PREFIX
 from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
-from snnlib.task import _files, _flags, _run, _train
+from snnlib.task import _error, _files, _flags, _train
 from snnlib.task._launch import process_seconds
 
 FLAGS = _flags.shared(device="auto", seed=0, output_dir="runs", plot=True)
@@ -84,7 +84,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the tables that were done are kept", file=sys.stderr)
         return 130
-    except _run.RunError as error:
+    except _error.RunError as error:
         _flags.fail(str(error))
     except OSError as error:
         _flags.fail(f"{error.strerror or error}: {error.filename or 'writing the run'}")

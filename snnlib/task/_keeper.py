@@ -11,6 +11,7 @@ from torch import distributed as dist
 
 from snnlib.task import _run, _train
 from snnlib.task._batches import Batches
+from snnlib.task._error import RunError
 from snnlib.task._form import check_form
 from snnlib.task._lightning import Checkpoint, TorchCheckpointIO, pl
 from snnlib.task._processes import summed
@@ -149,9 +150,7 @@ class Keeper(Checkpoint):
             check_form(None, checkpoint["best"], "best")
             check_form(dict.fromkeys(checkpoint["figures"], math.nan), checkpoint["figures"], "figures")
         if len(ranks) != trainer.world_size:
-            raise _run.RunError(
-                f"the run was trained by {len(ranks)} processes, these are {trainer.world_size}"
-            )
+            raise RunError(f"the run was trained by {len(ranks)} processes, these are {trainer.world_size}")
         own = ranks[trainer.global_rank]
         self._random, self.loss, self.count = own["random"], own["loss"], own["count"]
         self.best, self.figures, self.stopped = checkpoint["best"], checkpoint["figures"], checkpoint["stopped"]

@@ -17,7 +17,7 @@ from snnlib.dataset.images import DataError
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags
-from snnlib.task._error import DivergedError, Interrupted, RunError, first_line
+from snnlib.task._error import DivergedError, Interrupted, RunError, first_line, one_line
 from snnlib.task._run import Run
 
 __all__ = ["launch", "process_seconds"]
@@ -79,8 +79,8 @@ def _sentence(error: Exception, values: flags.FlagValues, run: Run | None) -> st
             return f"{error}{run.circumstances() if run else ''}"
         case DataError() | RunError():
             return str(error)
-        case ValueError():  # so snnlib refuses what it is given; torch's may have many lines
-            return " ".join(str(error).split())
+        case ValueError():  # so snnlib refuses what it is given
+            return one_line(error)
         case OSError():
             way_out = run.last_checkpoint() if run else ""
             return f"{error.strerror or error}: {error.filename or 'writing the run'}{way_out}"

@@ -22,7 +22,7 @@ from snnlib.task._log import Log
 from snnlib.task._processes import is_chief
 from snnlib.task._random import random_state
 
-__all__ = ["Run", "RunError"]
+__all__ = ["Run"]
 
 _Gradients = dict[str, torch.Tensor]
 """Of the last step, by the names of the parameters."""

@@ -9,6 +9,7 @@ import torch
 
 from snnlib.task import _run, _train
 from snnlib.task._batches import Batches
+from snnlib.task._error import RunError, one_line
 from snnlib.task._keeper import CheckpointFiles, Keeper, numbers
 from snnlib.task._lightning import EarlyStopping, MisconfigurationException, pl, quiet
 from snnlib.task._progress import check_progress
@@ -52,7 +53,7 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
         given = " ".join(f"--{name}={values[name].value}" for name in names)
-        raise _run.RunError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
+        raise RunError(f"Lightning refuses {given}: {one_line(error)}") from error
 
 
 def _callbacks(run: _run.Run, monitor: str) -> list[pl.Callback]:
@@ -114,7 +115,7 @@ def _fit(
     try:
         trainer.fit(module, train, valid, ckpt_path=path)
     except Exception as error:
-        if keeper.began or path is None or isinstance(error, _run.RunError):
+        if keeper.began or path is None or isinstance(error, RunError):
             raise
         with keeper.run.fitting("checkpoint"):
             raise

@@ -30,6 +30,7 @@ from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
 from snnlib.task import _flags, _run, _train
+from snnlib.task._error import RunError
 from snnlib.task._launch import launch
 from snnlib.task._spikes import with_spikes
 
@@ -272,7 +273,7 @@ def train(run: _run.Run) -> dict[str, Any]:
 def check_order(order: Tensor | None, count: int) -> None:
     """Refuse the order of a resumed epoch where the images are others than they were."""
     if order is not None and not torch.equal(order.sort().values, torch.arange(count)):
-        raise _run.RunError(f"the run stopped within an epoch of {len(order)} images, these are {count}")
+        raise RunError(f"the run stopped within an epoch of {len(order)} images, these are {count}")
 
 
 def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch.nn.functional import nll_loss
 
 from snnlib.task import _flags, _run
 from snnlib.task._classifier import ImageClassifier, fit_images
+from snnlib.task._error import RunError
 from snnlib.task._launch import launch
 from snnlib.task._trainer import trainer
 from snnlib.task.mnist import augmented, defaults, encode, image_flags, load, network, picture
@@ -61,7 +62,7 @@ def find_learning_rate(run: _run.Run, module: Classifier) -> None:
         tried = tuner.lr_find(module, module.batches("train"), num_training=_RATES)
     rate = tried.suggestion() if tried else None
     if rate is None:
-        raise _run.RunError("--find_learning_rate: the loss fell at no rate; give one with --learning_rate")
+        raise RunError("--find_learning_rate: the loss fell at no rate; give one with --learning_rate")
     FLAGS["learning_rate"].value = module.learning_rate = rate
     run.write_flags()
     if run.chief:

@@ -105,8 +105,9 @@ def checkpoint(folder: Path) -> Reader:
     """What a run takes over from last.pt, but for the training itself."""
     import torch
 
+    from snnlib.task._error import RunError
     from snnlib.task._random import random_state
-    from snnlib.task._run import Run, RunError
+    from snnlib.task._run import Run
     from tests.hostile.checkpoints import packed
 
     net = torch.nn.Linear(2, 1)
