@@ -19,7 +19,7 @@ class ConvNet(nn.Module):
 
     ::
 
-        [convolution, batch norm, max pooling, LIF] for each of channels
+        [convolution, max pooling, batch norm, LIF] for each of channels
         linear, batch norm, LIF
         linear, LI, maximum over time, log-softmax
 
@@ -63,15 +63,12 @@ class ConvNet(nn.Module):
         maps, height, width = shape
         layers: list[nn.Module] = []
         for wanted in channels:
-            layers += [
-                nn.Conv2d(maps, wanted, kernel_size, padding=kernel_size // 2, bias=False),
-                nn.BatchNorm2d(wanted),
-            ]
+            layers.append(nn.Conv2d(maps, wanted, kernel_size, padding=kernel_size // 2, bias=False))
             maps = wanted
-            if min(height, width) >= 8:
+            if min(height, width) >= 8:  # before the batch norm, which has a quarter of the work then
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
-            layers.append(neuron())
+            layers += [nn.BatchNorm2d(wanted), neuron()]
         layers += [
             nn.Flatten(),
             nn.Linear(maps * height * width, hidden, bias=False),

@@ -146,13 +146,14 @@ class SequentialState(nn.Sequential):
 
     def _run(self, input: Tensor, state: list[Any]) -> tuple[Any, list[Any]]:
         state, hidden = list(state), []
+        once = None
         for index, module in enumerate(self):
             if self._stateful[index]:
-                input, state[index] = module(input, state[index])
+                (input, state[index]), once = module(input, state[index]), None
             elif self.over_time and not _time_of(module):
-                input = _batched(module, input)
+                input, once = _batched(module, input, once)
             else:
-                input = module(input)
+                input, once = module(input), None
             hidden.append(input)
         return (hidden if self.return_hidden else input), state
 
@@ -179,14 +180,22 @@ def _common_time(net: SequentialState) -> bool | None:
     return next(iter(times.values()), None)
 
 
-def _batched(module: nn.Module, x: Tensor) -> Tensor:
-    """Run a module without time over ``[T, B, ...]`` in one call."""
+def _batched(module: nn.Module, x: Tensor, once: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Run a module without time over ``[T, B, ...]`` in one call.
+
+    Parameters:
+        once: the one step that ``x`` repeats, if a module before this one made it.
+
+    Returns:
+        Its output, and the one step that this repeats, if it does. The way back from ``x[0]`` would fill a
+        whole sequence with zeros, and add its steps up again.
+    """
     steps, batch = x.shape[:2]
     random = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
     if steps > 1 and x.stride(0) == 0 and not (random and module.training):
-        y: Tensor = module(x[0])
-        return y.expand(steps, *y.shape)
-    return cast(Tensor, module(x.flatten(0, 1)).unflatten(0, (steps, batch)))
+        y: Tensor = module(x[0] if once is None else once)
+        return y.expand(steps, *y.shape), y
+    return module(x.flatten(0, 1)).unflatten(0, (steps, batch)), None
 
 
 class RecurrentSequentialState(NamedTuple):
@@ -270,7 +279,7 @@ class Lift(nn.Module):
         if isinstance(input, tuple):
             input, state = input
         if not is_stateful(self.lifted):
-            return _batched(self.lifted, input)
+            return _batched(self.lifted, input)[0]
         outputs = []
         for x in input.unbind(0):
             y, state = self.lifted(x, state)

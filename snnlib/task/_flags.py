@@ -132,6 +132,11 @@ _SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
         "One batch of training, validation and test each, to see that a change works; keeps no checkpoint.",
         {},
     ),
+    "channels_last": (
+        flags.DEFINE_boolean,
+        "Keep the channels of a pixel side by side in memory, which is faster.",
+        {},
+    ),
     "plot": (flags.DEFINE_boolean, "Draw figures into the run's folder.", {}),
     "fast": (
         flags.DEFINE_boolean,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snnlib.task._error import DivergedError, RunError
 
-__all__ = ["device", "finite", "gradients", "optimizer", "schedule"]
+__all__ = ["device", "finite", "gradients", "memory_format", "optimizer", "schedule"]
 
 
 def finite(loss: Tensor) -> float:
@@ -30,6 +30,11 @@ def device(values: flags.FlagValues) -> torch.device:
     if values.device == "cuda" and not torch.cuda.is_available():
         raise RunError("--device=cuda: torch finds no CUDA device; --device=cpu or --device=auto runs without")
     return torch.device("cuda" if values.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def memory_format(values: flags.FlagValues) -> torch.memory_format:
+    """The order of a net's images in memory that ``--channels_last`` names."""
+    return torch.channels_last if values.channels_last else torch.contiguous_format
 
 
 def optimizer(values: flags.FlagValues, net: nn.Module) -> torch.optim.Optimizer:

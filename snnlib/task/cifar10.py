@@ -26,7 +26,7 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif import LIF
 from snnlib.module.resnet import JOINS, ResNet
-from snnlib.task import _flags, _run
+from snnlib.task import _flags, _run, _train
 from snnlib.task._classifier import ImageClassifier, fit_images
 from snnlib.task._launch import launch
 
@@ -48,6 +48,7 @@ FLAGS = _flags.shared(
     method="arctan",
     alpha=None,
     backend="auto",
+    channels_last=True,
     data_dir="data",
     output_dir="runs",
     resume=None,
@@ -110,12 +111,6 @@ flags.DEFINE_float(
     0.99999,
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean(
-    "channels_last",
-    True,
-    "Keep the channels of a pixel side by side in memory, which is faster.",
-    flag_values=FLAGS,
-)
 
 
 def defaults(values: flags.FlagValues) -> None:
@@ -173,7 +168,7 @@ class Classifier(ImageClassifier):
 
     def __init__(self, values: flags.FlagValues, data: Images) -> None:
         net = network(values, data)
-        self.format = torch.channels_last if values.channels_last else torch.contiguous_format
+        self.format = _train.memory_format(values)
         super().__init__(values, data, net.to(memory_format=self.format))
         self.average = None
         if values.ema_decay:

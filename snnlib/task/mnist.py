@@ -55,6 +55,7 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
         method="arctan",
         alpha=None,
         backend="auto",
+        channels_last=True,
         data_dir="data",
         output_dir="runs",
         resume=None,
@@ -174,7 +175,7 @@ def network(values: flags.FlagValues, data: Images) -> ConvNet:
     net = ConvNet(data.shape, data.classes, channels, values.hidden_size, p, readout, values.dt, **options)
     if values.train_only_output:
         net.requires_grad_(False).layers[-2].requires_grad_(True)
-    return net
+    return net.to(memory_format=_train.memory_format(values))
 
 
 def augmented(x: Tensor) -> Tensor:
