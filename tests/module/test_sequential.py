@@ -264,6 +264,19 @@ def test_a_repeated_input_runs_once_over_one_step():
     }
 
 
+def test_a_repeated_input_goes_from_module_to_module_as_one_step():
+    """Not as a view of a sequence, whose gradient would be a whole one."""
+    net = SequentialState(nn.Linear(4, 5), nn.Tanh(), nn.Identity(), LI(), nn.Linear(5, 2), nn.Tanh())
+    seen = []
+    for index in (1, 2, 5):
+        net[index].register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    net(torch.rand(B, 4).expand(T, B, 4))
+    (_, first), (second, _), (third, _) = seen
+    assert second is first
+    assert second.shape == (B, 5)
+    assert third.shape == (T * B, 2)
+
+
 def test_gradient_through_a_repeated_input():
     """That of the copied input, in weights and in the input itself."""
     net = SequentialState(nn.Linear(4, 5), nn.Tanh(), LI())

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import nll_loss
 
+from snnlib.task import mnist
 from tests.task.command import (
     assert_wrote,
     checkpoint,
@@ -146,6 +148,26 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "pip install 'snnlib[tasks]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_channels_last_is_a_matter_of_memory_alone():
+    found = []
+    for flag in ("--channels_last", "--nochannels_last"):
+        values = mnist.image_flags()
+        values(["mnist", "--fast", "--encoder=constant_current", "--channels=4,6,5", flag])
+        mnist.defaults(values)
+        data = mnist.load(values)
+        torch.manual_seed(0)
+        net = mnist.network(values, data)
+        nll_loss(net(mnist.encode(values, data.scaled(data.x_train[:8]))), data.y_train[:8]).backward()
+        found.append(list(net.parameters()))
+    (weights, *_), (others, *_) = ([w for w in found_ if w.dim() == 4][1:] for found_ in found)
+    assert not weights.is_contiguous()
+    assert weights.is_contiguous(memory_format=torch.channels_last)
+    assert others.is_contiguous()
+    for one, other in zip(*found, strict=True):
+        assert one.grad.abs().max() > 0
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_own_images(tmp_path: Path):
