@@ -32,6 +32,7 @@ _SHARED = """
 from snnlib.engine.call import call_with_four, call_with_three
 from snnlib.engine.events import back, packing  # {digest}
 from snnlib.engine.product import add, copy
+from snnlib.engine.vector import ask_to_read, ask_to_write
 
 pack, unpack = packing({count}, marks={marks})
 """

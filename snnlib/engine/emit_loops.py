@@ -11,19 +11,17 @@ __all__ = ["AHEAD", "LANES", "PRODUCTS", "WORD", "backward_loop", "forward_loop"
 LANES = 16
 """Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
 WORD = 64
-"""Neurons whose bits are in one integer, see :func:`snnlib.engine.events.pack`."""
+"""Neurons whose bits are in one integer, see :func:`snnlib.engine.events.packing`."""
 PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
 """The functions of :mod:`snnlib.engine.product` whose addresses a recurrent loop is given, before its flags."""
 
 AHEAD = 16
 """Steps for which a product that no next step waits for is formed at a time."""
-_PART = 256
-"""Neurons whose events are packed at a time."""
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
 _EVENTS = ["events", "packed", "masks", "blocks", "place"]
-"""What is kept for events alone: room for one step, all of them, their bits, the blocks, where we are."""
+"""What is kept for events alone: room for a vector of neurons, all of them, their bits, the blocks, where we are."""
 
 
 def _over_steps(line: str) -> list[str]:
@@ -84,22 +82,24 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
     inner = _inner("forward", [*rows, *events, *marked], program, ["z", *states, *kept, *events, *marked])
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
     given += [f"{n}[t, a:b]" for n in kept]
-    given += [f"events[{k}, : b - a]" for k in range(len(events) + len(marked))]
-    begin, pack, after = [], [], []
+    given += [f"events[{k}, : v - u]" for k in range(len(events) + len(marked))]
+    if recurrent:
+        given[0] = "row[: b - a]"
+    steps, begin, after = [_call("forward", given, program)], [], []
     if events:
+        where = f"events[{len(events)}, : v - u]" if marked else "z[t, a:b]"
+        pack = f"at, word = pack({where}, events, packed, at, word, u - w)"
+        ahead = [] if recurrent else _ahead("t + 1", ["x"], ["z", *kept])
         rows += _EVENTS
-        where = f"events[{len(events)}, : b - a]" if marked else "z[t, a:b]"
         begin = ["at, to = place[0], place[1]"]
-        pack = [f"at, to = pack({where}, events, packed, masks, at, to)"]
+        steps = _in_words([*steps, pack], ahead, ["word = 0"], ["masks[to] = word", "to += 1"])
         after = [
             f"place[{k}] = blocks[(a - start) // block, {2 + k}] = {v}" for k, v in enumerate(("at", "to"))
         ]
     over = "range(z.shape[0])"
     if not recurrent:
-        steps = [_call("forward", given, program), *pack]
-        steps = _in_parts(steps) if events else steps
         return inner + _loop("forward", [*rows, "moves"], program, over, steps, begin, after)
-    steps = [*_HEARD, _call("forward", ["row[: b - a]", *given[1:]], program), *pack]
+    steps = [*_HEARD, *steps]
     more = ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
     arguments = [*rows, *more, *_SIZES, "moves"]
     return inner + _loop("forward", arguments, program, over, steps, [_INPUTS, *begin], after)
@@ -123,23 +123,26 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     rows = [*timed, *states, *parameters, *sums]
     program, later = _kept_in_place(program, states) if events and not recurrent else (program, [])
     inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
-    own = {name: f"next_{name}" if name in later else f"{name}[a:b]" for name in (*states, *parameters, *sums)}
+    own = {name: f"next_{name}[: b - a]" if name in later else f"{name}[a:b]" for name in (*states, *parameters, *sums)}
     given = [*(f"{n}[t, a:b]" for n in timed), *own.values()]
-    given += [f"events[{k}, : b - a]" for k in range(len(events))]
+    given += [f"events[{k}, : v - u]" for k in range(len(events))]
     if events and not traced.marked:  # its bits are nearer than the output itself
-        given[1] = f"events[{len(events)}, : b - a]"
+        given[1] = f"events[{len(events)}, : v - u]"
+    if recurrent:
+        given[0], given[len(timed) - 1] = "total[: b - a]", "rows[k, : b - a]"
+    steps = [_call("backward", given, program)]
+    if events:
+        unpack = "at = unpack(v - u, packed, at, word >> (u - w), events)"
+        ahead = [] if recurrent else _ahead("t - 1", ["gz", *kept], ["gx"])
+        steps = _in_words([unpack, *steps], ahead, ["word = masks[to]"], ["to += 1"])
+        steps = ["back(b - a, masks, place)", "at, to = place[0], place[1]", *steps]
+        rows += _EVENTS
     over = "range(gz.shape[0] - 1, -1, -1)"
-    rows += _EVENTS if events else []
-    unpack = ["back(b - a, masks, place)", "at, to = place[0], place[1]"] if events else []
-    there = ["at, to = unpack(b - a, packed, masks, at, to, events)"] if events else []
     if not recurrent:
-        ahead = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
-        steps = [*there, *ahead, _call("backward", given, program)]
-        steps = [*unpack, *_in_parts(steps)] if events else steps
+        nexts = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
         after = [f"copy(gz[0, a:b], {name}[a:b])" for name in later]
-        return inner + _loop("backward", rows, program, over, steps, (), after, packed=bool(events))
-    given[0], given[len(timed) - 1] = "total[: b - a]", "rows[k, : b - a]"
-    steps = [*_PUSHED, *unpack, *there, _call("backward", given, program), *_GROWN]
+        return inner + _loop("backward", rows, program, over, [*nexts, *steps], (), after, packed=bool(events))
+    steps = [*_PUSHED, *steps, *_GROWN]
     arrays = ["last", "first", "weights", "x", "weights_in"]
     arrays += ["gw", "gw_in", "g_first", "rows", "total", "active"]
     more = [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked"]
@@ -188,10 +191,36 @@ def _call(name: str, given: Sequence[str], program: Program) -> str:
     return f"_{name}({', '.join([*given, *numbers_of(program)])})"
 
 
-def _in_parts(lines: Sequence[str]) -> list[str]:
-    """Lines for neurons ``a:b``, a part of them at a time: what they pack stays in the first cache."""
-    inside = [f"    {line}".replace("a:b", "u:v").replace("b - a", "v - u") for line in lines]
-    return [f"for u in range(a, b, {_PART}):", f"    v = min(u + {_PART}, b)", *inside]
+def _in_words(
+    lines: Sequence[str], ahead: Sequence[str], before: Sequence[str], behind: Sequence[str]
+) -> list[str]:
+    """Lines for the neurons ``a:b``, a vector of them at a time, and one by one those that do not fill a word.
+
+    So what they pack hardly leaves the registers, and few writes wait for memory with those of the output.
+
+    Parameters:
+        ahead: lines before those of a vector.
+        before, behind: lines around a word, ``word``, whose first neuron is ``w``.
+    """
+    own = [line.replace("a:b", "u:v").replace(": b - a]", "u - a : v - a]") for line in lines]
+
+    def word(stop: str, step: int, inside: Sequence[str]) -> list[str]:
+        loop = [f"for u in range(w, {stop}, {step}):", f"    v = u + {step}", *(f"    {i}" for i in inside)]
+        return [f"    {line}" for line in (*before, *loop, *behind)]
+
+    return [
+        f"whole = b - (b - a) % {WORD}",
+        f"for w in range(a, whole, {WORD}):",
+        *word(f"w + {WORD}", LANES, [*ahead, *own]),
+        "for w in range(whole, min(whole + 1, b)):",
+        *word("b", 1, own),
+    ]
+
+
+def _ahead(step: str, read: Sequence[str], written: Sequence[str]) -> list[str]:
+    """Ask for what the next step works on: the CPU does not see that a row goes on far from where it ends."""
+    calls = [("ask_to_read", name) for name in read] + [("ask_to_write", name) for name in written]
+    return [f"{call}({name}, {step}, u)" for call, name in calls]
 
 
 def _loop(
@@ -226,7 +255,7 @@ def {name}({signature}):
     {blocks}{_unchecked(lines)}"""
 
 
-_SLICE = re.compile(r"(\w+)\[(?:([^\[\]:]+), )?(\w*) ?: ?([^\[\]:]+)\]")
+_SLICE = re.compile(r"(\w+)\[(?:([^\[\]:]+), )?([^\[\]:,]*?) ?: ?([^\[\]:]+)\]")
 
 
 def _unchecked(lines: str) -> str:

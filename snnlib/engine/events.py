@@ -32,57 +32,42 @@ def packing(count: int, marks: bool) -> tuple[Any, Any]:
     """
 
     @bare(forceinline=True)
-    def pack(marked, rows, packed, masks, at, to):
-        """Append the columns of ``rows`` where ``marked`` is not 0 to ``packed``, their bits to ``masks``.
+    def pack(marked, rows, packed, at, word, k):
+        """Append the columns of ``rows`` where ``marked`` is not 0 to ``packed``, and their bits to ``word``.
 
         Parameters:
-            marked: of one step, ``[N]``.
-            rows: ``[count or more, N + WORD or more]``.
+            marked: of a vector of neurons, or of one.
+            rows: ``[count or more, LANES]``.
             packed: ``[count events + LANES]``: one row after another for as many neurons as a vector has;
                 whole vectors are written, and read again.
-            masks: integers of 64 bits, which begin anew at each step.
-            at, to: the numbers are appended at ``packed[count at]``, the bits at ``masks[to]``.
+            at: the numbers are appended at ``packed[count at]``.
+            word: the bits of the k neurons before.
 
         Returns:
-            Where the next ones go.
+            Where the next ones go, and the word.
         """
-        size, width = marked.shape[0], rows.shape[1]
-        for start in range(0, size, WORD):
-            word = _word(marked, start, size)
-            masks[to] = word
-            to += 1
-            if word:
-                for j in range(0, WORD, LANES):
-                    mask = (word >> j) & _ALL
-                    found = ones(mask)
-                    for e in range(count):
-                        _squeeze(rows, e * width + start + j, packed, count * at + e * found, mask)
-                    at += found
-        return at, to
+        mask = nonzero(marked, 0) if marked.shape[0] == LANES else int(marked[0] != 0)
+        found = ones(mask)
+        for e in range(count):
+            _squeeze(rows, e * LANES, packed, count * at + e * found, mask)
+        return at + found, word | mask << k
 
     @bare(forceinline=True)
-    def unpack(size, packed, masks, at, to, rows):
-        """Undo :func:`pack` for ``size`` neurons, from ``packed[count at]`` and ``masks[to]`` on.
+    def unpack(size, packed, at, bits, rows):
+        """Undo :func:`pack` for a vector of neurons or for one, as ``size`` says, whose bits come first.
 
-        Where nothing was marked anything is written.
+        Where nothing was marked, ``rows`` gets any numbers.
 
         Returns:
             Where those of the next neurons are.
         """
-        width = rows.shape[1]
-        for start in range(0, size, WORD):
-            word = masks[to]
-            to += 1
-            for j in range(0, WORD, LANES):
-                mask = (word >> j) & _ALL
-                if marks:
-                    put_bits(mask, rows, count * width + start + j)
-                if word:
-                    found = ones(mask)
-                    for e in range(count):
-                        _spread(packed, count * at + e * found, rows, e * width + start + j, mask)
-                    at += found
-        return at, to
+        mask = bits & (_ALL if size == LANES else 1)
+        if marks:
+            put_bits(mask, rows, count * LANES)
+        found = ones(mask)
+        for e in range(count):
+            _spread(packed, count * at + e * found, rows, e * LANES, mask)
+        return at + found
 
     return pack, unpack
 
@@ -95,19 +80,6 @@ def back(size, masks, place):
     place[1] -= (size + WORD - 1) // WORD
     for k in range(place[1], end):
         place[0] -= ones(masks[k])
-
-
-@bare()
-def _word(marked, start, size):
-    """The bits of as many neurons as an integer has."""
-    word = 0
-    if start + WORD <= size:
-        for j in range(0, WORD, LANES):
-            word |= nonzero(marked, start + j) << j
-    else:
-        for j in range(size - start):
-            word |= int(marked[start + j] != 0) << j
-    return word
 
 
 @intrinsic

@@ -38,7 +38,7 @@ class Packed:
         self._rooms: list[tuple[np.ndarray, Tensor, Tensor, Tensor]] = []
 
     def room(self, start: int, stop: int) -> list[Tensor]:
-        """For the neurons ``start:stop``: room for one step and for all, their bits, where each block of
+        """For the neurons ``start:stop``: room for a vector of them and for all, their bits, where each block of
         neurons ends and is packed, and a place to count."""
         if not self._count:
             return []
@@ -48,7 +48,7 @@ class Packed:
         masks = torch.empty(self._steps * sum(-(-(b - a) // WORD) for a, b in ends), dtype=torch.int64)
         place = torch.zeros(2, dtype=torch.int64)
         self._rooms.append((memory, masks, blocks, place))
-        row = torch.empty(self._count + self._marks, self._block + WORD, dtype=self._dtype)
+        row = torch.empty(self._count + self._marks, LANES, dtype=self._dtype)
         return [row, torch.from_numpy(memory), masks, blocks, place]
 
     def kept(self) -> list[Tensor]:
@@ -60,7 +60,7 @@ class Packed:
         return tensors
 
 
-def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[int, int, list[Tensor]]]:
+def unpacked(traced: Traced, kept: Sequence[Tensor]) -> list[tuple[int, int, list[Tensor]]]:
     """For each thread of the forward pass the blocks of its table, first and end, and what it unpacks them
     from, see :meth:`Packed.room`.
 
@@ -70,6 +70,6 @@ def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[i
     parts = []
     for at in range(0, len(kept), _TENSORS):
         numbers, masks, blocks = kept[at : at + _TENSORS]
-        row = numbers.new_empty(len(traced.events) + 1, block + WORD)
+        row = numbers.new_empty(len(traced.events) + 1, LANES)
         parts.append((0, len(blocks), [row, numbers, masks, blocks, blocks.new_zeros(2)]))
     return parts

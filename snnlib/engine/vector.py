@@ -21,6 +21,8 @@ __all__ = [
     "apart",
     "append_places",
     "arrays",
+    "ask_to_read",
+    "ask_to_write",
     "bare",
     "nonzero",
     "ones",
@@ -29,6 +31,9 @@ __all__ = [
     "row_part",
     "viewed",
 ]
+
+_LINE = 64
+"""Bytes in a line of the cache."""
 
 bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -123,6 +128,32 @@ def viewed(context: Any, builder: Any, kind: Any, data: Any, shape: Sequence[Any
     made = context.make_array(kind)(context, builder)
     populate_array(made, data, shape, strides, size, None)
     return made._getvalue()
+
+
+def _asking(to_write: int) -> Any:
+    @intrinsic
+    def ask(typing, array, row, start):
+        """Bring a vector of ``array[row]``, from ``start`` on, into the second cache. It need not exist."""
+
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array, row, start = arrays(context, builder, signature, args)
+            byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+            function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+            at = builder.add(builder.mul(row, array.shape[1]), start)
+            flags = [ir.Constant(flag, value) for value in (to_write, 2, 1)]  # the second cache, and data
+            numbers = _LINE // context.get_abi_sizeof(array.number)
+            for k in range(0, LANES, numbers):
+                place = builder.gep(array.data, [builder.add(at, ir.Constant(at.type, k))])
+                builder.call(function, [builder.bitcast(place, byte), *flags])
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), build
+
+    return ask
+
+
+ask_to_read, ask_to_write = _asking(0), _asking(1)
 
 
 @intrinsic
