@@ -98,7 +98,7 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: Any, *gradient: Any) -> Any:
         (x,) = ctx.saved_tensors
         opens = (x <= 0) & (x > -ctx.width)
-        return torch.where(opens, gradient[0] / ctx.width, 0.0), None
+        return torch.where(opens, gradient[0] * (1.0 / ctx.width), 0.0), None
 
 
 def is_exact(p: Any) -> bool:

@@ -94,9 +94,7 @@ def _shares(worth: int, count: int, unit: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise([min(count, units * k // threads * unit) for k in range(threads + 1)]))
 
 
-def _parts_back(
-    traced: Traced, gradient: Tensor, packed: Sequence[Tensor], unit: int
-) -> list[_Part]:
+def _parts_back(traced: Traced, gradient: Tensor, packed: Sequence[Tensor], unit: int) -> list[_Part]:
     """What the threads of a backward pass work on: where events were packed, on what one thread packed."""
     if traced.events:
         return unpacked(traced, packed)

@@ -21,7 +21,7 @@ _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
 _EVENTS = ["events", "packed", "masks", "blocks", "place"]
-"""What is kept for events alone: room for a vector of neurons, all of them, their bits, the blocks, where we are."""
+"""What is kept for events alone: room for a vector of neurons, all, their bits, the blocks, where we are."""
 
 
 def _over_steps(line: str) -> list[str]:
@@ -123,7 +123,10 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     rows = [*timed, *states, *parameters, *sums]
     program, later = _kept_in_place(program, states) if events and not recurrent else (program, [])
     inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
-    own = {name: f"next_{name}[: b - a]" if name in later else f"{name}[a:b]" for name in (*states, *parameters, *sums)}
+    own = {
+        name: f"next_{name}[: b - a]" if name in later else f"{name}[a:b]"
+        for name in (*states, *parameters, *sums)
+    }
     given = [*(f"{n}[t, a:b]" for n in timed), *own.values()]
     given += [f"events[{k}, : v - u]" for k in range(len(events))]
     if events and not traced.marked:  # its bits are nearer than the output itself
@@ -133,7 +136,8 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     steps = [_call("backward", given, program)]
     if events:
         unpack = "at = unpack(v - u, packed, at, word >> (u - w), events)"
-        ahead = [] if recurrent else _ahead("t - 1", ["gz", *kept], ["gx"])
+        read = ["gz", *(output if traced.marked else []), *kept]
+        ahead = [] if recurrent else _ahead("t - 1", read, ["gx"])
         steps = _in_words([unpack, *steps], ahead, ["word = masks[to]"], ["to += 1"])
         steps = ["back(b - a, masks, place)", "at, to = place[0], place[1]", *steps]
         rows += _EVENTS

@@ -37,9 +37,7 @@ _INFIX = {
     "logical_not": "{0} == 0",
     "bitwise_not": "{0} == 0",
     "logical_and": "({0} != 0) & ({1} != 0)",
-    "bitwise_and": "{0} & {1}",
     "logical_or": "({0} != 0) | ({1} != 0)",
-    "bitwise_or": "{0} | {1}",
     "sign": "tl.where({0} > F(0.0), F(1.0), F(0.0)) - tl.where({0} < F(0.0), F(1.0), F(0.0))",
     "sigmoid": "div(F(1.0), F(1.0) + exp(F(-1.0) * {0}))",
     "rsqrt": "div(F(1.0), sqrt({0}))",
@@ -49,6 +47,7 @@ _POWERS = {
     **POWERS,
     -0.5: "div(F(1.0), sqrt({0}))",
     -1.0: "div(F(1.0), {0})",
+    -1.5: "div(F(1.0), {0} * sqrt({0}))",
     -2.0: "div(F(1.0), {0} * {0})",
 }
 

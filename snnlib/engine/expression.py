@@ -4,6 +4,7 @@ from snnlib.engine.program import Line, Value
 
 __all__ = ["CALLED", "INFIX", "POWERS", "expression", "literal"]
 
+# "&" and not "and", which goes past its right side: a branch that LLVM does not always take out again
 INFIX = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
@@ -18,8 +19,8 @@ INFIX = {
     "clamp": "{1} if {0} < {1} else {2} if {0} > {2} else {0}",
     "relu": "F(0.0) if {0} < F(0.0) else {0}",
     # a comparison with NaN is false: both ways around keep NaN, as torch does
-    "maximum": "{1} if {0} < {1} or {1} != {1} else {0}",
-    "minimum": "{1} if {0} > {1} or {1} != {1} else {0}",
+    "maximum": "{1} if ({0} < {1}) | ({1} != {1}) else {0}",
+    "minimum": "{1} if ({0} > {1}) | ({1} != {1}) else {0}",
     "eq": "{0} == {1}",
     "ne": "{0} != {1}",
     "gt": "{0} > {1}",
@@ -29,10 +30,10 @@ INFIX = {
     "isnan": "{0} != {0}",
     "logical_not": "not {0}",
     "bitwise_not": "not {0}",
-    "logical_and": "{0} and {1}",
-    "bitwise_and": "{0} and {1}",
-    "logical_or": "{0} or {1}",
-    "bitwise_or": "{0} or {1}",
+    "logical_and": "{0} & {1}",
+    "bitwise_and": "{0} & {1}",
+    "logical_or": "{0} | {1}",
+    "bitwise_or": "{0} | {1}",
     "sign": "(F(1.0) if {0} > F(0.0) else F(0.0)) - (F(1.0) if {0} < F(0.0) else F(0.0))",
     "sigmoid": "F(1.0) / (F(1.0) + exp(-{0}))",
     "sigmoid_backward": "{0} * (F(1.0) - {1}) * {1}",

@@ -38,13 +38,13 @@ class Packed:
         self._rooms: list[tuple[np.ndarray, Tensor, Tensor, Tensor]] = []
 
     def room(self, start: int, stop: int) -> list[Tensor]:
-        """For the neurons ``start:stop``: room for a vector of them and for all, their bits, where each block of
-        neurons ends and is packed, and a place to count."""
+        """For the neurons ``start:stop``: room for a vector of them and for all, their bits, where each block
+        of neurons ends and is packed, and a place to count."""
         if not self._count:
             return []
         memory = np.empty(self._count * self._steps * (stop - start) + LANES, NUMBER[self._dtype])
         ends = [(a, min(a + self._block, stop)) for a in range(start, stop, self._block)]
-        blocks = torch.tensor([(a, b, 0, 0) for a, b in ends])
+        blocks = torch.from_numpy(np.array([(a, b, 0, 0) for a, b in ends], np.int64))
         masks = torch.empty(self._steps * sum(-(-(b - a) // WORD) for a, b in ends), dtype=torch.int64)
         place = torch.zeros(2, dtype=torch.int64)
         self._rooms.append((memory, masks, blocks, place))

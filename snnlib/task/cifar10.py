@@ -13,7 +13,6 @@ Without --epochs and --seq_length they are 20 and 2, for --model=resnet 100 and 
 
 from typing import Any
 
-import torch
 from absl import flags
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy

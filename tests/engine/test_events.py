@@ -14,16 +14,31 @@ from snnlib.engine.events import back, packing
 
 
 def compiled(count: int, marks: bool):
+    """One step of neurons, word by word as the loops of :mod:`snnlib.engine.emit_loops` go over them."""
     pack, unpack = packing(count, marks)
 
     @njit
     def packed_(marked, rows, packed, masks, place):
-        place[0], place[1] = pack(marked, rows, packed, masks, place[0], place[1])
+        at, to, room = place[0], place[1], np.empty((count, LANES), rows.dtype)
+        for w in range(0, marked.shape[0], WORD):
+            word, width = 0, LANES if w + WORD <= marked.shape[0] else 1
+            for u in range(w, min(w + WORD, marked.shape[0]), width):
+                room[:, :width] = rows[:count, u : u + width]
+                at, word = pack(marked[u : u + width], room, packed, at, word, u - w)
+            masks[to] = word
+            to += 1
+        place[0], place[1] = at, to
 
     @njit
     def unpacked(size, packed, masks, place, rows):
         back(size, masks, place)
-        at, to = unpack(size, packed, masks, place[0], place[1], rows)
+        at, to, room = place[0], place[1], np.empty((count + 1, LANES), rows.dtype)
+        for w in range(0, size, WORD):
+            width = LANES if w + WORD <= size else 1
+            for u in range(w, min(w + WORD, size), width):
+                at = unpack(width, packed, at, masks[to] >> (u - w), room)
+                rows[:, u : u + width] = room[:, :width]
+            to += 1
         return at - place[0], to - place[1]
 
     return packed_, unpacked
@@ -35,27 +50,28 @@ def assert_comes_back() -> None:
         for count, size, rate in ((1, 1, 1.0), (2, 16, 0.5), (3, 77, 0.1), (2, 64, 0.0), (1, 200, 1.0)):
             pack, unpack = compiled(count, marks=size != 16)
             marked = (rng.random((9, size)) < rate).astype(dtype)
-            rows = rng.standard_normal((9, count + 1, size + WORD)).astype(dtype)
+            rows = rng.standard_normal((9, count + 1, size)).astype(dtype)
             packed = np.full(count * int(marked.sum()) + LANES, np.nan, dtype)
             masks, place = np.zeros(9 * -(-size // WORD), np.int64), np.zeros(2, np.int64)
             for step in range(9):
                 pack(marked[step], rows[step], packed, masks, place)
             assert place.tolist() == [marked.sum(), len(masks)]
-            wanted = []
+            full, wanted = size - size % WORD, []
             for step in range(9):
-                for start in range(0, size, LANES):
-                    there = start + np.flatnonzero(marked[step, start : start + LANES])
+                for start in (*range(0, full, LANES), *range(full, size)):
+                    stop = start + (LANES if start < full else 1)
+                    there = start + np.flatnonzero(marked[step, start:stop])
                     wanted.extend(rows[step, :count, there].T.ravel())
             np.testing.assert_array_equal(packed[: count * place[0]], wanted)
             for step in range(8, -1, -1):
-                found = np.full((count + 1, size + WORD), np.nan, dtype)
+                found = np.full((count + 1, size), np.nan, dtype)
                 moved = unpack(size, packed, masks, place, found)
                 assert moved == (marked[step].sum(), -(-size // WORD))
                 there = np.flatnonzero(marked[step])
                 np.testing.assert_array_equal(found[:count, there], rows[step, :count][:, there])
                 assert place[0] == marked[:step].sum()
                 if size != 16:
-                    np.testing.assert_array_equal(found[count, :size], marked[step])
+                    np.testing.assert_array_equal(found[count], marked[step])
             assert place[1] == 0
 
 
