@@ -13,6 +13,8 @@ __all__ = ["CLASSES", "conv_layers", "input_of", "linear", "random", "recurrent_
 IMAGE = (1, 28, 28)
 MAPS = (32, 64)
 CLASSES = 10
+_KEPT = 1 << 25
+"""Bytes of the largest block that the C library keeps for the next one, by default."""
 _SPIKES = 0.05
 """Probability of an input spike in one step: 50 Hz."""
 
@@ -150,10 +152,13 @@ def snnlib_net(spec: Spec, backend: str) -> nn.Module:
             backend=backend,
         )
     low = snnlib.LIFParameters(v_th=0.7)
+    # the maps of the first convolution in less than the 32 MB above which the C library keeps no memory
+    chunk = max(1, _KEPT // (4 * spec.batch_size * MAPS[0] * (IMAGE[1] - 4) ** 2))
     first, pool, second, pool2, flat, hidden, out = conv_layers(spec)
     return snnlib.SequentialState(
         *(first, snnlib.LIF(low, backend=backend), pool),
         *(second, snnlib.LIF(low, backend=backend), pool2),
         *(flat, hidden, snnlib.LIF(backend=backend)),
         *(out, snnlib.LI(backend=backend)),
+        chunk_size=chunk if spec.device == "cpu" else None,
     )

@@ -1,7 +1,7 @@
 """The two loops of a traced step, forward and backward, as Python that Numba compiles."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from snnlib.engine.expression import expression, literal
 from snnlib.engine.program import Program, Traced, numbers_of
@@ -89,7 +89,7 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
     if events:
         where = f"events[{len(events)}, : v - u]" if marked else "z[t, a:b]"
         pack = f"at, word = pack({where}, events, packed, at, word, u - w)"
-        ahead = [] if recurrent else _ahead("t + 1", ["x"], ["z", *kept])
+        ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(["z", *kept], "t + 1"))
         rows += _EVENTS
         begin = ["at, to = place[0], place[1]"]
         steps = _in_words([*steps, pack], ahead, ["word = 0"], ["masks[to] = word", "to += 1"])
@@ -137,7 +137,7 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     if events:
         unpack = "at = unpack(v - u, packed, at, word >> (u - w), events)"
         read = ["gz", *(output if traced.marked else []), *kept]
-        ahead = [] if recurrent else _ahead("t - 1", read, ["gx"])
+        ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
         steps = _in_words([unpack, *steps], ahead, ["word = masks[to]"], ["to += 1"])
         steps = ["back(b - a, masks, place)", "at, to = place[0], place[1]", *steps]
         rows += _EVENTS
@@ -221,10 +221,10 @@ def _in_words(
     ]
 
 
-def _ahead(step: str, read: Sequence[str], written: Sequence[str]) -> list[str]:
-    """Ask for what the next step works on: the CPU does not see that a row goes on far from where it ends."""
-    calls = [("ask_to_read", name) for name in read] + [("ask_to_write", name) for name in written]
-    return [f"{call}({name}, {step}, u)" for call, name in calls]
+def _asked_for(read: Mapping[str, str], written: Mapping[str, str]) -> list[str]:
+    """Ask for rows that the next step works on: the CPU does not see that a block goes on a row further."""
+    lines = [f"ask_to_read({name}, {row}, u)" for name, row in read.items()]
+    return [*lines, *(f"ask_to_write({name}, {row}, u)" for name, row in written.items())]
 
 
 def _loop(

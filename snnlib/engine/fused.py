@@ -13,7 +13,7 @@ import itertools
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -82,7 +82,8 @@ def attempt(
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:
         return None, reason
-    output, *rest = torch.ops.snnlib.fused_forward(input.to(dtype), states, parameters, weights, name)
+    run = torch.ops.snnlib.fused_forward if _is_watched(wanted) else _run_directly
+    output, *rest = run(input.to(dtype), states, parameters, weights, name)
     return (output, type(state)(*rest[: len(state)])), ""
 
 
@@ -247,15 +248,54 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     )
     if _KERNELS[ctx.name].traced.exact and gradients[ctx.states] is None:
         finals[-1] = adjoint.beyond(gradient)
-    given, *rest = torch.ops.snnlib.fused_backward(
-        gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name
-    )
+    # a gradient of it is refused by the operator
+    run = torch.ops.snnlib.fused_backward if torch.is_grad_enabled() or _is_watched(()) else _backward
+    given, *rest = run(gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name)
     sums: list[Tensor | None] = [None] * len(ctx.sizes)
     for index, value in zip(ctx.learned, rest[ctx.states :], strict=False):
         sums[index] = value.sum_to_size(ctx.sizes[index])
     grown = rest[ctx.states + len(ctx.learned) :][: ctx.weights]
     weights = [value if asked else None for value, asked in zip(grown, ctx.asked[1:], strict=False)]
     return given if ctx.asked[0] else None, rest[: ctx.states], sums, weights, None
+
+
+class _Fused(torch.autograd.Function):
+    """``snnlib::fused_forward`` where nobody needs to see an operator: through torch's dispatcher and its lists
+    of tensors a call takes longer than the loop of a small layer."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, states: int, parameters: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        input, *rest = tensors
+        weights = states + parameters
+        inputs = input, rest[:states], rest[states:weights], rest[weights:], name
+        output = _forward(*inputs)
+        _setup(ctx, inputs, output)
+        return tuple(output[: 1 + states])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        given, states, sums, weights, _ = _differentiate(ctx, list(gradients))
+        return None, None, None, given, *states, *sums, *weights
+
+
+def _run_directly(
+    input: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    name: str,
+) -> tuple[Tensor, ...]:
+    made: tuple[Tensor, ...] = _Fused.apply(
+        name, len(states), len(parameters), input, *states, *parameters, *weights
+    )
+    return made
+
+
+def _is_watched(tensors: Iterable[Tensor]) -> bool:
+    """Whether somebody follows the operators: a compiler, a dispatch mode, tensors of a type of their own."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return True
+    return any(type(value) not in (Tensor, torch.nn.Parameter) for value in tensors)
 
 
 def _twice(ctx: Any, *gradients: Any) -> NoReturn:

@@ -68,6 +68,9 @@ class SequentialState(nn.Sequential):
         return_hidden: return the output of every module, a list, in place of the last one.
         checkpoint_every: for the backward pass keep the states every so many steps only, and compute all
             between again, see :func:`snnlib.engine.checkpoint.in_chunks`.
+        chunk_size: take so many steps through the whole chain at a time, for the same result. Where a tensor of
+            all steps is larger than 32 MB this is faster on a CPU, unless the process keeps its memory
+            (:func:`snnlib.engine.keep_memory`), and without gradients takes less memory.
 
     Shapes:
         The state is a list with one entry a module, None for those that have none; ``state=None`` starts
@@ -76,12 +79,19 @@ class SequentialState(nn.Sequential):
     Raises:
         ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in
             :class:`Lift`), a stateful module hides in an ``nn.Sequential``, the state has another length, or
-            ``checkpoint_every`` meets a batch norm in training, which would see each chunk alone, and twice.
+            ``checkpoint_every`` or ``chunk_size`` meets a batch norm in training, which would see each chunk
+            alone.
     """
 
-    def __init__(self, *modules: Any, return_hidden: bool = False, checkpoint_every: int | None = None) -> None:
+    def __init__(
+        self,
+        *modules: Any,
+        return_hidden: bool = False,
+        checkpoint_every: int | None = None,
+        chunk_size: int | None = None,
+    ) -> None:
         super().__init__(*modules)
-        self.return_hidden, self.checkpoint_every = return_hidden, checkpoint_every
+        self.return_hidden, self.checkpoint_every, self.chunk_size = return_hidden, checkpoint_every, chunk_size
         self._state_hooks: list[RemovableHandle] = []
         self._outer_time: bool | None = None  # what a chain without neurons takes from the chain around it
         self._look()
@@ -103,7 +113,8 @@ class SequentialState(nn.Sequential):
     def __getitem__(self, index: Any) -> Any:
         chosen = super().__getitem__(index)
         if isinstance(chosen, SequentialState) and isinstance(index, slice):
-            chosen.return_hidden, chosen.checkpoint_every = self.return_hidden, self.checkpoint_every
+            for name, value in self._options().items():
+                setattr(chosen, name, value)
         return chosen
 
     def __add__(self, other: Any) -> "SequentialState":
@@ -115,7 +126,7 @@ class SequentialState(nn.Sequential):
     __rmul__ = __mul__
 
     def _options(self) -> dict[str, Any]:
-        return {"return_hidden": self.return_hidden, "checkpoint_every": self.checkpoint_every}
+        return {name: getattr(self, name) for name in ("return_hidden", "checkpoint_every", "chunk_size")}
 
     def register_forward_state_hooks(self, forward_hook: Callable[[nn.Module, Any, Any], Any]) -> None:
         """Call ``forward_hook(module, input, output)`` whenever a module with a state has run.
@@ -138,11 +149,15 @@ class SequentialState(nn.Sequential):
         state = [None] * len(self) if state is None else list(state)
         if len(state) != len(self):
             raise ValueError(f"state must have one entry for each of {len(self)} modules, got {len(state)}")
-        if not self.over_time or self.checkpoint_every is None:
+        if not self.over_time or (self.checkpoint_every is None and self.chunk_size is None):
             return self._run(input, state)
         _refuse_batch_norm(self)
         exact = any(adjoint.is_exact(getattr(module, "p", None)) for module in self.modules())
-        return cast(tuple[Any, list[Any]], in_chunks(self._run, input, state, self.checkpoint_every, exact))
+
+        def run(input: Tensor, state: list[Any]) -> tuple[Any, list[Any]]:
+            return in_chunks(self._run, input, state, self.chunk_size, exact, again=False)
+
+        return cast(tuple[Any, list[Any]], in_chunks(run, input, state, self.checkpoint_every, exact))
 
     def _run(self, input: Tensor, state: list[Any]) -> tuple[Any, list[Any]]:
         state, hidden = list(state), []
@@ -162,8 +177,8 @@ def _refuse_batch_norm(net: nn.Module) -> None:
     for name, module in net.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(
-                f"checkpoint_every does not go with the batch norm {name} in training: it would see each "
-                "chunk of the sequence alone, and twice"
+                f"checkpoint_every and chunk_size do not go with the batch norm {name} in training: it would "
+                "see each chunk of the sequence alone"
             )
 
 

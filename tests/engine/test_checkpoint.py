@@ -63,13 +63,43 @@ def test_equal_to_the_whole(method: str, kind: str, backend: str, every: int):
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=1e-6)
 
 
-def test_hidden_outputs():
+@pytest.mark.parametrize(
+    "options", [{"chunk_size": 1}, {"chunk_size": 4}, {"chunk_size": 2, "checkpoint_every": 7}]
+)
+@pytest.mark.parametrize("method", ["arctan", "adjoint"])
+def test_a_chain_a_few_steps_at_a_time(method: str, options: dict[str, int]):
+    def made(**options: int) -> SequentialState:
+        torch.manual_seed(1)
+        neurons = LIF(LIFParameters(method=method)), LIFRecurrent(7, N, LIFParameters(method=method))
+        return SequentialState(nn.Linear(N, 7), neurons[0], neurons[1], **options)
+
+    x = 3 * torch.rand(T, B, N, generator=generator(0))
+    seen: list[int] = []
+    net = made(**options)
+    net[1].register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    whole, parts = gradients(made(), x), gradients(net, x)
+    assert max(seen) == options["chunk_size"]
+    assert sum(seen) == (2 if "checkpoint_every" in options else 1) * T
+    for ours, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=1e-6)
+    with torch.no_grad():
+        seen.clear()
+        torch.testing.assert_close(net(x)[0], made()(x)[0])
+        assert max(seen) == options["chunk_size"]
+
+
+@pytest.mark.parametrize("option", ["checkpoint_every", "chunk_size"])
+def test_hidden_outputs(option: str):
     x = 3 * torch.rand(T, B, N, generator=generator(0))
     layers = [nn.Linear(N, N), LIF(LIFParameters(method="arctan"))]
-    plain, parts = (
-        SequentialState(*layers, return_hidden=True, checkpoint_every=every)(x)[0] for every in (None, 5)
-    )
+    plain, parts = (SequentialState(*layers, return_hidden=True, **{option: k})(x)[0] for k in (None, 5))
     torch.testing.assert_close(plain, parts)
+
+
+def test_a_slice_takes_its_options_along():
+    net = SequentialState(nn.Linear(N, N), LIF(), return_hidden=True, checkpoint_every=6, chunk_size=2)
+    for other in (net[:1], net + net, 2 * net):
+        assert (other.return_hidden, other.checkpoint_every, other.chunk_size) == (True, 6, 2)
 
 
 def test_what_was_dropped_is_dropped_again():
@@ -106,10 +136,13 @@ def test_between_forward_and_backward_only_a_state_in_every_so_many_steps_is_kep
 def test_what_is_no_number_of_steps_is_refused(every: Any):
     with pytest.raises(ValueError, match="checkpoint_every must be a positive number of steps"):
         LIF(checkpoint_every=every)(torch.zeros(3, 1, 2))
+    with pytest.raises(ValueError, match="chunk_size must be a positive number of steps"):
+        SequentialState(LIF(), chunk_size=every)(torch.zeros(3, 1, 2))
 
 
-def test_batch_norm_in_training_is_refused():
-    net = SequentialState(nn.BatchNorm1d(N), LIF(), checkpoint_every=4)
+@pytest.mark.parametrize("option", ["checkpoint_every", "chunk_size"])
+def test_batch_norm_in_training_is_refused(option: str):
+    net = SequentialState(nn.BatchNorm1d(N), LIF(), **{option: 4})
     with pytest.raises(ValueError, match="batch norm 0 in training"):
         net(torch.zeros(T, B, N))
     net.eval()
