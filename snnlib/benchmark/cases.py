@@ -74,6 +74,7 @@ def _conv(spec: Spec) -> Case:
         note = "all steps in one call to each layer"
     elif spec.backend:
         net = snnlib_net(spec, spec.backend)
+        note = f"{net.chunk_size} steps at a time" if net.chunk_size else "all steps in one call to each layer"
         spiking = [module for module in net.modules() if isinstance(module, snnlib.LIF)]
     elif spec.peer == "norse":
         net, spiking = _norse_net(spec)

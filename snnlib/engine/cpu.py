@@ -21,7 +21,7 @@ from torch import Tensor
 
 from snnlib.engine.emit import emit, products
 from snnlib.engine.emit_loops import AHEAD, LANES, PRODUCTS
-from snnlib.engine.fused import Kernel, own, still, wide
+from snnlib.engine.kernel import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
 from snnlib.engine.packed import NUMBER, Packed, unpacked
 from snnlib.engine.program import Traced
@@ -114,7 +114,7 @@ def _forward(
     parameters: Sequence[Tensor],
     _weights: Sequence[Tensor],
 ) -> list[Tensor]:
-    """See :class:`snnlib.engine.fused.Kernel`."""
+    """See :class:`snnlib.engine.kernel.Kernel`."""
     x, moves = still(input)
     output, *kept = [_empty(input.shape, input.dtype) for _ in range(1 + len(traced.saved))]
     finals, constants = own(states), wide(parameters, input.shape[1:])
@@ -139,7 +139,7 @@ def _backward(
     _recurrent: Sequence[Tensor],
     _asked: Sequence[bool],
 ) -> list[Tensor]:
-    """See :class:`snnlib.engine.fused.Kernel`."""
+    """See :class:`snnlib.engine.kernel.Kernel`."""
     shape, dtype = gradient.shape[1:], gradient.dtype
     given, states = _empty(gradient.shape, dtype), own(finals)
     sums = [torch.zeros(shape, dtype=dtype) for _ in range(traced.learned)]
@@ -162,7 +162,7 @@ def _forward_recurrent(
     parameters: Sequence[Tensor],
     weights: Sequence[Tensor],
 ) -> list[Tensor]:
-    """See :class:`snnlib.engine.fused.Kernel`."""
+    """See :class:`snnlib.engine.kernel.Kernel`."""
     steps, shape, dtype = len(input), states[0].shape, input.dtype
     size = shape[-1]
     x, moves = still(input)
@@ -198,7 +198,7 @@ def _backward_recurrent(
     recurrent: Sequence[Tensor],
     asked: Sequence[bool],
 ) -> list[Tensor]:
-    """See :class:`snnlib.engine.fused.Kernel`."""
+    """See :class:`snnlib.engine.kernel.Kernel`."""
     weights, first, output, input_weights, input = [*recurrent, recurrent[0], gradient][:5]
     shape, dtype, size = gradient.shape[1:], gradient.dtype, gradient.shape[-1]
     weighted = len(recurrent) > 3

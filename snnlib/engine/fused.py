@@ -1,56 +1,27 @@
-"""What the fused backends share: steps traced and compiled once, and the operators that torch sees.
+"""What the fused backends share: steps, traced and compiled once, and run by torch.
 
-A backend makes a :class:`Kernel` of a traced step. Two operators, ``snnlib::fused_forward`` and
-``snnlib::fused_backward``, find it by its name, so that torch.compile, autocast and DDP see one operator for a
-whole sequence.
+A backend makes a :class:`snnlib.engine.kernel.Kernel` of a traced step.
 """
 
 import functools
 import hashlib
 import importlib
 import importlib.util
-import itertools
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from snnlib.engine import adjoint
-from snnlib.engine.program import Traced, without_backward
+from snnlib.engine import adjoint, kernel
+from snnlib.engine.program import without_backward
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters
 from snnlib.engine.trace import trace
 
-__all__ = ["Kernel", "attempt", "own", "still", "wide"]
+__all__ = ["attempt"]
 
-
-class Kernel(NamedTuple):
-    """A compiled step over time.
-
-    Attributes:
-        traced: the step.
-        forward: ``(input, states, parameters, weights) -> [output, *final states, *saved]``, and at last what
-            was kept for events alone, in three tensors of the backend's own. In a recurrent layer weights are
-            ``[recurrent]`` or ``[recurrent, input]``, and the first state is z.
-        backward: ``(gradient, gradients of final states, kept, parameters, recurrent, asked) -> [gradient of
-            the input, *of the initial states, *of the parameters that learn, one value a neuron, *of the
-            weights]``. Kept is what was saved, after the output if the traced step reads it; in a recurrent
-            layer recurrent is ``[recurrent weights, first z, output]`` or those and ``input weights,
-            input``, the output is not in kept, and there are always two gradients of weights. Asked says
-            whether the gradients of input, recurrent and input weights are wanted; one that is not may
-            be anything.
-    """
-
-    traced: Traced
-    forward: Callable[..., list[Tensor]]
-    backward: Callable[..., list[Tensor]]
-
-
-_KERNELS: dict[str, Kernel] = {}
-"""Compiled steps by the name under which torch's operators find them."""
 _LOCK = threading.Lock()
 
 
@@ -82,8 +53,7 @@ def attempt(
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:
         return None, reason
-    run = torch.ops.snnlib.fused_forward if _is_watched(wanted) else _run_directly
-    output, *rest = run(input.to(dtype), states, parameters, weights, name)
+    output, *rest = kernel.run(name, input.to(dtype), states, parameters, weights)
     return (output, type(state)(*rest[: len(state)])), ""
 
 
@@ -123,8 +93,8 @@ def _compiled(
         # Numba and Triton take their time to import: not before a sequence is run
         build = importlib.import_module(f"snnlib.engine.{backend}").build
         with _LOCK:
-            if name not in _KERNELS:
-                _KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
+            if name not in kernel.KERNELS:
+                kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
     except UntraceableError as error:
         warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=6)
         return "", str(error)
@@ -148,176 +118,3 @@ def _check(backend: str, device: str) -> None:
             f'backend="{backend}" takes tensors {wanted}, and the input is on {device}; '
             'move it, or leave the choice to backend="auto"'
         )
-
-
-# -- what backends do with their arguments -------------------------------------------------------------
-
-
-def still(input: Tensor) -> tuple[Tensor, int]:
-    """An input that stays the same over time as one row, and 0; another one as it is, and 1."""
-    moves = input.stride(0) != 0 or len(input) <= 1
-    return (input if moves else input[:1]).contiguous(), int(moves)
-
-
-def own(states: Sequence[Tensor]) -> list[Tensor]:
-    """Copies, which the loop writes to."""
-    return [value.clone(memory_format=torch.contiguous_format) for value in states]
-
-
-def wide(parameters: Sequence[Tensor], shape: torch.Size) -> list[Tensor]:
-    """One value for each neuron."""
-    return [value.expand(shape).contiguous() for value in parameters]
-
-
-# -- torch's side ----------------------------------------------------------------------------------------
-
-
-def _forward(
-    input: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    name: str,
-) -> list[Tensor]:
-    return _KERNELS[name].forward(input, states, parameters, weights)
-
-
-def _fake_forward(
-    input: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    name: str,
-) -> list[Tensor]:
-    over_time = [states[0].new_empty(len(input), *states[0].shape) for _ in _KERNELS[name].traced.saved]
-    finals = [s.new_empty(s.shape) for s in states]
-    return [states[0].new_empty(len(input), *states[0].shape), *finals, *over_time]
-
-
-def _backward(
-    gradient: Tensor,
-    finals: Sequence[Tensor],
-    kept: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    recurrent: Sequence[Tensor],
-    asked: Sequence[bool],
-    name: str,
-) -> list[Tensor]:
-    results = _KERNELS[name].backward(gradient, finals, kept, parameters, recurrent, asked)
-    return [value.contiguous() for value in results]  # the order of memory that _fake_backward promises
-
-
-def _fake_backward(
-    gradient: Tensor,
-    finals: Sequence[Tensor],
-    kept: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    recurrent: Sequence[Tensor],
-    asked: Sequence[bool],
-    name: str,
-) -> list[Tensor]:
-    learned = _KERNELS[name].traced.learned
-    input, weights = (recurrent[4:] or [gradient])[0], [*recurrent[:1], *(recurrent[3:4] or recurrent[:1])]
-    rows = [gradient.new_empty(gradient.shape[1:]) for _ in range(len(finals) + learned)]
-    return [input.new_empty(input.shape if asked[0] else (0,)), *rows, *(w.new_empty(w.shape) for w in weights)]
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.set_materialize_grads(False)  # nobody needs zeros of the size of what is saved
-    input, states, parameters, weights, ctx.name = inputs
-    traced = _KERNELS[ctx.name].traced
-    ctx.states, ctx.weights, ctx.sizes = len(states), len(weights), [value.shape for value in parameters]
-    ctx.learned = [k for k, value in enumerate(parameters) if value.requires_grad]
-    ctx.asked = [input.requires_grad, *(w.requires_grad for w in weights), False, False][:3]
-    recurrent = [weights[0], states[0], output[0]] if weights else []
-    recurrent += [weights[1], input] if len(weights) > 1 else []
-    saved = output[1 + len(states) :]
-    kept = [output[0], *saved] if traced.uses_output and not weights else saved
-    ctx.kept, ctx.recurrent = len(kept), len(recurrent)
-    ctx.shapes = [value.shape for value in output[: 1 + len(states)]]
-    ctx.save_for_backward(*kept, *recurrent, *parameters)
-
-
-def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
-    tensors = iter(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
-    kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
-    known = next(value for value in gradients if value is not None)
-    gradient, *finals = (
-        known.new_zeros(shape) if value is None else value
-        for value, shape in zip(gradients, ctx.shapes, strict=False)
-    )
-    if _KERNELS[ctx.name].traced.exact and gradients[ctx.states] is None:
-        finals[-1] = adjoint.beyond(gradient)
-    # a gradient of it is refused by the operator
-    run = torch.ops.snnlib.fused_backward if torch.is_grad_enabled() or _is_watched(()) else _backward
-    given, *rest = run(gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name)
-    sums: list[Tensor | None] = [None] * len(ctx.sizes)
-    for index, value in zip(ctx.learned, rest[ctx.states :], strict=False):
-        sums[index] = value.sum_to_size(ctx.sizes[index])
-    grown = rest[ctx.states + len(ctx.learned) :][: ctx.weights]
-    weights = [value if asked else None for value, asked in zip(grown, ctx.asked[1:], strict=False)]
-    return given if ctx.asked[0] else None, rest[: ctx.states], sums, weights, None
-
-
-class _Fused(torch.autograd.Function):
-    """``snnlib::fused_forward`` where nobody needs to see an operator: through torch's dispatcher and its lists
-    of tensors a call takes longer than the loop of a small layer."""
-
-    @staticmethod
-    def forward(ctx: Any, name: str, states: int, parameters: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        input, *rest = tensors
-        weights = states + parameters
-        inputs = input, rest[:states], rest[states:weights], rest[weights:], name
-        output = _forward(*inputs)
-        _setup(ctx, inputs, output)
-        return tuple(output[: 1 + states])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        given, states, sums, weights, _ = _differentiate(ctx, list(gradients))
-        return None, None, None, given, *states, *sums, *weights
-
-
-def _run_directly(
-    input: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    name: str,
-) -> tuple[Tensor, ...]:
-    made: tuple[Tensor, ...] = _Fused.apply(
-        name, len(states), len(parameters), input, *states, *parameters, *weights
-    )
-    return made
-
-
-def _is_watched(tensors: Iterable[Tensor]) -> bool:
-    """Whether somebody follows the operators: a compiler, a dispatch mode, tensors of a type of their own."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return True
-    return any(type(value) not in (Tensor, torch.nn.Parameter) for value in tensors)
-
-
-def _twice(ctx: Any, *gradients: Any) -> NoReturn:
-    raise RuntimeError(
-        "snnlib::fused_backward, the backward pass of a fused loop, has no derivative of its own; "
-        "backend='reference' has one"
-    )
-
-
-def _register(name: str, run: Any, fake: Any, differentiate: Any, setup: Any) -> None:
-    """Make an operator of torch's.
-
-    ``torch.library.custom_op`` says the same in fewer words, and at the first call imports torch's compiler,
-    which takes most of a second.
-    """
-    schema = torch.library.infer_schema(run, mutates_args=())
-    _LIBRARY.define(f"{name}{schema}")
-    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"snnlib::{name}", fake, lib=_LIBRARY)
-    torch.library.register_autograd(f"snnlib::{name}", differentiate, setup_context=setup, lib=_LIBRARY)
-
-
-_LIBRARY = torch.library.Library("snnlib", "DEF")
-_register("fused_forward", _forward, _fake_forward, _differentiate, _setup)
-_register("fused_backward", _backward, _fake_backward, _twice, None)

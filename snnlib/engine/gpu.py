@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 
 from snnlib.engine.cache import load
 from snnlib.engine.emit_triton import emit
-from snnlib.engine.fused import Kernel, own, still, wide
+from snnlib.engine.kernel import Kernel, own, still, wide
 from snnlib.engine.program import Traced
 
 __all__ = ["Plan", "build", "plan"]
@@ -81,7 +81,7 @@ def _forward(
     parameters: Sequence[Tensor],
     weights: Sequence[Tensor],
 ) -> list[Tensor]:
-    """See :class:`snnlib.engine.fused.Kernel`. Products that need no state are formed before the loop."""
+    """See :class:`snnlib.engine.kernel.Kernel`. Products that need no state are formed before the loop."""
     first, inner = (states[:1], states[1:]) if weights else ([], states)
     x, moves = still(input)
     heard: list[Tensor] = []
@@ -110,7 +110,7 @@ def _backward(
     recurrent: Sequence[Tensor],
     asked: Sequence[bool],
 ) -> list[Tensor]:
-    """See :class:`snnlib.engine.fused.Kernel`. Products with all steps are formed after the loop."""
+    """See :class:`snnlib.engine.kernel.Kernel`. Products with all steps are formed after the loop."""
     shape = gradient.shape[1:]
     given = gradient.new_empty(gradient.shape)
     last, inner = (finals[:1], finals[1:]) if recurrent else ([], finals)

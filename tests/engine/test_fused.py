@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from snnlib import LIF, LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step, spike
 from snnlib.engine import fused, scan, source, trace
@@ -437,6 +438,46 @@ def test_results_lie_in_memory_as_the_compiler_is_told(backend: str):
     )
     for gradient in torch.autograd.grad(output.sum(), (x, recurrent, inward)):
         assert gradient.is_contiguous()
+
+
+class Seen(TorchDispatchMode):
+    """The operators that torch calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+class Own(torch.Tensor):
+    """A type of tensor of somebody's own."""
+
+
+@pytest.mark.parametrize("method", ["arctan", "adjoint"])
+def test_who_looks_at_operators_sees_them_and_the_same_numbers(backend: str, method: str):
+    """Without anybody a call goes past torch's dispatcher."""
+    p, source = LIFParameters(method=method), generator(0)
+    given = [3 * torch.randn(15, 2, 5, generator=source), torch.randn(5, 5, generator=source)]
+
+    def gradients(x: Tensor, weights: Tensor) -> list[Tensor]:
+        leaves = [value.clone().to(device_of(backend)).requires_grad_() for value in (x, weights)]
+        output, state = scan(
+            lif_feed_forward_step, leaves[0], None, p, recurrent_weights=leaves[1], backend=backend
+        )
+        (output.sum() + state.v.sum()).backward()
+        return [output, *state, *(leaf.grad for leaf in leaves)]
+
+    wanted = gradients(*given)
+    with Seen() as seen:
+        watched = gradients(*given)
+    assert sum("snnlib.fused_forward" in name for name in seen.names) == 1
+    assert sum("snnlib.fused_backward" in name for name in seen.names) == 1
+    for found in (watched, gradients(given[0].as_subclass(Own), given[1])):
+        for one, other in zip(found, wanted, strict=True):
+            assert torch.equal(one, other)
 
 
 def test_torch_func_grad_takes_the_plain_loop():

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from snnlib import LIFParameters, lif_feed_forward_step
-from snnlib.engine import fused, scan, source
+from snnlib.engine import fused, kernel, scan, source
 from snnlib.engine.step import UntraceableError
 from tests.engine.equality import assert_equal, device_of, moved, needs_triton, recurrent_case
 from tests.neurons import draw_parameters, generator
@@ -63,7 +63,7 @@ def test_what_a_backend_refuses_to_build_runs_in_the_plain_loop(monkeypatch: pyt
         raise UntraceableError("not today")
 
     monkeypatch.setattr(cpu, "build", build)
-    monkeypatch.setattr(fused, "_KERNELS", {})
+    monkeypatch.setattr(kernel, "KERNELS", {})
     x = torch.ones(3, 2, 2)
     with pytest.warns(UserWarning, match="runs in the plain loop, it cannot be fused: not today"):
         output, _ = scan(lif_feed_forward_step, x)

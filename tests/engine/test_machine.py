@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from snnlib import lif_feed_forward_step
-from snnlib.engine import cache, cpu, fused, machine, scan
+from snnlib.engine import cache, cpu, fused, kernel, machine, scan
 from tests.neurons import NEURONS, draw_input, draw_parameters, generator
 
 SOURCE = """
@@ -220,7 +220,7 @@ def test_a_loop_with_many_arguments_needs_no_numba_either(
 ):
     """Recurrent, with every parameter learned, which makes the longest list of arguments."""
     monkeypatch.setattr(machine.Loop, "_through_numba", lambda self: pytest.fail("it goes through Numba"))
-    monkeypatch.setattr(fused, "_KERNELS", {})
+    monkeypatch.setattr(kernel, "KERNELS", {})
     fused._compiled.cache_clear()
     cpu._product.cache_clear()
     neuron = next(neuron for neuron in NEURONS if neuron.name == "lif_adex")
