@@ -33,7 +33,8 @@ def raster(
         dt: time step in s.
         ax: where to draw.
         sample: which of B.
-        rows: of more neurons only every second, third, ... is drawn, which the label says.
+        rows: of more neurons only every second, third, ... is drawn, which the label says. So many have no divisor
+            in common with the number of neurons: from maps they come of every row and column.
 
     Raises:
         ValueError: a shape, ``sample``, ``dt`` or ``rows`` does not fit.
@@ -43,6 +44,8 @@ def raster(
         raise ValueError(f"rows must be a positive number, got {rows}")
     steps, neurons = grid.shape
     every = math.ceil(neurons / rows)
+    while math.gcd(every, neurons) > 1:
+        every += 1
     time, row = grid[:, ::every].nonzero()
     ax = _axes(ax)
     points = 72 * ax.bbox.width / ax.figure.dpi  # marks about as wide as a step

@@ -50,6 +50,14 @@ def test_of_many_neurons_some_are_drawn_which_the_label_says():
     assert ax.get_ylabel() == "neuron (1 of 3 drawn)"
 
 
+def test_a_raster_of_maps_is_not_of_one_column():
+    """32 maps of 14 x 14 in 150 rows: every 42nd neuron would be in the first column."""
+    z = torch.zeros(1, 1, 32, 14, 14)
+    z[..., 5] = 1
+    drawn = marks(plot.raster(z, DT))
+    assert len(drawn) == pytest.approx(6272 / 14 / 43, abs=2)
+
+
 def test_it_draws_into_axes_that_are_given():
     figure = Figure()
     left, right = figure.subplots(1, 2)
