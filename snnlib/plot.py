@@ -33,8 +33,8 @@ def raster(
         dt: time step in s.
         ax: where to draw.
         sample: which of B.
-        rows: of more neurons only every second, third, ... is drawn, which the label says. So many have no divisor
-            in common with the number of neurons: from maps they come of every row and column.
+        rows: of more neurons only every second, third, ... is drawn, which the label says; never one in a
+            divisor of their number, so that of maps all rows and columns are seen.
 
     Raises:
         ValueError: a shape, ``sample``, ``dt`` or ``rows`` does not fit.
