@@ -101,7 +101,7 @@ def test_numbers_that_are_not_finite_end_the_run(tmp_path: Path, task: str):
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert re.match(r"error: .*(nan|inf).* in (epoch \d+, batch \d+|update \d+): learning rate ", done.stderr)
-    assert re.search(r"the largest gradient [^ ]+, of \S*weight", done.stderr)
+    assert re.search(r"the largest gradient [^ ]+, of \S*(weight|bias)", done.stderr)
     folder = only_run(tmp_path / "runs")
     assert folder is not None
     if (folder / "last.pt").exists():

@@ -62,6 +62,12 @@ def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path, alone:
     assert_same_training(two, alone, tmp_path)
 
 
+def test_channels_last_is_a_matter_of_memory_alone(tmp_path: Path, alone: dict[str, Any]):
+    other = inside(mnist_pl, "mnist_pl", *PLAIN, "--batch_size=16", "--nochannels_last", cwd=tmp_path)
+    assert other["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-4)
+    assert other["valid_accuracy"] == alone["valid_accuracy"]
+
+
 def test_torchrun_starts_it_on_two_machines(tmp_path: Path, alone: dict[str, Any]):
     # both are this one; --node_rank is what tells them apart
     with socket.socket() as free:
