@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.emit import emit, products
-from snnlib.engine.emit_loops import AHEAD, LANES, PRODUCTS
+from snnlib.engine.emit_loops import AHEAD, LANES, LINE, PRODUCTS
 from snnlib.engine.kernel import Kernel, own, still, wide
 from snnlib.engine.machine import Loop
 from snnlib.engine.packed import NUMBER, Packed, unpacked
@@ -38,8 +38,6 @@ _UNIT = 64
 """Neurons that are not shared between threads: a few SIMD registers of them."""
 _WORTH = 1 << 15
 """Time steps times neurons for which a further thread is woken."""
-_LINE = 64
-"""Bytes in a line of the cache."""
 _LARGE = 1 << 22
 """Bytes from which NumPy's memory is on large pages."""
 
@@ -245,8 +243,8 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE or torch.are_deterministic_algorithms_enabled():
         return torch.empty(*shape, dtype=dtype)
-    memory = np.empty(size + _LINE, np.uint8)
-    start = -memory.ctypes.data % _LINE  # so that a vector lies in one line
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE  # so that a vector lies in one line
     return torch.from_numpy(memory[start : start + size].view(NUMBER[dtype]).reshape(shape))
 
 

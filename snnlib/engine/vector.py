@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from snnlib.engine.emit_loops import LANES
+from snnlib.engine.emit_loops import LANES, LINE
 
 __all__ = [
     "Array",
@@ -32,8 +32,6 @@ __all__ = [
     "viewed",
 ]
 
-_LINE = 64
-"""Bytes in a line of the cache."""
 
 bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -142,7 +140,7 @@ def _asking(to_write: int) -> Any:
             function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
             at = builder.add(builder.mul(row, array.shape[1]), start)
             flags = [ir.Constant(flag, value) for value in (to_write, 2, 1)]  # the second cache, and data
-            numbers = _LINE // context.get_abi_sizeof(array.number)
+            numbers = LINE // context.get_abi_sizeof(array.number)
             for k in range(0, LANES, numbers):
                 place = builder.gep(array.data, [builder.add(at, ir.Constant(at.type, k))])
                 builder.call(function, [builder.bitcast(place, byte), *flags])
