@@ -141,7 +141,7 @@ def ends(step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, give
         total = later - now
         for gradient, move in zip(given, moved, strict=True):
             total = total + gradient * move
-        received = torch.where(spikes != 0, -total / rise, 0.0)
+        received = torch.where(spikes != 0, total * (-1.0 / rise), 0.0)  # what is known of rise ahead, first
     return Ends([spikes, *new, state[-1]], [*new, probe.h], [*given, received])
 
 

@@ -92,10 +92,12 @@ def _shares(worth: int, count: int, unit: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise([min(count, units * k // threads * unit) for k in range(threads + 1)]))
 
 
-def _parts_back(traced: Traced, gradient: Tensor, packed: Sequence[Tensor], unit: int) -> list[_Part]:
+def _parts_back(
+    traced: Traced, gradient: Tensor, packed: Sequence[Tensor], unit: int, block: int
+) -> list[_Part]:
     """What the threads of a backward pass work on: where events were packed, on what one thread packed."""
     if traced.events:
-        return unpacked(traced, packed)
+        return unpacked(traced, packed, block)
     return [(*share, []) for share in _shares(gradient.numel(), gradient.shape[1:].numel(), unit)]
 
 
@@ -148,7 +150,7 @@ def _backward(
     def work(start: int, stop: int, *room: Tensor) -> None:
         loop([*arrays, *room], start, stop, _BLOCK)
 
-    _in_threads(work, _parts_back(traced, gradient, kept[whole:], _UNIT))
+    _in_threads(work, _parts_back(traced, gradient, kept[whole:], _UNIT, _BLOCK))
     return [given, *states, *sums]
 
 
@@ -223,7 +225,7 @@ def _backward_recurrent(
         more = [*room[5:], *fixed, gw, gw_in, _row(g_first), *scratch]
         loop([*arrays, *more], *flags, size, input.shape[-1], moves, start, stop, block)
 
-    shares = _parts_back(traced, gradient, kept[whole:], size)
+    shares = _parts_back(traced, gradient, kept[whole:], size, block)
     parts = [(start, stop, [*room(), *own]) for start, stop, own in shares]
     _in_threads(work, parts)
     sums_of_threads = zip(*(room[:2] for _, _, room in parts), strict=True)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import inf
+from types import MappingProxyType
 
 from snnlib.engine.program import Line, Program, Traced, Value, closure
 
@@ -11,6 +12,10 @@ __all__ = ["cheapest_cut", "split"]
 
 _Node = tuple[str, str]
 _SOURCE, _SINK = ("source", ""), ("sink", "")
+_SLOW = {"cos", "exp", "expm1", "log", "log1p", "pow", "rsqrt", "sigmoid", "sin", "sqrt", "tanh"}
+"""Operators that are not computed again for events: it takes longer than to keep what they gave."""
+_PACKED = 5
+"""Lines for every step that take about as long as to keep a value for events, in instructions of AVX2."""
 
 
 def split(
@@ -40,27 +45,31 @@ def split(
     always, arms, marks = _at_events(by_name, late, out[0]) if sparse else (by_name, [], set())
     needed = closure(always, grads, stop=set())
     read = _read(always, late, needed, grads)
-    cut = _cheapest(by_name, read, names, parameters, out[0])
+    # of z and one more value that could be kept z is: it is an output anyway
+    cut = _cheapest(by_name, read, names, dict.fromkeys(parameters, 0) | {str(out[0]): 1})
     more = closure(by_name, arms, stop=needed) - needed
     wanted = _read(by_name, late, more, arms)
-    # what is kept for every step is there for events too
-    at_events = _cheapest(by_name, wanted, names, parameters | cut | {str(out[0])}, out[0]) - cut
-    saved, events = (tuple(sorted(found - parameters - {out[0]})) for found in (cut, at_events))
+    saved = tuple(sorted(cut - parameters - {out[0]}))
+    dense = cut | closure(always, grads, stop={*cut, out[0], *parameters, *tangents})
+    between = _between(by_name, closure(by_name, out, stop=set()), wanted, names, parameters, dense)
+    events = between.inputs
     uses_output = out[0] in cut or bool(events)
-    stop = {*saved, *events, *parameters, *tangents} | ({out[0]} if uses_output else set())
+    stop = {*saved, *between.outputs, *parameters, *tangents} | ({out[0]} if uses_output else set())
     # spikes alone are marked by the output
     marks = set() if all(by_name[mark].operator == "ne" for mark in marks) or not events else marks
     kept = closure(by_name, [*out, *saved, *events, *marks], stop=set())
     ahead, marked = _joined([line for line in lines if line.name in kept], sorted(marks))
     backward = tuple(line for line in lines if line.name in closure(by_name, grads, stop))
-    read_again = {name: f"k{k}" for k, name in enumerate(saved)} | {
-        name: f"e{k}" for k, name in enumerate(events)
-    }
+    read_again = {name: f"k{k}" for k, name in enumerate(saved)}
+    read_again |= {str(name): f"b{k}" for k, name in enumerate(between.outputs)}
     read_again |= {str(out[0]): "z"} if uses_output else {}
     inputs = (*read_again.values(), *sorted(parameters, key=names.index), *tangents)
     behind = _renamed(Program(inputs, backward, tuple(grads)), read_again)
     ends = (*out, *saved, *events, *([marked] if marked else []))
-    return Traced(Program(names, ahead, ends), behind, saved, uses_output, events=events, marked=marked)
+    between = _renamed(between, {name: f"e{k}" for k, name in enumerate(events)})
+    between = between._replace(inputs=tuple(f"e{k}" for k in range(len(events))))
+    forward = Program(names, ahead, ends)
+    return Traced(forward, behind, saved, uses_output, events=events, between=between, marked=marked)
 
 
 def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
@@ -109,15 +118,57 @@ def _joined(lines: list[Line], marks: list[str]) -> tuple[tuple[Line, ...], str]
     return (*lines, Line("m", "number", (any_mark,))), "m"
 
 
+def _between(
+    by_name: dict[str, Line],
+    forward: set[str],
+    wanted: set[str],
+    names: tuple[str, ...],
+    parameters: set[str],
+    dense: set[str],
+) -> Program:
+    """The cheapest values from which all that events want can be computed again, and the lines that do.
+
+    They run for events alone; what is computed to be kept, beside the step itself, runs for every step. Lines
+    that need a parameter, which is not kept for each event, are left for the backward program.
+
+    Parameters:
+        forward: names of the lines that the step itself needs.
+        wanted: what the backward half reads for events alone.
+        dense: what the backward half knows for every step.
+    """
+    slow = [name for name in sorted(forward) if by_name[name].operator in _SLOW]
+    work = {name: 0 if name in forward else 1 for name in by_name}
+    prices = dict.fromkeys(by_name, _PACKED) | dict.fromkeys(names, _PACKED) | dict.fromkeys(parameters, 0)
+    events = _cheapest(by_name, wanted, (*names, *slow), prices, work) - parameters
+    known, others = set(events), set[str]()
+    ahead = closure(by_name, wanted, stop=events)
+    for line in by_name.values():
+        if line.name in ahead:
+            arguments = {a for a in line.arguments if isinstance(a, str)}
+            (known if arguments <= known else others).add(line.name)
+    read = (wanted | {str(a) for name in others for a in by_name[name].arguments}) & known
+    inner = {name: line for name, line in by_name.items() if name in known - events}
+    outputs = tuple(sorted(read - dense))
+    lines = closure(inner, outputs, stop=events)
+    used = {*outputs, *(a for name in lines for a in inner[name].arguments)}
+    return Program(tuple(sorted(events & used)), tuple(inner[n] for n in inner if n in lines), outputs)
+
+
 def _cheapest(
-    by_name: dict[str, Line], read: set[str], names: tuple[str, ...], free: set[str], output: Value
+    by_name: dict[str, Line],
+    read: set[str],
+    given: tuple[str, ...],
+    prices: dict[str, int],
+    work: Mapping[str, int] = MappingProxyType({}),
 ) -> set[str]:
-    """The fewest values from which all that is ``read`` can be computed again; z and parameters are free."""
-    reach = closure(by_name, read, stop=set()) | set(names)
-    # a tie goes to the value nearest to the backward pass, which has the least to compute again
-    costs = {name: 0 if name in free else 1 if name == output else 100 for name in sorted(reach)}
+    """The fewest values from which all that is ``read`` can be computed again; some have a price of their own.
+
+    A tie goes to the values nearest to what is read, after which the least is left to compute.
+    """
+    reach = closure(by_name, read, stop=set()) | set(given)
+    costs = {name: prices.get(name, 100) for name in sorted(reach)}
     arguments = {n: [a for a in by_name[n].arguments if isinstance(a, str)] for n in reach if n in by_name}
-    return cheapest_cut(costs, arguments, names, read)
+    return cheapest_cut(costs, arguments, given, read, work)
 
 
 def _renamed(program: Program, names: dict[str, str]) -> Program:
@@ -129,7 +180,11 @@ def _renamed(program: Program, names: dict[str, str]) -> Program:
 
 
 def cheapest_cut(
-    costs: Mapping[str, int], arguments: Mapping[str, Sequence[str]], given: Iterable[str], read: Iterable[str]
+    costs: Mapping[str, int],
+    arguments: Mapping[str, Sequence[str]],
+    given: Iterable[str],
+    read: Iterable[str],
+    work: Mapping[str, int] = MappingProxyType({}),
 ) -> set[str]:
     """The cheapest values from which, and from constants, all that is ``read`` can be computed.
 
@@ -141,6 +196,7 @@ def cheapest_cut(
         arguments: the values that a value is computed from, if there are any.
         given: the values that everything begins with.
         read: what is wanted.
+        work: of computing a value to keep it, or what is computed from it; none if not there.
     """
     # a value is an edge of its own, from where it comes in to where it goes out; room left, there and back
     room: dict[_Node, dict[_Node, float]] = defaultdict(dict)
@@ -154,8 +210,14 @@ def cheapest_cut(
             join((argument, "out"), (name, "in"), inf)
     for name in given:
         join(_SOURCE, (name, "in"), inf)
-    for name in read:
+    for name in (needed := list(read)):
         join((name, "out"), _SINK, inf)
+    for name in needed if work else ():  # to keep it, or what follows from it, all before it is to be computed
+        join((name, "in"), (name, "done"), inf)
+        join((name, "done"), _SINK, work.get(name, 0))
+        for argument in arguments.get(name, ()):
+            join((name, "done"), (argument, "done"), inf)
+            needed += [] if argument in needed else [argument]
 
     while _SOURCE in (after := _leading_to_sink(room)):
         path = [_SOURCE]

@@ -30,11 +30,11 @@ _OWN = {"exp", "expm1", "tanh"}
 # Numba does not see that a function changed which its cached machine code has taken in: the source names it
 _SHARED = """
 from snnlib.engine.call import call_with_four, call_with_three
-from snnlib.engine.events import back, packing  # {digest}
+from snnlib.engine.events import append, back, bits_of, packing  # {digest}
 from snnlib.engine.product import add, copy
 from snnlib.engine.vector import ask_to_read, ask_to_write
 
-pack, unpack = packing({count}, marks={marks})
+pack, unpack = packing({kept}, {read}, marks={marks})
 """
 _PRODUCTS_MODULE = '''"""The functions of snnlib.engine.product that loops call by their address."""
 
@@ -84,17 +84,20 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     """
     forward, forward_numbers = lifted(traced.forward)
     backward, backward_numbers = lifted(traced.backward)
+    between, between_numbers = lifted(traced.between, first=len(backward_numbers))
     called, own = (", ".join(sorted(names)) for names in (CALLED - _OWN, _OWN))
     digest = _digest("call.py", "events.py", "product.py", "vector.py")
-    count, marks = len(traced.events), not traced.marked
-    used = _SHARED.format(digest=digest, count=count, marks=marks) if recurrent or traced.events else ""
+    used = ""
+    if recurrent or traced.events:
+        kept, read = len(traced.events), len(traced.between.outputs)
+        used = _SHARED.format(digest=digest, kept=kept, read=read, marks=not traced.marked)
     number = str(dtype).removeprefix("torch.")
     within = _digest("elementary.py", "vector.py")
     head = _HEAD.format(name=name, called=called, own=own, within=within, used=used, dtype=number)
-    bare = traced._replace(forward=forward, backward=backward)
+    bare = traced._replace(forward=forward, backward=backward, between=between)
     behind = backward_loop(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
     text = head + forward_loop(bare, recurrent) + behind
-    return Source(traced, text, forward_numbers, backward_numbers)
+    return Source(traced, text, forward_numbers, (*backward_numbers, *between_numbers))
 
 
 @functools.cache
@@ -104,15 +107,18 @@ def _digest(*files: str) -> str:
     return hashlib.sha256(content).hexdigest()[:24]
 
 
-def lifted(program: Program) -> tuple[Program, tuple[float, ...]]:
-    """The program with its numbers as arguments, so that other parameters need no other machine code."""
+def lifted(program: Program, first: int = 0) -> tuple[Program, tuple[float, ...]]:
+    """The program with its numbers as arguments, so that other parameters need no other machine code.
+
+    They are named ``c0, c1, ...``, or with ``first`` from another number on.
+    """
     numbers: list[float] = []
 
     def lift(value: Value) -> Value:
         if isinstance(value, str) or value in (0, 1):
             return value
         numbers.append(float(value))
-        return f"c{len(numbers) - 1}"
+        return f"c{first + len(numbers) - 1}"
 
     def lift_line(line: Line) -> Line:
         if line.operator == "pow" and line.arguments[1] in POWERS:
@@ -121,4 +127,5 @@ def lifted(program: Program) -> tuple[Program, tuple[float, ...]]:
 
     lines = tuple(lift_line(line) for line in program.lines)
     outputs = tuple(lift(value) for value in program.outputs)
-    return Program((*program.inputs, *(f"c{k}" for k in range(len(numbers)))), lines, outputs), tuple(numbers)
+    names = (f"c{first + k}" for k in range(len(numbers)))
+    return Program((*program.inputs, *names), lines, outputs), tuple(numbers)

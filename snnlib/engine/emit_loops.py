@@ -22,8 +22,13 @@ AHEAD = 16
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
-_EVENTS = ["events", "packed", "masks", "blocks", "place"]
-"""What is kept for events alone: room for a vector of neurons, all, their bits, the blocks, where we are."""
+_SIDE = f"to % 2 * {WORD}"
+"""Where the columns of a word begin in the room for two."""
+_OTHER = f"(to + 1) % 2 * {WORD}"
+"""And those of the word before or behind."""
+_EVENTS = ["events", "squeezed", "packed", "masks", "blocks", "place"]
+"""What is kept for events alone: room for two words of neurons, for the events of a step, for all, their bits,
+the blocks, where we are."""
 
 
 def _over_steps(line: str) -> list[str]:
@@ -82,29 +87,32 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
     marked = ["m"] if traced.marked else []
     rows = ["x", *states, *parameters, "z", *kept]
     inner = _inner("forward", [*rows, *events, *marked], program, ["z", *states, *kept, *events, *marked])
+    numbers = numbers_of(program)
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
     given += [f"{n}[t, a:b]" for n in kept]
-    given += [f"events[{k}, : v - u]" for k in range(len(events) + len(marked))]
+    given += [f"events[{k}, {_SIDE} : {_SIDE} + v - u]" for k in range(len(events) + len(marked))]
     if recurrent:
         given[0] = "row[: b - a]"
     steps, begin, after = [_call("forward", given, program)], [], []
     if events:
-        where = f"events[{len(events)}, : v - u]" if marked else "z[t, a:b]"
-        pack = f"at, word = pack({where}, events, packed, at, word, u - w)"
         ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(["z", *kept], "t + 1"))
+        # a word is packed one word later: by then it is known how often the loop over its bits goes round
+        pack = f"found = pack(word, events, {_OTHER}, squeezed, found)"
+        bits = f"word = masks[to] = bits_of({given[-1] if marked else 'z[t, a:b]'})"
+        steps = ["found = word = 0", *_in_words([*ahead, *steps, pack, bits, "to += 1"]), pack]
+        steps += ["at = append(squeezed, found, packed, at)"]
         rows += _EVENTS
         begin = ["at, to = place[0], place[1]"]
-        steps = _in_words([*steps, pack], ahead, ["word = 0"], ["masks[to] = word", "to += 1"])
         after = [
             f"place[{k}] = blocks[(a - start) // block, {2 + k}] = {v}" for k, v in enumerate(("at", "to"))
         ]
     over = "range(z.shape[0])"
     if not recurrent:
-        return inner + _loop("forward", [*rows, "moves"], program, over, steps, begin, after)
+        return inner + _loop("forward", [*rows, "moves"], numbers, over, steps, begin, after)
     steps = [*_HEARD, *steps]
     more = ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
     arguments = [*rows, *more, *_SIZES, "moves"]
-    return inner + _loop("forward", arguments, program, over, steps, [_INPUTS, *begin], after)
+    return inner + _loop("forward", arguments, numbers, over, steps, [_INPUTS, *begin], after)
 
 
 def backward_loop(traced: Traced, recurrent: bool) -> str:
@@ -118,43 +126,54 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     states = [n for n in program.inputs if n.startswith("g") and n != "gz"]
     parameters = [n for n in program.inputs if n.startswith("p")]
     kept = [f"k{k}" for k in range(len(traced.saved))]
-    events = [f"e{k}" for k in range(len(traced.events))]
+    events = [f"b{k}" for k in range(len(traced.between.outputs))]
     sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(states))]
     output = ["z"] if traced.uses_output or recurrent else []
     timed = ["gz", *output, *kept, "gx"]
     rows = [*timed, *states, *parameters, *sums]
     program, later = _kept_in_place(program, states) if events and not recurrent else (program, [])
     inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
+    numbers = numbers_of(program)
     own = {
         name: f"next_{name}[: b - a]" if name in later else f"{name}[a:b]"
         for name in (*states, *parameters, *sums)
     }
     given = [*(f"{n}[t, a:b]" for n in timed), *own.values()]
-    given += [f"events[{k}, : v - u]" for k in range(len(events))]
+    room = [f"events[{k}, {_SIDE} : {_SIDE} + v - u]" for k in range(len(events) + 1)]
+    given += room[:-1]
     if events and not traced.marked:  # its bits are nearer than the output itself
-        given[1] = f"events[{len(events)}, : v - u]"
+        given[1] = room[-1]
     if recurrent:
         given[0], given[len(timed) - 1] = "total[: b - a]", "rows[k, : b - a]"
     steps = [_call("backward", given, program)]
     if events:
-        unpack = "at = unpack(v - u, packed, at, word >> (u - w), events)"
+        packed = [f"e{k}" for k in range(len(traced.events))]
+        inner += _inner("between", [*packed, *events], traced.between, events)
+        numbers += numbers_of(traced.between)
+        starts = [f"at + {k} * found + n" for k in range(len(packed))]
+        rooms = [f"packed[{start} : {start} + {LANES}]" for start in starts]
+        rooms += [f"squeezed[{k}, n : n + {LANES}]" for k in range(len(events))]
+        between = [f"for n in range(0, found, {LANES}):", f"    {_call('between', rooms, traced.between)}"]
         read = ["gz", *(output if traced.marked else []), *kept]
         ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
-        steps = _in_words([unpack, *steps], ahead, ["word = masks[to]"], ["to += 1"])
-        steps = ["back(b - a, masks, place)", "at, to = place[0], place[1]", *steps]
+        place = ["found = back(b - a, masks, place)", f"at, to = {len(packed)} * place[0], place[1]"]
+        # a word is unpacked one word ahead: a vector that is read right behind its numbers waits for them
+        first = f"at = unpack(masks[to], squeezed, 0, events, {_SIDE})"
+        second = f"at = unpack(masks[to + 1] if v < b else 0, squeezed, at, events, {_OTHER})"
+        steps = [*place, *between, first, *_in_words([*ahead, second, *steps, "to += 1"])]
         rows += _EVENTS
     over = "range(gz.shape[0] - 1, -1, -1)"
     if not recurrent:
         nexts = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
         after = [f"copy(gz[0, a:b], {name}[a:b])" for name in later]
-        return inner + _loop("backward", rows, program, over, [*nexts, *steps], (), after, packed=bool(events))
+        return inner + _loop("backward", rows, numbers, over, [*nexts, *steps], (), after, packed=bool(events))
     steps = [*_PUSHED, *steps, *_GROWN]
     arrays = ["last", "first", "weights", "x", "weights_in"]
     arrays += ["gw", "gw_in", "g_first", "rows", "total", "active"]
     more = [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked"]
     arguments = [*rows, *more, *_SIZES, "moves"]
     after = ["call_with_three(push, rows[0, : b - a], weights, g_first[a:b])"]
-    return inner + _loop("backward", arguments, program, over, steps, [_INPUTS], after, packed=bool(events))
+    return inner + _loop("backward", arguments, numbers, over, steps, [_INPUTS], after, packed=bool(events))
 
 
 def _kept_in_place(program: Program, states: Sequence[str]) -> tuple[Program, list[str]]:
@@ -197,29 +216,18 @@ def _call(name: str, given: Sequence[str], program: Program) -> str:
     return f"_{name}({', '.join([*given, *numbers_of(program)])})"
 
 
-def _in_words(
-    lines: Sequence[str], ahead: Sequence[str], before: Sequence[str], behind: Sequence[str]
-) -> list[str]:
-    """Lines for the neurons ``a:b``, a vector of them at a time, and one by one those that do not fill a word.
+def _in_words(lines: Sequence[str]) -> list[str]:
+    """Lines for the neurons ``a:b``, a word of them at a time, ``u:v``.
 
-    So what they pack hardly leaves the registers, and few writes wait for memory with those of the output.
-
-    Parameters:
-        ahead: lines before those of a vector.
-        before, behind: lines around a word, ``word``, whose first neuron is ``w``.
+    So what they pack is still in the first cache, and few writes wait for memory with those of the output.
     """
     own = [line.replace("a:b", "u:v").replace(": b - a]", "u - a : v - a]") for line in lines]
-
-    def word(stop: str, step: int, inside: Sequence[str]) -> list[str]:
-        loop = [f"for u in range(w, {stop}, {step}):", f"    v = u + {step}", *(f"    {i}" for i in inside)]
-        return [f"    {line}" for line in (*before, *loop, *behind)]
-
     return [
         f"whole = b - (b - a) % {WORD}",
-        f"for w in range(a, whole, {WORD}):",
-        *word(f"w + {WORD}", LANES, [*ahead, *own]),
-        "for w in range(whole, min(whole + 1, b)):",
-        *word("b", 1, own),
+        f"for u in range(a, whole, {WORD}):",
+        *(f"    {line}" for line in (f"v = u + {WORD}", *own)),
+        "if whole < b:",
+        *(f"    {line}" for line in ("u, v = whole, b", *own)),
     ]
 
 
@@ -232,7 +240,7 @@ def _asked_for(read: Mapping[str, str], written: Mapping[str, str]) -> list[str]
 def _loop(
     name: str,
     arguments: list[str],
-    program: Program,
+    numbers: list[str],
     over: str,
     steps: Sequence[str],
     begin: Sequence[str] = (),
@@ -246,7 +254,6 @@ def _loop(
         begin, after: lines before the first step of a block and after the last one.
         packed: whether the blocks are those of ``blocks``, in the order in which spikes were packed.
     """
-    numbers = numbers_of(program)
     signature = ", ".join([*arguments, "start", "stop", "block", *numbers])
     inside = "\n".join(f"            {line}" for line in steps)
     ahead, behind = ("".join(f"\n        {line}" for line in more) for more in (begin, after))

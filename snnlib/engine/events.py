@@ -1,12 +1,11 @@
 """What is kept for events alone, packed one after another, by the fused loops of :mod:`snnlib.engine.cpu`.
 
-To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So the numbers of 16 neurons
-are moved together: AVX-512 has an instruction for that, and AVX2 one that shuffles eight, in an order that a
-table tells. Without them each number is written over the one before if that belongs to no spike. Where spikes
-are is kept in bits beside, from which the way back has the spikes too: a thirty-second of what is to be read.
+To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So spikes are bits of words,
+64 neurons in each: a loop goes from bit to bit, or AVX-512 moves the numbers of 16 neurons at a time, whether
+there are bits or not. The words are kept, and from them the way back has the spikes too: a thirty-second of
+what is to be read.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -15,153 +14,215 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit_loops import LANES, WORD
-from snnlib.engine.vector import Array, arrays, bare, byte_table, first_set, nonzero, ones, put_bits
+from snnlib.engine.vector import Array, arrays, bare, nonzero, ones, put_bits
 
-__all__ = ["back", "packing"]
+__all__ = ["append", "back", "bits_of", "packing"]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
 
 
-def packing(count: int, marks: bool) -> tuple[Any, Any]:
+def packing(kept: int, read: int, marks: bool) -> tuple[Any, Any]:
     """``pack`` and ``unpack``, for the compiler to know what they move.
 
     Parameters:
-        count: numbers of a neuron.
+        kept: numbers of a neuron that are packed.
+        read: numbers of a neuron that are unpacked.
         marks: whether to unpack as well where they are, as 1 and 0 in a row more.
     """
 
     @bare(forceinline=True)
-    def pack(marked, rows, packed, at, word, k):
-        """Append the columns of ``rows`` where ``marked`` is not 0 to ``packed``, and their bits to ``word``.
+    def pack(word, rows, first, squeezed, at):
+        """Move the columns of ``rows`` where ``word`` has a bit together.
 
         Parameters:
-            marked: of a vector of neurons, or of one.
-            rows: ``[count or more, LANES]``.
-            packed: ``[count events + LANES]``: one row after another for as many neurons as a vector has;
-                whole vectors are written, and read again.
-            at: the numbers are appended at ``packed[count at]``.
-            word: the bits of the k neurons before.
+            word: see :func:`bits_of`.
+            rows: ``[kept or more, 2 WORD]``; the neurons of the word are the columns from ``first`` on.
+            squeezed: ``[kept, events + LANES]``: whole vectors are written, and read again.
+            at: the column that the first is moved to.
 
         Returns:
-            Where the next ones go, and the word.
+            The column for the next ones.
         """
-        mask = nonzero(marked, 0) if marked.shape[0] == LANES else int(marked[0] != 0)
-        found = ones(mask)
-        for e in range(count):
-            _squeeze(rows, e * LANES, packed, count * at + e * found, mask)
-        return at + found, word | mask << k
+        if moves_vectors():
+            for k in range(0, WORD, LANES):
+                mask = word >> k & _ALL
+                for e in range(kept):
+                    _squeeze(rows, 2 * e * WORD + first + k, squeezed, e * squeezed.shape[1] + at, mask)
+                at += ones(mask)
+        else:
+            while word:
+                k = _lowest(word)
+                for e in range(kept):
+                    _move(rows, 2 * e * WORD + first + k, squeezed, e * squeezed.shape[1] + at)
+                word &= word - 1
+                at += 1
+        return at
 
     @bare(forceinline=True)
-    def unpack(size, packed, at, bits, rows):
-        """Undo :func:`pack` for a vector of neurons or for one, as ``size`` says, whose bits come first.
-
-        Where nothing was marked, ``rows`` gets any numbers.
+    def unpack(word, squeezed, at, rows, first):
+        """Undo :func:`pack`. Where ``word`` has no bit, ``rows`` gets any numbers.
 
         Returns:
-            Where those of the next neurons are.
+            The column of the next neurons.
         """
-        mask = bits & (_ALL if size == LANES else 1)
         if marks:
-            put_bits(mask, rows, count * LANES)
-        found = ones(mask)
-        for e in range(count):
-            _spread(packed, count * at + e * found, rows, e * LANES, mask)
-        return at + found
+            for k in range(0, WORD, LANES):
+                put_bits(word >> k & _ALL, rows, 2 * read * WORD + first + k)
+        if moves_vectors():
+            for k in range(0, WORD, LANES):
+                mask = word >> k & _ALL
+                for e in range(read):
+                    _spread(squeezed, e * squeezed.shape[1] + at, rows, 2 * e * WORD + first + k, mask)
+                at += ones(mask)
+        else:
+            while word:
+                k = _lowest(word)
+                for e in range(read):
+                    _move(squeezed, e * squeezed.shape[1] + at, rows, 2 * e * WORD + first + k)
+                word &= word - 1
+                at += 1
+        return at
 
     return pack, unpack
 
 
 @bare(forceinline=True)
+def bits_of(marked):
+    """A bit for each of the neurons of a word, or of the last ones, which are fewer: whether it is not 0."""
+    word = 0
+    if marked.shape[0] == WORD:
+        for k in range(0, WORD, LANES):
+            word |= nonzero(marked, k) << k
+    else:
+        for k in range(marked.shape[0]):
+            word |= int(marked[k] != 0) << k
+    return word
+
+
+@bare(forceinline=True)
+def append(squeezed, found, packed, at):
+    """Append the first ``found`` columns to ``packed``, behind those of ``at`` events, one row after another.
+
+    Parameters:
+        packed: ``[rows events + LANES]``: whole vectors are written.
+
+    Returns:
+        How many events there are then.
+    """
+    first = squeezed.shape[0] * at
+    for e in range(squeezed.shape[0]):
+        for k in range(0, found, LANES):
+            _copy_vector(squeezed, e * squeezed.shape[1] + k, packed, first + k)
+        first += found
+    return at + found
+
+
+@bare(forceinline=True)
 def back(size, masks, place):
     """Move ``place`` from the end of a step of ``size`` neurons to its beginning: memory is read ahead from low
-    to high addresses."""
-    end = place[1]
+    to high addresses.
+
+    Returns:
+        How many events there are in the step.
+    """
+    end, found = place[1], 0
     place[1] -= (size + WORD - 1) // WORD
     for k in range(place[1], end):
-        place[0] -= ones(masks[k])
+        found += ones(masks[k])
+    place[0] -= found
+    return found
+
+
+@intrinsic
+def moves_vectors(typing):
+    """Whether numbers are moved by whole vectors, which takes AVX-512."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, "+avx512f" in context.codegen().magic_tuple()[2].split(","))
+
+    return types.boolean(), build
+
+
+@intrinsic
+def _lowest(typing, word):
+    """The place of the lowest bit, of which there must be one."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), build
+
+
+@intrinsic
+def _move(typing, source, a, target, b):
+    """``target[b] = source[a]``, counted from their first numbers."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, a, target, b = arrays(context, builder, signature, args)
+        target.put(source.scalar(a), b)
+        return context.get_dummy_value()
+
+    return _signature(source, target), build
+
+
+@intrinsic
+def _copy_vector(typing, source, a, target, b):
+    """``LANES`` numbers from ``source[a]`` on to ``target[b]`` and on."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, a, target, b = arrays(context, builder, signature, args)
+        target.store(source.load(a), b)
+        return context.get_dummy_value()
+
+    return _signature(source, target), build
 
 
 @intrinsic
 def _squeeze(typing, rows, a, packed, b, mask):
     """Numbers from ``rows[a]`` on whose bit in ``mask`` is set, to ``packed[b]`` and on; others behind them."""
-
-    def move(builder: Any, rows: Array, a: Any, packed: Array, b: Any, bit: Any) -> Any:
-        packed.put(rows.scalar(a), b)
-        return builder.add(a, ir.Constant(a.type, 1)), builder.add(b, bit)
-
-    return _signature(rows, packed), _moving("compress", first_set, move, is_packed=1)
+    return _signature(rows, packed, mask), _moving("compress", is_packed=1)
 
 
 @intrinsic
 def _spread(typing, packed, a, rows, b, mask):
     """Undo :func:`_squeeze`, from ``packed[a]`` to ``rows[b]`` and on; any number where no bit is set."""
-
-    def move(builder: Any, packed: Array, a: Any, rows: Array, b: Any, bit: Any) -> Any:
-        rows.put(packed.scalar(a), b)
-        return builder.add(a, bit), builder.add(b, ir.Constant(b.type, 1))
-
-    return _signature(packed, rows), _moving("expand", _set_before, move, is_packed=0)
+    return _signature(packed, rows, mask), _moving("expand", is_packed=0)
 
 
-def _signature(source: Any, target: Any) -> Any:
-    return types.void(source, types.int64, target, types.int64, types.int64)
+def _signature(source: Any, target: Any, *more: Any) -> Any:
+    return types.void(source, types.int64, target, types.int64, *more)
 
 
-def _set_before(bits: int, count: int) -> list[int]:
-    """For each place, how many bits are set before it."""
-    return [(bits & ((1 << lane) - 1)).bit_count() for lane in range(count)]
+def _moving(name: str, is_packed: int) -> Any:
+    """The code of an intrinsic that moves ``LANES`` numbers, as many at a time as fill a register.
 
-
-def _moving(name: str, order: Callable[[int, int], list[int]], move: Callable[..., Any], is_packed: int) -> Any:
-    """The code of an intrinsic that moves ``LANES`` numbers.
+    Without AVX-512, where nothing but a test calls it, the numbers are moved one by one.
 
     Parameters:
         name: of AVX-512's instruction.
-        order: from bits, and how many they are, to which number goes to each place.
-        move: one number, without AVX2; where the next is from and goes to.
         is_packed: which side has no gaps, 0 for the source and 1 for the target.
     """
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, a, target, b, mask = arrays(context, builder, signature, args)
-        features = context.codegen().magic_tuple()[2].split(",")
-        if "+avx512f" in features:
-            _by_registers(builder, *_squeezed(builder, source, name), source, a, target, b, mask, is_packed)
-        elif "+avx2" in features:
-            _by_registers(builder, *_shuffled(builder, source, order), source, a, target, b, mask, is_packed)
-        else:
-            for lane in range(LANES):
-                bit = builder.and_(builder.lshr(mask, ir.Constant(mask.type, lane)), ir.Constant(mask.type, 1))
-                a, b = move(builder, source, a, target, b, bit)
+        there = "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+        lanes, moved = _moved(builder, source, name) if there else (1, None)
+        width = ir.Constant(mask.type, lanes)
+        for _ in range(LANES // lanes):
+            bits = builder.and_(mask, ir.Constant(mask.type, (1 << lanes) - 1))
+            numbers = source.load(a, ir.VectorType(source.number, lanes))
+            target.store(moved(numbers, bits) if moved else numbers, b)
+            steps = [width, width]
+            steps[is_packed] = builder.ctpop(bits)
+            a, b, mask = builder.add(a, steps[0]), builder.add(b, steps[1]), builder.lshr(mask, width)
         return context.get_dummy_value()
 
     return build
 
 
-def _by_registers(
-    builder: Any,
-    lanes: int,
-    moved: Any,
-    source: Array,
-    a: Any,
-    target: Array,
-    b: Any,
-    mask: Any,
-    is_packed: int,
-) -> None:
-    """As many numbers at a time as fill a register: ``moved`` takes them, and their bits in an integer."""
-    width = ir.Constant(mask.type, lanes)
-    for _ in range(LANES // lanes):
-        bits = builder.and_(mask, ir.Constant(mask.type, (1 << lanes) - 1))
-        target.store(moved(source.load(a, ir.VectorType(source.number, lanes)), bits), b)
-        steps = [width, width]
-        steps[is_packed] = builder.ctpop(bits)
-        a, b, mask = builder.add(a, steps[0]), builder.add(b, steps[1]), builder.lshr(mask, width)
-
-
-def _squeezed(builder: Any, source: Array, name: str) -> tuple[int, Callable[[Any, Any], Any]]:
-    """AVX-512's own instruction."""
+def _moved(builder: Any, source: Array, name: str) -> tuple[int, Any]:
+    """How many numbers a register has, and AVX-512's instruction for these and an integer with their bits."""
     lanes, kind = (8, "f64") if isinstance(source.number, ir.DoubleType) else (16, "f32")
     vector, marks = ir.VectorType(source.number, lanes), ir.VectorType(ir.IntType(1), lanes)
     function = cgutils.get_or_insert_function(
@@ -175,26 +236,3 @@ def _squeezed(builder: Any, source: Array, name: str) -> tuple[int, Callable[[An
         return builder.call(function, [numbers, ir.Constant(vector, None), marked])
 
     return lanes, moved
-
-
-def _shuffled(
-    builder: Any, source: Array, order: Callable[[int, int], list[int]]
-) -> tuple[int, Callable[[Any, Any], Any]]:
-    """AVX2's shuffle, which knows them as eight integers, by a table."""
-    eight, small = ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.IntType(8), 8)
-    lanes = 4 if isinstance(source.number, ir.DoubleType) else 8
-    table = byte_table(builder, [_eight(order(bits, lanes)) for bits in range(1 << lanes)])
-    kind = ir.FunctionType(eight, [eight, eight])
-    permute = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.permd")
-
-    def moved(numbers: Any, bits: Any) -> Any:
-        row = builder.load(builder.gep(table, [ir.Constant(bits.type, 0), bits]))
-        places = builder.zext(builder.bitcast(row, small), eight)
-        return builder.bitcast(builder.call(permute, [builder.bitcast(numbers, eight), places]), numbers.type)
-
-    return lanes, moved
-
-
-def _eight(order: list[int]) -> list[int]:
-    """An order of four numbers as one of their eight halves."""
-    return order if len(order) == 8 else [2 * lane + half for lane in order for half in (0, 1)]

@@ -38,8 +38,8 @@ class Packed:
         self._rooms: list[tuple[np.ndarray, Tensor, Tensor, Tensor]] = []
 
     def room(self, start: int, stop: int) -> list[Tensor]:
-        """For the neurons ``start:stop``: room for a vector of them and for all, their bits, where each block
-        of neurons ends and is packed, and a place to count."""
+        """For the neurons ``start:stop``: room for a word of them, for the events of a step and for all,
+        their bits, where each block of neurons ends and is packed, and a place to count."""
         if not self._count:
             return []
         memory = np.empty(self._count * self._steps * (stop - start) + LANES, NUMBER[self._dtype])
@@ -48,8 +48,9 @@ class Packed:
         masks = torch.empty(self._steps * sum(-(-(b - a) // WORD) for a, b in ends), dtype=torch.int64)
         place = torch.zeros(2, dtype=torch.int64)
         self._rooms.append((memory, masks, blocks, place))
-        row = torch.empty(self._count + self._marks, LANES, dtype=self._dtype)
-        return [row, torch.from_numpy(memory), masks, blocks, place]
+        row = torch.empty(self._count + self._marks, 2 * WORD, dtype=self._dtype)
+        squeezed = torch.empty(self._count, self._block + LANES, dtype=self._dtype)
+        return [row, squeezed, torch.from_numpy(memory), masks, blocks, place]
 
     def kept(self) -> list[Tensor]:
         """What was packed, in tensors that are as large; what :meth:`room` gave is to be forgotten before."""
@@ -60,16 +61,17 @@ class Packed:
         return tensors
 
 
-def unpacked(traced: Traced, kept: Sequence[Tensor]) -> list[tuple[int, int, list[Tensor]]]:
+def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[int, int, list[Tensor]]]:
     """For each thread of the forward pass the blocks of its table, first and end, and what it unpacks them
     from, see :meth:`Packed.room`.
 
     Parameters:
         kept: what :meth:`Packed.kept` gave.
+        block: neurons that one pass over time takes along.
     """
-    parts = []
+    parts, count = [], len(traced.between.outputs)
     for at in range(0, len(kept), _TENSORS):
         numbers, masks, blocks = kept[at : at + _TENSORS]
-        row = numbers.new_empty(len(traced.events) + 1, LANES)
-        parts.append((0, len(blocks), [row, numbers, masks, blocks, blocks.new_zeros(2)]))
+        room = [numbers.new_empty(count + 1, 2 * WORD), numbers.new_empty(count, block + LANES)]
+        parts.append((0, len(blocks), [*room, numbers, masks, blocks, blocks.new_zeros(2)]))
     return parts

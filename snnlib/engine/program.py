@@ -31,13 +31,15 @@ class Traced(NamedTuple):
     Attributes:
         forward: from ``x``, the states ``s0, s1, ...`` and the parameters ``p0, ...`` to the output, the new
             states, and what is saved.
-        backward: from what was saved (``k0, k1, ...``, and ``z``, the output itself, which costs nothing), the
-            parameters, and the gradients ``gz, g0, g1, ...`` of the output and the new states to those of x,
-            the states and the parameters that learn.
+        backward: from what was saved (``k0, k1, ...``, and ``z``, the output itself, which costs nothing), what
+            ``between`` gives, the parameters, and the gradients ``gz, g0, g1, ...`` of the output and the new
+            states to those of x, the states and the parameters that learn.
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
         uses_output: whether the backward program reads ``z``.
         exact: whether it is the adjoint.
-        events: names, in ``forward``, of what is kept at events alone (``e0, ...``): spikes, gates that open.
+        events: names, in ``forward``, of what is kept at events alone: spikes, gates that open.
+        between: from that (``e0, e1, ...``) to what the backward program reads of it (``b0, b1, ...``), for
+            events alone.
         marked: the number, in ``forward``, that is not 0 where something happens; empty if that is the output.
     """
 
@@ -47,6 +49,7 @@ class Traced(NamedTuple):
     uses_output: bool
     exact: bool = False
     events: tuple[str, ...] = ()
+    between: Program = Program((), (), ())
     marked: str = ""
 
     @property

@@ -2,11 +2,12 @@
 
 import functools
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from snnlib.engine import adjoint
@@ -116,12 +117,22 @@ def trace(
         return _lines(recorder.finish(results), recorder.constants, (*names, *tangents), dtype, exact)
 
     # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
-    with _LOCK, torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value):
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value)
+    with _LOCK, _without_modes(), hooks:
         lines, results = traced(3)
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")
     out, grads = results[: 1 + count], results[1 + count :]
     return split(lines, names, tangents, out, grads, sparse and exact)._replace(exact=exact)
+
+
+def _without_modes() -> AbstractContextManager[Any]:
+    """Without modes of the caller's, torch.export's say: they are not for the tensors made here.
+
+    To switch them off imports torch's compiler, which whoever sets one has imported.
+    """
+    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+    return _disable_current_modes() if watched else nullcontext()
 
 
 def _brief(error: Exception) -> str:

@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from snnlib.engine.emit_loops import LANES, LINE
+from snnlib.engine.emit_loops import LANES, LINE, WORD
 
 __all__ = [
     "Array",
@@ -131,7 +131,7 @@ def viewed(context: Any, builder: Any, kind: Any, data: Any, shape: Sequence[Any
 def _asking(to_write: int) -> Any:
     @intrinsic
     def ask(typing, array, row, start):
-        """Bring a vector of ``array[row]``, from ``start`` on, into the second cache. It need not exist."""
+        """Bring a word of ``array[row]``, from ``start`` on, into the second cache. It need not exist."""
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             array, row, start = arrays(context, builder, signature, args)
@@ -141,7 +141,7 @@ def _asking(to_write: int) -> Any:
             at = builder.add(builder.mul(row, array.shape[1]), start)
             flags = [ir.Constant(flag, value) for value in (to_write, 2, 1)]  # the second cache, and data
             numbers = LINE // context.get_abi_sizeof(array.number)
-            for k in range(0, LANES, numbers):
+            for k in range(0, WORD, numbers):
                 place = builder.gep(array.data, [builder.add(at, ir.Constant(at.type, k))])
                 builder.call(function, [builder.bitcast(place, byte), *flags])
             return context.get_dummy_value()

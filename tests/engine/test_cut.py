@@ -9,8 +9,10 @@ from snnlib.engine.cut import cheapest_cut
 
 
 @st.composite
-def programs(draw: st.DrawFn) -> tuple[dict[str, int], dict[str, list[str]], list[str], set[str]]:
-    """Costs, arguments, what is given, and what is read."""
+def programs(
+    draw: st.DrawFn,
+) -> tuple[dict[str, int], dict[str, list[str]], list[str], set[str], dict[str, int]]:
+    """Costs, arguments, what is given, what is read, and the work."""
     count, inputs = draw(st.integers(1, 7)), draw(st.integers(1, 3))
     names = [f"v{k}" for k in range(count)]
     costs = {name: draw(st.sampled_from([0, 1, 100])) for name in names}
@@ -19,7 +21,8 @@ def programs(draw: st.DrawFn) -> tuple[dict[str, int], dict[str, list[str]], lis
         for k, name in enumerate(names)
         if k >= inputs
     }
-    return costs, arguments, names[:inputs], draw(st.sets(st.sampled_from(names)))
+    work = {name: draw(st.sampled_from([0, 0, 1, 30])) for name in arguments}
+    return costs, arguments, names[:inputs], draw(st.sets(st.sampled_from(names))), work
 
 
 def follows(kept: set[str], arguments: dict[str, list[str]], given: list[str], read: set[str]) -> bool:
@@ -39,15 +42,20 @@ def before(name: str, arguments: dict[str, list[str]]) -> set[str]:
 @settings(deadline=None)
 @given(programs())
 def test_no_cut_is_cheaper_and_none_as_cheap_is_nearer(program):
-    costs, arguments, given, read = program
-    found = cheapest_cut(costs, arguments, given, read)
-    cost = sum(costs[name] for name in found)
+    costs, arguments, given, read, work = program
+
+    def price_of(kept: set[str]) -> int:
+        computed = set().union(*(before(name, arguments) for name in kept))
+        return sum(costs[name] for name in kept) + sum(work.get(name, 0) for name in computed)
+
+    found = cheapest_cut(costs, arguments, given, read, work)
+    cost = price_of(found)
     assert follows(found, arguments, given, read)
     every = chain.from_iterable(combinations(costs, size) for size in range(len(costs) + 1))
     for kept in map(set, every):
         if not follows(kept, arguments, given, read):
             continue
-        price = sum(costs[name] for name in kept)
+        price = price_of(kept)
         assert price >= cost
         if price == cost:  # what the other keeps lies before what this one keeps, or is of no use
             useful = {k for k in kept if not follows(kept - {k}, arguments, given, read)}

@@ -11,7 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from snnlib import LI, LIF, LIFCell, LIFParameters, LIFRecurrent, LIFRecurrentCell, SequentialState
+from snnlib import (
+    LI,
+    LIF,
+    Layer,
+    LIFCell,
+    LIFFeedForwardState,
+    LIFParameters,
+    LIFRecurrent,
+    LIFRecurrentCell,
+    SequentialState,
+    lif_feed_forward_step,
+)
 
 T, B = 4, 3
 P = LIFParameters(v_th=0.05)
@@ -76,6 +87,16 @@ def test_a_backend_that_is_named_stays_one_operator(x: Tensor):
     program = torch.export.export(layer, (x,))
     assert "snnlib.fused_forward.default" in operators(program)
     assert torch.equal(program.module()(x), layer(x))
+
+
+def test_a_step_may_be_traced_while_it_is_exported(x: Tensor):
+    """Torch's modes saw the tensors that it was traced with, and the process ended."""
+
+    def step(input: Tensor, state: LIFFeedForwardState, p: Any = P, dt: float = 0.001) -> Any:
+        return lif_feed_forward_step(input, state, p, dt)  # nobody has traced this one
+
+    layer = Output(Layer(step, P, backend="cpu"))
+    assert torch.equal(torch.export.export(layer, (x,)).module()(x), layer(x))
 
 
 def test_a_saved_program_needs_no_snnlib_and_takes_any_batch(x: Tensor, tmp_path: Path):
