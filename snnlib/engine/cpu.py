@@ -22,7 +22,7 @@ from torch import Tensor
 from snnlib.engine.emit import emit, products
 from snnlib.engine.emit_loops import AHEAD, LANES, LINE, PRODUCTS
 from snnlib.engine.kernel import Kernel, own, still, wide
-from snnlib.engine.machine import Loop
+from snnlib.engine.machine import Array, Loop
 from snnlib.engine.packed import NUMBER, Packed, unpacked
 from snnlib.engine.program import Traced
 from snnlib.engine.threads import together
@@ -73,7 +73,7 @@ def _product(name: str, dtype: torch.dtype) -> int:
     return Loop(products(), name, dtype, ()).address(kinds[name])
 
 
-_Part = tuple[int, int, list[Tensor]]
+_Part = tuple[int, int, list[Array]]
 """What one thread works on: the first and the one after the last, and memory of its own."""
 
 
@@ -121,7 +121,7 @@ def _forward(
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     packed = Packed(traced, len(input), _BLOCK, input.dtype)
 
-    def work(start: int, stop: int, *room: Tensor) -> None:
+    def work(start: int, stop: int, *room: Array) -> None:
         loop([*arrays, *room], moves, start, stop, _BLOCK)
 
     shares = _shares(output.numel(), output.shape[1:].numel(), _UNIT)
@@ -147,7 +147,7 @@ def _backward(
     arrays = [*map(_rows, (gradient.contiguous(), *kept[:whole], given))]
     arrays += map(_row, (*states, *wide(parameters, shape), *sums))
 
-    def work(start: int, stop: int, *room: Tensor) -> None:
+    def work(start: int, stop: int, *room: Array) -> None:
         loop([*arrays, *room], start, stop, _BLOCK)
 
     _in_threads(work, _parts_back(traced, gradient, kept[whole:], _UNIT, _BLOCK))
@@ -169,17 +169,17 @@ def _forward_recurrent(
     output, *kept = [_empty((steps, *shape), dtype) for _ in range(1 + len(traced.saved))]
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
-    weighted = [_row(states[0].contiguous()), *(w.T.contiguous() for w in (weights[0], weights[-1]))]
+    weighted = [_row(states[0].contiguous()), *(_whole(w.T.contiguous()) for w in (weights[0], weights[-1]))]
     block = _samples(size) * size
     sizes = *_products("forward", dtype), int(len(weights) > 1), size, input.shape[-1]
     packed = Packed(traced, steps, block, dtype)
 
-    def room(start: int, stop: int) -> list[Tensor]:
+    def room(start: int, stop: int) -> list[Array]:
         found = torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
         scratch = [torch.empty(block, dtype=dtype), torch.empty(AHEAD, block, dtype=dtype), found]
-        return [*packed.room(start, stop), *weighted, *scratch]
+        return [*packed.room(start, stop), *weighted, *map(_whole, scratch)]
 
-    def work(start: int, stop: int, *room: Tensor) -> None:
+    def work(start: int, stop: int, *room: Array) -> None:
         loop([*arrays, *room], *sizes, moves, start, stop, block)
 
     shares = _shares(output.numel(), shape.numel(), size)
@@ -210,17 +210,18 @@ def _backward_recurrent(
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept[:whole], given))]
     arrays += map(_row, (*states, *wide(parameters, shape), *sums))
     fixed = [*map(_row, (finals[0].contiguous(), first.contiguous()))]
-    fixed += [weights.contiguous(), _rows(x), input_weights.contiguous()]
+    fixed += [_whole(weights.contiguous()), _rows(x), _whole(input_weights.contiguous())]
     block = _samples(size) * size
     flags = [int(flag) for flag in (weighted, asked[1], weighted and asked[2], asked[0])]
     flags = [*_products("backward", dtype), *flags]
 
-    def room() -> list[Tensor]:
+    def room() -> list[Array]:
         grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
         scratch = [torch.empty(AHEAD, block, dtype=dtype), torch.empty(block, dtype=dtype)]
-        return [*grown, *scratch, torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)]
+        found = torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
+        return [_whole(value) for value in (*grown, *scratch, found)]
 
-    def work(start: int, stop: int, *room: Tensor) -> None:
+    def work(start: int, stop: int, *room: Array) -> None:
         gw, gw_in, *scratch = room[:5]
         more = [*room[5:], *fixed, gw, gw_in, _row(g_first), *scratch]
         loop([*arrays, *more], *flags, size, input.shape[-1], moves, start, stop, block)
@@ -228,7 +229,7 @@ def _backward_recurrent(
     shares = _parts_back(traced, gradient, kept[whole:], size, block)
     parts = [(start, stop, [*room(), *own]) for start, stop, own in shares]
     _in_threads(work, parts)
-    sums_of_threads = zip(*(room[:2] for _, _, room in parts), strict=True)
+    sums_of_threads = zip(*([value for value, _ in room[:2]] for _, _, room in parts), strict=True)
     grown = [functools.reduce(torch.add, part).T for part in sums_of_threads]
     if not grown:  # no step or no neuron
         given, grown = given.zero_(), [torch.zeros_like(weights), torch.zeros_like(input_weights)]
@@ -250,9 +251,14 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(memory[start : start + size].view(NUMBER[dtype]).reshape(shape))
 
 
-def _rows(value: Tensor) -> Tensor:
-    return value.view(len(value), math.prod(value.shape[1:]))
+def _rows(value: Tensor) -> Array:
+    shape = value.shape
+    return value, (shape[0], math.prod(shape[1:]))
 
 
-def _row(value: Tensor) -> Tensor:
-    return value.view(value.numel())
+def _row(value: Tensor) -> Array:
+    return value, (value.numel(),)
+
+
+def _whole(value: Tensor) -> Array:
+    return value, value.shape

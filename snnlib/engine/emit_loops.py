@@ -26,9 +26,9 @@ _SIDE = f"to % 2 * {WORD}"
 """Where the columns of a word begin in the room for two."""
 _OTHER = f"(to + 1) % 2 * {WORD}"
 """And those of the word before or behind."""
-_EVENTS = ["events", "squeezed", "packed", "masks", "blocks", "place"]
+_EVENTS = ["events", "squeezed", "packed", "masks", "blocks"]
 """What is kept for events alone: room for two words of neurons, for the events of a step, for all, their bits,
-the blocks, where we are."""
+and of each block its first and last neurons, and where its events and words end."""
 
 
 def _over_steps(line: str) -> list[str]:
@@ -93,7 +93,7 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
     given += [f"events[{k}, {_SIDE} : {_SIDE} + v - u]" for k in range(len(events) + len(marked))]
     if recurrent:
         given[0] = "row[: b - a]"
-    steps, begin, after = [_call("forward", given, program)], [], []
+    steps, before, after = [_call("forward", given, program)], "", []
     if events:
         ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(["z", *kept], "t + 1"))
         # a word is packed one word later: by then it is known how often the loop over its bits goes round
@@ -102,17 +102,15 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
         steps = ["found = word = 0", *_in_words([*ahead, *steps, pack, bits, "to += 1"]), pack]
         steps += ["at = append(squeezed, found, packed, at)"]
         rows += _EVENTS
-        begin = ["at, to = place[0], place[1]"]
-        after = [
-            f"place[{k}] = blocks[(a - start) // block, {2 + k}] = {v}" for k, v in enumerate(("at", "to"))
-        ]
+        before = "at = to = 0"
+        after = [f"blocks[(a - start) // block, {k}] = {v}" for k, v in enumerate(("a", "b", "at", "to"))]
     over = "range(z.shape[0])"
     if not recurrent:
-        return inner + _loop("forward", [*rows, "moves"], numbers, over, steps, begin, after)
+        return inner + _loop("forward", [*rows, "moves"], numbers, over, steps, [], after, before)
     steps = [*_HEARD, *steps]
     more = ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
     arguments = [*rows, *more, *_SIZES, "moves"]
-    return inner + _loop("forward", arguments, numbers, over, steps, [_INPUTS, *begin], after)
+    return inner + _loop("forward", arguments, numbers, over, steps, [_INPUTS], after, before)
 
 
 def backward_loop(traced: Traced, recurrent: bool) -> str:
@@ -150,17 +148,17 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         packed = [f"e{k}" for k in range(len(traced.events))]
         inner += _inner("between", [*packed, *events], traced.between, events)
         numbers += numbers_of(traced.between)
-        starts = [f"at + {k} * found + n" for k in range(len(packed))]
+        starts = [f"{len(packed)} * at + {k} * found + n" for k in range(len(packed))]
         rooms = [f"packed[{start} : {start} + {LANES}]" for start in starts]
         rooms += [f"squeezed[{k}, n : n + {LANES}]" for k in range(len(events))]
         between = [f"for n in range(0, found, {LANES}):", f"    {_call('between', rooms, traced.between)}"]
         read = ["gz", *(output if traced.marked else []), *kept]
         ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
-        place = ["found = back(b - a, masks, place)", f"at, to = {len(packed)} * place[0], place[1]"]
+        place = ["begun, found = back(b - a, masks, end)", "to, at = begun, at - found"]
         # a word is unpacked one word ahead: a vector that is read right behind its numbers waits for them
-        first = f"at = unpack(masks[to], squeezed, 0, events, {_SIDE})"
-        second = f"at = unpack(masks[to + 1] if v < b else 0, squeezed, at, events, {_OTHER})"
-        steps = [*place, *between, first, *_in_words([*ahead, second, *steps, "to += 1"])]
+        first = f"column = unpack(masks[to], squeezed, 0, events, {_SIDE})"
+        second = f"column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, {_OTHER})"
+        steps = [*place, *between, first, *_in_words([*ahead, second, *steps, "to += 1"]), "end = begun"]
         rows += _EVENTS
     over = "range(gz.shape[0] - 1, -1, -1)"
     if not recurrent:
@@ -245,6 +243,7 @@ def _loop(
     steps: Sequence[str],
     begin: Sequence[str] = (),
     after: Sequence[str] = (),
+    before: str = "",
     packed: bool = False,
 ) -> str:
     """All blocks of neurons ``a:b``, and within each all time steps.
@@ -252,6 +251,7 @@ def _loop(
     Parameters:
         steps: lines of a time step.
         begin, after: lines before the first step of a block and after the last one.
+        before: a line before the first block.
         packed: whether the blocks are those of ``blocks``, in the order in which spikes were packed.
     """
     signature = ", ".join([*arguments, "start", "stop", "block", *numbers])
@@ -259,12 +259,13 @@ def _loop(
     ahead, behind = ("".join(f"\n        {line}" for line in more) for more in (begin, after))
     blocks = "for a in range(start, stop, block):\n        b = min(a + block, stop)"
     if packed:
-        blocks = "for r in range(start, stop):\n        a, b, place[0], place[1] = blocks[r]"
+        blocks = "for r in range(start, stop):\n        a, b, at, end = blocks[r]"
     lines = f"{ahead}\n        for t in {over}:\n{inside}{behind}\n"
     return f"""
 
 @njit(error_model="numpy", nogil=True, cache=True, _nrt=False)
 def {name}({signature}):
+{f"    {before}" if before else ""}
     {blocks}{_unchecked(lines)}"""
 
 

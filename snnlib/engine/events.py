@@ -119,19 +119,17 @@ def append(squeezed, found, packed, at):
 
 
 @bare(forceinline=True)
-def back(size, masks, place):
-    """Move ``place`` from the end of a step of ``size`` neurons to its beginning: memory is read ahead from low
+def back(size, masks, to):
+    """From the end of the words of a step of ``size`` neurons to their beginning: memory is read ahead from low
     to high addresses.
 
     Returns:
-        How many events there are in the step.
+        The beginning, and how many events there are in the step.
     """
-    end, found = place[1], 0
-    place[1] -= (size + WORD - 1) // WORD
-    for k in range(place[1], end):
+    first, found = to - (size + WORD - 1) // WORD, 0
+    for k in range(first, to):
         found += ones(masks[k])
-    place[0] -= found
-    return found
+    return first, found
 
 
 @intrinsic

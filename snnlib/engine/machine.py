@@ -28,10 +28,12 @@ from torch import Tensor
 from snnlib.engine.cache import keep, kept, load
 from snnlib.engine.packed import NUMBER
 
-__all__ = ["Loop"]
+__all__ = ["Array", "Loop"]
 
+Array = tuple[Tensor, Sequence[int]]
+"""A contiguous tensor, and the shape in which a loop sees it: no view has to be made for that."""
 _Kinds = tuple[tuple[torch.dtype, int], ...]
-_Run = Callable[[Sequence[Tensor], Sequence[int]], None]
+_Run = Callable[[Sequence[Array], Sequence[int]], None]
 
 _NUMBER: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 _SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 5)  # a call lets other Python threads run
@@ -53,8 +55,8 @@ class Loop:
         self._dtype, self._numbers = dtype, numbers
         self._ready: dict[_Kinds, _Run] = {}
 
-    def __call__(self, arrays: Sequence[Tensor], *integers: int) -> None:
-        kinds = tuple([(value.dtype, value.dim()) for value in arrays])
+    def __call__(self, arrays: Sequence[Array], *integers: int) -> None:
+        kinds = tuple([(value.dtype, len(shape)) for value, shape in arrays])
         run = self._ready.get(kinds)
         if run is None:
             with _LOCK:
@@ -116,9 +118,9 @@ class Loop:
         function = _SIGNATURE(address)
         numbers = (_NUMBER[self._dtype] * len(self._numbers))(*self._numbers)
 
-        def run(arrays: Sequence[Tensor], integers: Sequence[int]) -> None:
-            sizes = [size for value in arrays for size in value.shape]
-            places = (ctypes.c_void_p * len(arrays))(*[_place(value) for value in arrays])
+        def run(arrays: Sequence[Array], integers: Sequence[int]) -> None:
+            sizes = [size for _, shape in arrays for size in shape]
+            places = (ctypes.c_void_p * len(arrays))(*[_place(value) for value, _ in arrays])
             counts = (ctypes.c_int64 * (len(sizes) + len(integers)))(*sizes, *integers)
             result, error = ctypes.c_void_p(), ctypes.c_void_p()
             if status := function(ctypes.byref(result), ctypes.byref(error), places, counts, numbers):
@@ -130,8 +132,8 @@ class Loop:
         function = self._function()
         numbers = [NUMBER[self._dtype](number) for number in self._numbers]
 
-        def run(arrays: Sequence[Tensor], integers: Sequence[int]) -> None:
-            function(*[value.detach().numpy() for value in arrays], *integers, *numbers)
+        def run(arrays: Sequence[Array], integers: Sequence[int]) -> None:
+            function(*[value.detach().view(shape).numpy() for value, shape in arrays], *integers, *numbers)
 
         return run
 

@@ -35,33 +35,35 @@ class Packed:
     def __init__(self, traced: Traced, steps: int, block: int, dtype: torch.dtype) -> None:
         self._count, self._marks = len(traced.events), bool(traced.marked)
         self._steps, self._block, self._dtype = steps, block, dtype
-        self._rooms: list[tuple[np.ndarray, Tensor, Tensor, Tensor]] = []
+        self._rooms: list[tuple[np.ndarray, Tensor, np.ndarray]] = []
 
-    def room(self, start: int, stop: int) -> list[Tensor]:
+    def room(self, start: int, stop: int) -> list[tuple[Tensor, Sequence[int]]]:
         """For the neurons ``start:stop``: room for a word of them, for the events of a step and for all,
-        their bits, where each block of neurons ends and is packed, and a place to count."""
+        their bits, and where each block of neurons is and ends to be packed."""
         if not self._count:
             return []
         memory = np.empty(self._count * self._steps * (stop - start) + LANES, NUMBER[self._dtype])
-        ends = [(a, min(a + self._block, stop)) for a in range(start, stop, self._block)]
-        blocks = torch.from_numpy(np.array([(a, b, 0, 0) for a, b in ends], np.int64))
-        masks = torch.empty(self._steps * sum(-(-(b - a) // WORD) for a, b in ends), dtype=torch.int64)
-        place = torch.zeros(2, dtype=torch.int64)
-        self._rooms.append((memory, masks, blocks, place))
+        sizes = [min(a + self._block, stop) - a for a in range(start, stop, self._block)]
+        blocks = np.empty((len(sizes), 4), np.int64)
+        masks = torch.empty(self._steps * sum(-(-size // WORD) for size in sizes), dtype=torch.int64)
+        self._rooms.append((memory, masks, blocks))
         row = torch.empty(self._count + self._marks, 2 * WORD, dtype=self._dtype)
         squeezed = torch.empty(self._count, self._block + LANES, dtype=self._dtype)
-        return [row, squeezed, torch.from_numpy(memory), masks, blocks, place]
+        tensors = row, squeezed, torch.from_numpy(memory), masks, torch.from_numpy(blocks)
+        return [(value, value.shape) for value in tensors]
 
     def kept(self) -> list[Tensor]:
         """What was packed, in tensors that are as large; what :meth:`room` gave is to be forgotten before."""
         tensors = []
-        for memory, masks, blocks, place in self._rooms:
-            memory.resize(self._count * int(place[0]) + LANES, refcheck=False)
-            tensors += [torch.from_numpy(memory), masks, blocks]
+        for memory, masks, blocks in self._rooms:
+            memory.resize(self._count * int(blocks[-1, 2]) + LANES, refcheck=False)
+            tensors += [torch.from_numpy(memory), masks, torch.from_numpy(blocks)]
         return tensors
 
 
-def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[int, int, list[Tensor]]]:
+def unpacked(
+    traced: Traced, kept: Sequence[Tensor], block: int
+) -> list[tuple[int, int, list[tuple[Tensor, Sequence[int]]]]]:
     """For each thread of the forward pass the blocks of its table, first and end, and what it unpacks them
     from, see :meth:`Packed.room`.
 
@@ -69,9 +71,11 @@ def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[i
         kept: what :meth:`Packed.kept` gave.
         block: neurons that one pass over time takes along.
     """
-    parts, count = [], len(traced.between.outputs)
+    parts: list[tuple[int, int, list[tuple[Tensor, Sequence[int]]]]] = []
+    count = len(traced.between.outputs)
     for at in range(0, len(kept), _TENSORS):
         numbers, masks, blocks = kept[at : at + _TENSORS]
         room = [numbers.new_empty(count + 1, 2 * WORD), numbers.new_empty(count, block + LANES)]
-        parts.append((0, len(blocks), [*room, numbers, masks, blocks, blocks.new_zeros(2)]))
+        tensors = *room, numbers, masks, blocks
+        parts.append((0, len(blocks), [(value, value.shape) for value in tensors]))
     return parts

@@ -141,8 +141,8 @@ def fitted(values: Any, dtype: torch.dtype, shape: Sequence[int] | None = None) 
     def fit(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        value = value.to(dtype)
-        return value if shape is None else value.expand(shape)
+        value = value if value.dtype == dtype else value.to(dtype)
+        return value if shape is None or value.shape == shape else value.expand(shape)
 
     return type(values)(*(fit(value) for value in values))
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import math
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -194,7 +195,9 @@ def parse(values: flags.FlagValues, usage: str) -> None:
             _take_over(values, program, arguments)
         _refuse_code(values, arguments)
     except flags.Error as error:
-        fail(" ".join(str(error).splitlines()), code=2)
+        # absl shows the tuple that it raises
+        said = re.sub(r"\('Non-boolean argument to boolean flag', .*\)$", "must be true or false", str(error))
+        fail(" ".join(said.splitlines()), code=2)
 
 
 def _read(values: flags.FlagValues, argv: list[str]) -> None:

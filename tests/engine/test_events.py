@@ -34,7 +34,8 @@ def compiled(kept: int, read: int, marks: bool):
 
     @njit
     def unpacked(size, packed, masks, place, rows):
-        found = back(size, masks, place)
+        first_word, found = back(size, masks, place[1])
+        place[0], place[1] = place[0] - found, first_word
         (at, to), column = place, 0
         room = np.empty((read + 1, 2 * WORD), rows.dtype)
         squeezed = np.full((read, size + LANES), np.nan, rows.dtype)

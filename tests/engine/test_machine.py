@@ -49,7 +49,7 @@ def files(folder: Path) -> list[Path]:
 
 def times_three(loop: machine.Loop) -> list[float]:
     a, out = torch.arange(5.0), torch.full((5,), -1.0)
-    loop([a, out, torch.zeros(5, dtype=torch.int64)], 1, 4)
+    loop([(value, value.shape) for value in (a, out, torch.zeros(5, dtype=torch.int64))], 1, 4)
     return out.tolist()
 
 
@@ -234,7 +234,8 @@ def test_a_loop_with_many_arguments_needs_no_numba_either(
 
 def test_an_array_with_gaps_is_refused():
     with pytest.raises(ValueError, match="strides"):
-        fresh()([torch.ones(5, 2)[:, 0], torch.ones(5), torch.zeros(5, dtype=torch.int64)], 1, 4)
+        arrays = torch.ones(5, 2)[:, 0], torch.ones(5), torch.zeros(5, dtype=torch.int64)
+        fresh()([(value, value.shape) for value in arrays], 1, 4)
 
 
 def test_a_forked_process_calls_what_its_parent_loaded():

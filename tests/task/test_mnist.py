@@ -75,6 +75,7 @@ def test_a_finished_run_goes_on_with_more_epochs(own_copy: Path, tmp_path: Path)
         (["--seq_length=2.5"], "seq_length"),
         (["--no_such_flag=1"], "no_such_flag"),
         (["--dropout=1"], "dropout"),
+        (["--channels_last=perhaps"], "--channels_last=perhaps: must be true or false"),
         (["digits"], "unexpected argument 'digits'"),
         (["--resume=nowhere"], "no run in that folder"),
         (["--flagfile=nowhere"], "nowhere"),
