@@ -233,8 +233,8 @@ def test_a_loop_with_many_arguments_needs_no_numba_either(
 
 
 def test_an_array_with_gaps_is_refused():
+    arrays = torch.ones(5, 2)[:, 0], torch.ones(5), torch.zeros(5, dtype=torch.int64)
     with pytest.raises(ValueError, match="strides"):
-        arrays = torch.ones(5, 2)[:, 0], torch.ones(5), torch.zeros(5, dtype=torch.int64)
         fresh()([(value, value.shape) for value in arrays], 1, 4)
 
 
