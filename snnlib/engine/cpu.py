@@ -22,8 +22,8 @@ from torch import Tensor
 from snnlib.engine.emit import emit, products
 from snnlib.engine.emit_loops import AHEAD, LANES, LINE, PRODUCTS
 from snnlib.engine.kernel import Kernel, own, still, wide
-from snnlib.engine.machine import Array, Loop
-from snnlib.engine.packed import NUMBER, Packed, unpacked
+from snnlib.engine.machine import NUMBER, Array, Loop
+from snnlib.engine.packed import Packed, unpacked
 from snnlib.engine.program import Traced
 from snnlib.engine.threads import together
 

@@ -22,14 +22,16 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from snnlib.engine.cache import keep, kept, load
-from snnlib.engine.packed import NUMBER
 
-__all__ = ["Array", "Loop"]
+__all__ = ["NUMBER", "Array", "Loop"]
 
+NUMBER: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
+"""Of torch's types of number NumPy's."""
 Array = tuple[Tensor, Sequence[int]]
 """A contiguous tensor, and the shape in which a loop sees it: no view has to be made for that."""
 _Kinds = tuple[tuple[torch.dtype, int], ...]

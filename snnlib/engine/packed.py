@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.emit_loops import LANES, WORD
+from snnlib.engine.machine import NUMBER, Array
 from snnlib.engine.program import Traced
 
-__all__ = ["NUMBER", "Packed", "unpacked"]
+__all__ = ["Packed", "unpacked"]
 
-NUMBER: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
-"""Of torch's types of number NumPy's."""
 _TENSORS = 3
 """What each thread keeps: the numbers, the bits that say where they belong, and blocks of neurons."""
 
@@ -37,7 +36,7 @@ class Packed:
         self._steps, self._block, self._dtype = steps, block, dtype
         self._rooms: list[tuple[np.ndarray, Tensor, np.ndarray]] = []
 
-    def room(self, start: int, stop: int) -> list[tuple[Tensor, Sequence[int]]]:
+    def room(self, start: int, stop: int) -> list[Array]:
         """For the neurons ``start:stop``: room for a word of them, for the events of a step and for all,
         their bits, and where each block of neurons is and ends to be packed."""
         if not self._count:
@@ -61,9 +60,7 @@ class Packed:
         return tensors
 
 
-def unpacked(
-    traced: Traced, kept: Sequence[Tensor], block: int
-) -> list[tuple[int, int, list[tuple[Tensor, Sequence[int]]]]]:
+def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[int, int, list[Array]]]:
     """For each thread of the forward pass the blocks of its table, first and end, and what it unpacks them
     from, see :meth:`Packed.room`.
 
@@ -71,7 +68,7 @@ def unpacked(
         kept: what :meth:`Packed.kept` gave.
         block: neurons that one pass over time takes along.
     """
-    parts: list[tuple[int, int, list[tuple[Tensor, Sequence[int]]]]] = []
+    parts: list[tuple[int, int, list[Array]]] = []
     count = len(traced.between.outputs)
     for at in range(0, len(kept), _TENSORS):
         numbers, masks, blocks = kept[at : at + _TENSORS]

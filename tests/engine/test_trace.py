@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from snnlib.engine.adjoint import later_step
 from snnlib.engine.step import UntraceableError
 from snnlib.engine.trace import trace
 from snnlib.functional import LIFParameters, lif_feed_forward_step, spike
@@ -28,6 +29,18 @@ def test_the_backward_pass_needs_as_few_values_as_possible(neuron: Neuron):
 @pytest.mark.parametrize("detach", [True, False])
 def test_lif_saves_one_float_whether_or_not_its_reset_is_attached(detach: bool):
     assert len(traced(lif_feed_forward_step, LIFParameters(detach_reset=detach)).saved) == 1
+
+
+@pytest.mark.parametrize("neuron", [n for n in NEURONS if n.spikes], ids=name_of)
+def test_what_only_events_need_of_the_adjoint_is_not_computed_for_every_step(neuron: Neuron):
+    """Forward no more than a surrogate computes, but for the end of a refractory period; backward as well."""
+    surrogate = traced(neuron.step, neuron.parameters(method="super"))
+    p = neuron.parameters(method="adjoint")
+    exact = trace(later_step(neuron.step), p, (), (), 0.001, torch.float32, sparse=True)
+    assert len(exact.between.lines) >= 5
+    assert 1 <= len(exact.between.inputs) == len(exact.events) <= 4
+    assert len(exact.forward.lines) <= len(surrogate.forward.lines) + (6 if exact.marked else 1)
+    assert len(exact.backward.lines) <= len(surrogate.backward.lines) + (5 if exact.marked else 0)
 
 
 def test_a_parameter_that_learns_has_a_gradient_among_the_outputs():
