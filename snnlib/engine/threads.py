@@ -32,9 +32,14 @@ def together(pieces: Sequence[_Piece]) -> None:
         _in_team(openmp, pieces)
     else:  # in a forked process OpenMP would wait for ever, for threads that are not there
         others = [_pool(len(pieces)).submit(piece) for piece in pieces[1:]]
-        pieces[0]()
-        for other in others:
-            other.result()
+        errors: list[BaseException] = []
+        for wait in (pieces[0], *(other.result for other in others)):
+            try:
+                wait()
+            except BaseException as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 def _in_team(openmp: Any, pieces: Sequence[_Piece]) -> None:
