@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["NaNInputError", "check_fits", "check_input", "check_kind", "check_parameters", "is_concrete"]
+__all__ = [
+    "NaNInputError",
+    "check_fits",
+    "check_input",
+    "check_kind",
+    "check_parameters",
+    "is_concrete",
+    "is_followed",
+]
 
 
 class NaNInputError(ValueError):
@@ -23,6 +31,11 @@ def is_concrete(tensor: Tensor) -> bool:
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         and _get_current_dispatch_mode() is None
     )
+
+
+def is_followed() -> bool:
+    """Whether somebody follows what operators run: a compiler, a dispatch mode."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def check_input(input: Tensor) -> None:

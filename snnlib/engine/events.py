@@ -152,28 +152,19 @@ def _lowest(typing, word):
     return types.int64(types.int64), build
 
 
-@intrinsic
-def _move(typing, source, a, target, b):
-    """``target[b] = source[a]``, counted from their first numbers."""
+def _copying(lanes: int) -> Any:
+    @intrinsic
+    def copy(typing, source, a, target, b):
+        """Numbers from ``source[a]`` on to ``target[b]`` and on, counted from their first ones."""
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, a, target, b = arrays(context, builder, signature, args)
-        target.put(source.scalar(a), b)
-        return context.get_dummy_value()
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            source, a, target, b = arrays(context, builder, signature, args)
+            target.store(source.load(a, ir.VectorType(source.number, lanes)), b)
+            return context.get_dummy_value()
 
-    return _signature(source, target), build
+        return _signature(source, target), build
 
-
-@intrinsic
-def _copy_vector(typing, source, a, target, b):
-    """``LANES`` numbers from ``source[a]`` on to ``target[b]`` and on."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, a, target, b = arrays(context, builder, signature, args)
-        target.store(source.load(a), b)
-        return context.get_dummy_value()
-
-    return _signature(source, target), build
+    return copy
 
 
 @intrinsic
@@ -190,6 +181,9 @@ def _spread(typing, packed, a, rows, b, mask):
 
 def _signature(source: Any, target: Any, *more: Any) -> Any:
     return types.void(source, types.int64, target, types.int64, *more)
+
+
+_move, _copy_vector = _copying(1), _copying(LANES)
 
 
 def _moving(name: str, is_packed: int) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint
+from snnlib.engine.check import is_followed
 from snnlib.engine.program import Traced
 
 __all__ = ["KERNELS", "Kernel", "own", "run", "still", "wide"]
@@ -189,7 +190,7 @@ class _Fused(torch.autograd.Function):
 
 def _is_watched(tensors: Iterable[Tensor]) -> bool:
     """Whether somebody follows the operators: a compiler, a dispatch mode, tensors of a type of their own."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if is_followed():
         return True
     return any(type(value) not in (Tensor, torch.nn.Parameter) for value in tensors)
 

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 from snnlib.engine import adjoint
+from snnlib.engine.check import is_followed
 from snnlib.engine.cut import split
 from snnlib.engine.program import Line, Traced, Value
 from snnlib.engine.step import Step, UntraceableError, state_type
@@ -131,8 +132,7 @@ def _without_modes() -> AbstractContextManager[Any]:
 
     To switch them off imports torch's compiler, which whoever sets one has imported.
     """
-    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
-    return _disable_current_modes() if watched else nullcontext()
+    return _disable_current_modes() if is_followed() else nullcontext()
 
 
 def _brief(error: Exception) -> str:

@@ -61,9 +61,6 @@ class Array:
     def scalar(self, index: Any) -> Any:
         return self.builder.load(self.builder.gep(self.data, [index]))
 
-    def put(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self.builder.gep(self.data, [index]))
-
     def load(self, index: Any, vector: Any = None) -> Any:
         """A vector, of ``LANES`` numbers unless of a type that is given."""
         return self.builder.load(self._place(index, vector or self.vector), align=4)
