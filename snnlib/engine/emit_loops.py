@@ -22,10 +22,10 @@ AHEAD = 16
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
-_SIDE = f"to % 2 * {WORD}"
-"""Where the columns of a word begin in the room for two."""
-_OTHER = f"(to + 1) % 2 * {WORD}"
-"""And those of the word before or behind."""
+_SIDES = f"here = (to & 1) * {WORD}", f"there = {WORD} - here"
+"""Where the columns of a word begin in the room for two, and those of the word before or behind."""
+_ROOM = "here : here + v - u"
+"""The columns of a word."""
 _EVENTS = ["events", "squeezed", "packed", "masks", "blocks"]
 """What is kept for events alone: room for two words of neurons, for the events of a step, for all, their bits,
 and of each block its first and last neurons, and where its events and words end."""
@@ -37,7 +37,7 @@ def _over_steps(line: str) -> list[str]:
 
 
 _HEARD = [
-    f"k = t % {AHEAD}",
+    f"k = t & {AHEAD - 1}",
     "if weighted and k == 0:",
     *_over_steps("call_with_four(multiply, x[s * moves, c:d], columns_in, drive[s - t, : b - a], active)"),
     "call_with_four(multiply, first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
@@ -48,11 +48,11 @@ _HEARD = [
 ]
 """What recurrent neurons hear at a step, before it."""
 _PUSHED = [
-    f"k = t % {AHEAD}",
+    f"k = t & {AHEAD - 1}",
     "if t == gz.shape[0] - 1:",
     "    copy(last[a:b], total[: b - a])",
     "else:",
-    f"    call_with_three(push, rows[(t + 1) % {AHEAD}, : b - a], weights, total[: b - a])",
+    f"    call_with_three(push, rows[t + 1 & {AHEAD - 1}, : b - a], weights, total[: b - a])",
     "add(gz[t, a:b], total[: b - a])",
 ]
 """The gradient of the output of recurrent neurons, before a step back."""
@@ -90,20 +90,21 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
     numbers = numbers_of(program)
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
     given += [f"{n}[t, a:b]" for n in kept]
-    given += [f"events[{k}, {_SIDE} : {_SIDE} + v - u]" for k in range(len(events) + len(marked))]
+    given += [f"events[{k}, {_ROOM}]" for k in range(len(events) + len(marked))]
     if recurrent:
         given[0] = "row[: b - a]"
     steps, before, after = [_call("forward", given, program)], "", []
     if events:
         ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(["z", *kept], "t + 1"))
         # a word is packed one word later: by then it is known how often the loop over its bits goes round
-        pack = f"found = pack(word, events, {_OTHER}, squeezed, found)"
+        pack = "found = pack(word, events, there, squeezed, found)"
         bits = f"word = masks[to] = bits_of({given[-1] if marked else 'z[t, a:b]'})"
-        steps = ["found = word = 0", *_in_words([*ahead, *steps, pack, bits, "to += 1"]), pack]
-        steps += ["at = append(squeezed, found, packed, at)"]
+        words = _in_words([*_SIDES, *ahead, *steps, pack, bits, "to += 1"])
+        steps = ["found = word = zero", *words, *_SIDES, pack, "at = append(squeezed, found, packed, at)"]
         rows += _EVENTS
-        before = "at = to = 0"
-        after = [f"blocks[(a - start) // block, {k}] = {v}" for k, v in enumerate(("a", "b", "at", "to"))]
+        before = "r = at = to = zero = np.int64(0)"  # for a literal all would be compiled once more
+        after = [f"blocks[r, {k}] = {v}" for k, v in enumerate(("a", "b", "at", "to"))]
+        after += ["r += 1"]
     over = "range(z.shape[0])"
     if not recurrent:
         return inner + _loop("forward", [*rows, "moves"], numbers, over, steps, [], after, before)
@@ -137,7 +138,7 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         for name in (*states, *parameters, *sums)
     }
     given = [*(f"{n}[t, a:b]" for n in timed), *own.values()]
-    room = [f"events[{k}, {_SIDE} : {_SIDE} + v - u]" for k in range(len(events) + 1)]
+    room = [f"events[{k}, {_ROOM}]" for k in range(len(events) + 1)]
     given += room[:-1]
     if events and not traced.marked:  # its bits are nearer than the output itself
         given[1] = room[-1]
@@ -156,9 +157,10 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
         place = ["begun, found = back(b - a, masks, end)", "to, at = begun, at - found"]
         # a word is unpacked one word ahead: a vector that is read right behind its numbers waits for them
-        first = f"column = unpack(masks[to], squeezed, 0, events, {_SIDE})"
-        second = f"column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, {_OTHER})"
-        steps = [*place, *between, first, *_in_words([*ahead, second, *steps, "to += 1"]), "end = begun"]
+        first = "column = unpack(masks[to], squeezed, np.int64(0), events, here)"
+        second = "column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, there)"
+        words = _in_words([*_SIDES, *ahead, second, *steps, "to += 1"])
+        steps = [*place, *between, *_SIDES, first, *words, "end = begun"]
         rows += _EVENTS
     over = "range(gz.shape[0] - 1, -1, -1)"
     if not recurrent:
@@ -221,7 +223,7 @@ def _in_words(lines: Sequence[str]) -> list[str]:
     """
     own = [line.replace("a:b", "u:v").replace(": b - a]", "u - a : v - a]") for line in lines]
     return [
-        f"whole = b - (b - a) % {WORD}",
+        f"whole = b - (b - a & {WORD - 1})",
         f"for u in range(a, whole, {WORD}):",
         *(f"    {line}" for line in (f"v = u + {WORD}", *own)),
         "if whole < b:",

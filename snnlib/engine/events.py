@@ -6,6 +6,7 @@ there are bits or not. The words are kept, and from them the way back has the sp
 what is to be read.
 """
 
+import functools
 from typing import Any
 
 from llvmlite import ir
@@ -22,8 +23,9 @@ _ALL = (1 << LANES) - 1
 """The bits of a vector."""
 
 
+@functools.cache
 def packing(kept: int, read: int, marks: bool) -> tuple[Any, Any]:
-    """``pack`` and ``unpack``, for the compiler to know what they move.
+    """``pack`` and ``unpack``, for the compiler to know what they move; once for all loops that move as much.
 
     Parameters:
         kept: numbers of a neuron that are packed.
