@@ -198,10 +198,10 @@ def test_every_input_has_its_gradient(backend: str, neuron: Neuron):
 
 
 @pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
-@pytest.mark.parametrize("every", [1, 7, 50])
+@pytest.mark.parametrize("every", [1, 7, 20])
 def test_chunks_hear_of_each_other(backend: str, every: int):
     """A spike of the last step of a chunk may move into the next one: checkpoints change nothing."""
-    neuron, x, state, weights = recurrent_case((30, 4, 6), torch.float64)
+    neuron, x, state, weights = recurrent_case((15, 4, 6), torch.float64)
     given = [v.to(device_of(backend)) for v in (x, weights)]
     state = type(state)(*(v.to(device_of(backend)) for v in state))
     p = neuron.parameters(method="adjoint")
