@@ -116,7 +116,8 @@ def _forward(
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.kernel.Kernel`."""
     x, moves = still(input)
-    output, *kept = [_empty(input.shape, input.dtype) for _ in range(1 + len(traced.saved))]
+    types = [input.dtype, *traced.types_of_saved(input.dtype)]
+    output, *kept = [_empty(input.shape, dtype) for dtype in types]
     finals, constants = own(states), wide(parameters, input.shape[1:])
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     packed = Packed(traced, len(input), _BLOCK, input.dtype)
@@ -166,7 +167,7 @@ def _forward_recurrent(
     steps, shape, dtype = len(input), states[0].shape, input.dtype
     size = shape[-1]
     x, moves = still(input)
-    output, *kept = [_empty((steps, *shape), dtype) for _ in range(1 + len(traced.saved))]
+    output, *kept = [_empty((steps, *shape), kind) for kind in (dtype, *traced.types_of_saved(dtype))]
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     weighted = [_row(states[0].contiguous()), *(_whole(w.T.contiguous()) for w in (weights[0], weights[-1]))]
@@ -243,12 +244,12 @@ def _samples(size: int) -> int:
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory for a sequence. NumPy asks the system for large pages, of which fewer are to be made ready."""
-    size = math.prod(shape) * dtype.itemsize
-    if size < _LARGE or torch.are_deterministic_algorithms_enabled():
+    count, line = math.prod(shape), LINE // dtype.itemsize
+    if count * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
         return torch.empty(*shape, dtype=dtype)
-    memory = np.empty(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE  # so that a vector lies in one line
-    return torch.from_numpy(memory[start : start + size].view(NUMBER[dtype]).reshape(shape))
+    memory = np.empty(count + line, NUMBER[dtype])
+    start = -memory.__array_interface__["data"][0] % LINE // dtype.itemsize  # a vector lies in one line
+    return torch.from_numpy(memory[start : start + count].reshape(shape))
 
 
 def _rows(value: Tensor) -> Array:

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import inf
 from types import MappingProxyType
+from typing import NamedTuple
 
+from snnlib.engine.flags import binary, kept_as_bits, read_from_bits
 from snnlib.engine.program import Line, Program, Traced, Value, closure
 
 __all__ = ["cheapest_cut", "split"]
@@ -14,8 +16,28 @@ _Node = tuple[str, str]
 _SOURCE, _SINK = ("source", ""), ("sink", "")
 _SLOW = {"cos", "exp", "expm1", "log", "log1p", "pow", "rsqrt", "sigmoid", "sin", "sqrt", "tanh"}
 """Operators that are not computed again for events: it takes longer than to keep what they gave."""
+_BIT = 8
+"""The price of a bit a step, where a number's is 100; bits share a byte, which is a quarter of a number."""
 _PACKED = 5
 """Lines for every step that take about as long as to keep a value for events, in instructions of AVX2."""
+
+
+class _Kept(NamedTuple):
+    """What crosses from the forward to the backward half.
+
+    Attributes:
+        numbers: names of what is saved as it is.
+        flags: of what is saved as bits.
+        between: the program for events alone; its inputs are kept for these.
+        marks: conditions of events; none if the output marks them.
+        uses_output: whether the output is read again.
+    """
+
+    numbers: list[str]
+    flags: list[str]
+    between: Program
+    marks: list[str]
+    uses_output: bool
 
 
 def split(
@@ -45,31 +67,65 @@ def split(
     always, arms, marks = _at_events(by_name, late, out[0]) if sparse else (by_name, [], set())
     needed = closure(always, grads, stop=set())
     read = _read(always, late, needed, grads)
+    either = binary(lines)
     # of z and one more value that could be kept z is: it is an output anyway
-    cut = _cheapest(by_name, read, names, dict.fromkeys(parameters, 0) | {str(out[0]): 1})
+    prices = dict.fromkeys(parameters, 0) | dict.fromkeys(either, _BIT) | {str(out[0]): 1}
+    cut = _cheapest(always, read, names, prices) - parameters
     more = closure(by_name, arms, stop=needed) - needed
     wanted = _read(by_name, late, more, arms)
-    saved = tuple(sorted(cut - parameters - {out[0]}))
     dense = cut | closure(always, grads, stop={*cut, out[0], *parameters, *tangents})
     between = _between(by_name, closure(by_name, out, stop=set()), wanted, names, parameters, dense)
-    events = between.inputs
-    uses_output = out[0] in cut or bool(events)
-    stop = {*saved, *between.outputs, *parameters, *tangents} | ({out[0]} if uses_output else set())
-    # spikes alone are marked by the output
-    marks = set() if all(by_name[mark].operator == "ne" for mark in marks) or not events else marks
-    kept = closure(by_name, [*out, *saved, *events, *marks], stop=set())
-    ahead, marked = _joined([line for line in lines if line.name in kept], sorted(marks))
-    backward = tuple(line for line in lines if line.name in closure(by_name, grads, stop))
-    read_again = {name: f"k{k}" for k, name in enumerate(saved)}
-    read_again |= {str(name): f"b{k}" for k, name in enumerate(between.outputs)}
-    read_again |= {str(out[0]): "z"} if uses_output else {}
-    inputs = (*read_again.values(), *sorted(parameters, key=names.index), *tangents)
-    behind = _renamed(Program(inputs, backward, tuple(grads)), read_again)
-    ends = (*out, *saved, *events, *([marked] if marked else []))
+    events = bool(between.inputs)
+    # spikes alone are marked by the output, of which the way back then has 0 and 1
+    spikes_alone = out[0] in either and all(by_name[mark].operator == "ne" for mark in marks)
+    marks = set() if spikes_alone or not events else marks
+    uses_output = out[0] in cut or (events and not marks)
+    flags = sorted((cut & either) - {out[0]})
+    if flags and out[0] in cut & either and (marks or not events):
+        flags, uses_output = [*flags, str(out[0])], False  # a bit more is less to read than the output
+    kept = _Kept(sorted(cut - {*flags, out[0]}), flags, between, sorted(marks), uses_output)
+    return _traced(lines, names, tangents, out, grads, kept)
+
+
+def _traced(
+    lines: list[Line],
+    names: tuple[str, ...],
+    tangents: tuple[str, ...],
+    out: list[Value],
+    grads: list[Value],
+    kept: _Kept,
+) -> Traced:
+    """The programs, with the names of :class:`snnlib.engine.program.Traced`; other arguments as above."""
+    by_name = {line.name: line for line in lines}
+    between, parameters = kept.between, [name for name in names if name.startswith("p")]
+    bits, bytes_ = kept_as_bits(kept.flags, by_name)
+    saved, events = (*kept.numbers, *bytes_), between.inputs
+    ends = (*out, *saved, *events)
+    ahead, marked = _joined(_following([*lines, *bits], (*ends, *kept.marks)), kept.marks)
+    again = {name: f"k{k}" for k, name in enumerate(saved)}
+    again |= {str(name): f"b{k}" for k, name in enumerate(between.outputs)}
+    again |= {str(out[0]): "z"} if kept.uses_output else {}
+    others = [line for line in lines if line.name not in kept.flags]
+    behind = [*read_from_bits(kept.flags, by_name, bytes_), *others]
+    backward = tuple(_following(behind, grads, stop={*again, *parameters, *tangents}))
+    inputs = (*again.values(), *parameters, *tangents)
     between = _renamed(between, {name: f"e{k}" for k, name in enumerate(events)})
-    between = between._replace(inputs=tuple(f"e{k}" for k in range(len(events))))
-    forward = Program(names, ahead, ends)
-    return Traced(forward, behind, saved, uses_output, events=events, between=between, marked=marked)
+    return Traced(
+        Program(names, ahead, (*ends, *([marked] if marked else []))),
+        _renamed(Program(inputs, backward, tuple(grads)), again),
+        saved,
+        kept.uses_output,
+        events=events,
+        between=between._replace(inputs=tuple(f"e{k}" for k in range(len(events)))),
+        marked=marked,
+        bytes=len(bytes_),
+    )
+
+
+def _following(lines: Sequence[Line], ends: Iterable[Value], stop: Iterable[Value] = ()) -> list[Line]:
+    """Of the lines those that ``ends`` follow from, not looking past ``stop``."""
+    found = closure({line.name: line for line in lines}, ends, set(stop))
+    return [line for line in lines if line.name in found]
 
 
 def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:

@@ -29,7 +29,6 @@ _INFIX = {
     "reciprocal": "div(F(1.0), {0})",
     "number": "tl.where({0}, F(1.0), F(0.0))",
     "where": "tl.where({0}, {1}, {2})",
-    "select_above": "tl.where({0} > {1}, {2}, F(0.0))",
     "clamp": "tl.where({0} < {1}, {1}, tl.where({0} > {2}, {2}, {0}))",
     "relu": "tl.where({0} < F(0.0), F(0.0), {0})",
     "maximum": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
@@ -42,6 +41,7 @@ _INFIX = {
     "sigmoid": "div(F(1.0), F(1.0) + exp(F(-1.0) * {0}))",
     "rsqrt": "div(F(1.0), sqrt({0}))",
     "pow": "power({0}, {1})",
+    "flags": "tl.where({0}, F({1}.0), F(0.0))",
 }
 _POWERS = {
     **POWERS,

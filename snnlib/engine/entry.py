@@ -20,7 +20,10 @@ __all__ = ["Kind", "compiled", "located"]
 Kind = tuple[torch.dtype, int]
 """Of an array: its type of number, and how many dimensions it has."""
 
-_NUMBERS = {torch.float32: types.float32, torch.float64: types.float64, torch.int64: types.int64}
+_NUMBERS = {
+    **{torch.float32: types.float32, torch.float64: types.float64},
+    **{torch.int64: types.int64, torch.uint8: types.uint8},
+}
 
 
 def compiled(

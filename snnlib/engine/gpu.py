@@ -54,7 +54,7 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
     backward = direction("backward", made.backward_numbers)
     return Kernel(
         traced,
-        functools.partial(_forward, forward, len(traced.saved)),
+        functools.partial(_forward, forward, traced.types_of_saved(dtype)),
         functools.partial(_backward, backward, traced.learned),
     )
 
@@ -75,7 +75,7 @@ class _Direction(NamedTuple):
 
 def _forward(
     loops: _Direction,
-    saved: int,
+    saved: Sequence[torch.dtype],
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
@@ -91,7 +91,7 @@ def _forward(
         if weights:
             heard = [linear(first[0], weights[0]), weights[0].T.contiguous()]
     shape = torch.Size((len(input), *x.shape[1:]))
-    output, *kept = (input.new_empty(shape) for _ in range(1 + saved))
+    output, *kept = (input.new_empty(shape, dtype=dtype) for dtype in (input.dtype, *saved))
     finals, row = own(inner), shape[1:].numel()
     if shape.numel():
         arrays = [x, *finals, *wide(parameters, shape[1:]), output, *kept]

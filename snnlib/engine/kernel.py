@@ -99,9 +99,11 @@ def _fake_forward(
     weights: Sequence[Tensor],
     name: str,
 ) -> list[Tensor]:
-    over_time = [states[0].new_empty(len(input), *states[0].shape) for _ in KERNELS[name].traced.saved]
-    finals = [s.new_empty(s.shape) for s in states]
-    return [states[0].new_empty(len(input), *states[0].shape), *finals, *over_time]
+    def over_time(dtype: torch.dtype) -> Tensor:
+        return states[0].new_empty(len(input), *states[0].shape, dtype=dtype)
+
+    saved = [over_time(dtype) for dtype in KERNELS[name].traced.types_of_saved(states[0].dtype)]
+    return [over_time(states[0].dtype), *(s.new_empty(s.shape) for s in states), *saved]
 
 
 def _backward(

@@ -30,7 +30,10 @@ from snnlib.engine.cache import keep, kept, load
 
 __all__ = ["NUMBER", "Array", "Loop"]
 
-NUMBER: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
+NUMBER: dict[torch.dtype, Any] = {
+    **{torch.float32: np.float32, torch.float64: np.float64},
+    **{torch.uint8: np.uint8},
+}
 """Of torch's types of number NumPy's."""
 Array = tuple[Tensor, Sequence[int]]
 """A contiguous tensor, and the shape in which a loop sees it: no view has to be made for that."""

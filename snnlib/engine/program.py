@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import torch
+
 __all__ = ["Line", "Program", "Traced", "Value", "closure", "numbers_of", "without_backward"]
 
 Value = str | float | bool
@@ -35,6 +37,7 @@ class Traced(NamedTuple):
             ``between`` gives, the parameters, and the gradients ``gz, g0, g1, ...`` of the output and the new
             states to those of x, the states and the parameters that learn.
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
+        bytes: how many of these, the last ones, are bytes of :mod:`snnlib.engine.flags`.
         uses_output: whether the backward program reads ``z``.
         exact: whether it is the adjoint.
         events: names, in ``forward``, of what is kept at events alone: spikes, gates that open.
@@ -51,6 +54,11 @@ class Traced(NamedTuple):
     events: tuple[str, ...] = ()
     between: Program = Program((), (), ())
     marked: str = ""
+    bytes: int = 0
+
+    def types_of_saved(self, dtype: torch.dtype) -> list[torch.dtype]:
+        """Of what is saved, for a step of ``dtype``."""
+        return [dtype] * (len(self.saved) - self.bytes) + [torch.uint8] * self.bytes
 
     @property
     def learned(self) -> int:

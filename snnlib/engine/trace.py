@@ -222,6 +222,13 @@ def _lines(
     lines: list[Line] = []
     results: list[Value] = []
     fresh = iter(names)
+
+    def named(*key: Any) -> str:
+        if key not in known:
+            known[key] = f"v{len(lines)}"
+            lines.append(Line(known[key], *key))
+        return known[key]
+
     for node in graph.nodes:
         if node.op == "placeholder":
             values[node] = next(fresh)
@@ -233,11 +240,9 @@ def _lines(
             operator, arguments = _translate(node, values, dtype)
             if simple:
                 operator, arguments = _simplified(operator, arguments, lines, dtype)
-            key = (operator, arguments)
-            if operator != "same" and key not in known:
-                known[key] = f"v{len(lines)}"
-                lines.append(Line(known[key], *key))
-            values[node] = arguments[0] if operator == "same" else known[key]
+            if operator == "select_above":  # the condition by itself, which is less to keep than the number
+                operator, arguments = "where", (named("gt", arguments[:2]), arguments[2], 0.0)
+            values[node] = arguments[0] if operator == "same" else named(operator, arguments)
             if _in_place(node):
                 values[node.args[0]] = values[node]
     return lines, results

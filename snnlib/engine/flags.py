@@ -1,0 +1,58 @@
+"""What is either so or not so, kept for the backward pass as a bit of a byte: whether a neuron may move, say.
+
+A number would take 32 bits, to be written and read again.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from snnlib.engine.program import Line
+
+__all__ = ["FLAGS", "binary", "kept_as_bits", "read_from_bits"]
+
+FLAGS = 8
+"""Bits of a byte."""
+_CONDITIONS = {
+    *("eq", "ne", "gt", "ge", "lt", "le", "isnan"),
+    *("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or"),
+}
+
+
+def binary(lines: Sequence[Line]) -> set[str]:
+    """Names of the lines that give a condition, or a number that is 0 or 1."""
+    found: set[str] = set()
+    for line in lines:
+        product = line.operator == "mul" and found.issuperset(line.arguments)
+        if line.operator in _CONDITIONS or line.operator == "number" or product:
+            found.add(line.name)
+    return found
+
+
+def kept_as_bits(names: Sequence[str], by_name: Mapping[str, Line]) -> tuple[list[Line], list[str]]:
+    """Lines that put what is :func:`binary` into as few bytes as it takes, and the names of these."""
+    lines, bits = [], []
+    known = {line[1:]: line.name for line in by_name.values()}
+    for name in names:
+        line, asked = by_name[name], ("ne", (name, 0))
+        if line.operator in _CONDITIONS:
+            bits.append(name)
+        elif line.operator == "number":
+            bits.append(str(line.arguments[0]))
+        elif asked in known:
+            bits.append(known[asked])
+        else:
+            bits.append(f"{name}_so")
+            lines.append(Line(bits[-1], *asked))
+    parts = [tuple(bits[k : k + FLAGS]) for k in range(0, len(bits), FLAGS)]
+    lines += [Line(f"f{k}", "flags", part) for k, part in enumerate(parts)]
+    return lines, [f"f{k}" for k in range(len(parts))]
+
+
+def read_from_bits(names: Sequence[str], by_name: Mapping[str, Line], bytes_: Sequence[str]) -> list[Line]:
+    """Lines that undo :func:`kept_as_bits`; ``bytes_`` are the names of what it gave."""
+    lines = []
+    for k, name in enumerate(names):
+        is_number = by_name[name].operator not in _CONDITIONS
+        bit = f"{name}_so" if is_number else name
+        lines.append(Line(bit, f"flag{k % FLAGS}", (bytes_[k // FLAGS],)))
+        lines += [Line(name, "number", (bit,))] if is_number else []
+    return lines
