@@ -16,8 +16,8 @@ from tests.task.test_flags import module_of
 @pytest.mark.parametrize(
     ("task", "every"),
     [
-        *(("mnist", 2), ("mnist_pl", 8), ("cartpole", 4), ("correlation", 4)),
-        *(("cifar10", 8), ("memory", 4), ("speech_commands", 8)),
+        *(("mnist", 2), ("mnist_pl", 8), ("cartpole", 8), ("correlation", 4)),
+        *(("cifar10", 16), ("memory", 8), ("speech_commands", 16)),
     ],
 )
 def test_checkpoints(
