@@ -1,4 +1,4 @@
-"""Compiles kernels of LIF and LIFEx for an H100, which needs no GPU; Triton must not be interpreting.
+"""Compiles kernels of three neurons for an H100, which needs no GPU; Triton must not be interpreting.
 
 ``python -m tests.engine.hopper`` prints how many multiplications each joins with an addition.
 """
@@ -13,27 +13,39 @@ from triton.compiler import ASTSource
 
 from snnlib.engine import emit_triton, gpu, trace
 from snnlib.engine.cache import load
-from snnlib.functional import LIFExParameters, LIFParameters, lif_ex_feed_forward_step, lif_feed_forward_step
+from snnlib.functional import (
+    LIFExParameters,
+    LIFParameters,
+    LIFRefracParameters,
+    lif_ex_feed_forward_step,
+    lif_feed_forward_step,
+    lif_refrac_feed_forward_step,
+)
 
 PROCESSORS = 132
 
 
-def module(step, p, dtype: torch.dtype, recurrent: bool):
+def module(step, p, dtype: torch.dtype, recurrent: bool) -> tuple[Any, list[str]]:
+    """The kernels, and which of their arrays are bytes."""
     learned = ("tau_mem_inv", "v_th")
     given = p._replace(**dict.fromkeys(learned))
     traced = trace.trace(step, given, learned, learned, 0.001, dtype)
-    return load(emit_triton.emit(traced, step.__name__, dtype, recurrent).text, f"triton-{triton.__version__}")
+    text = emit_triton.emit(traced, step.__name__, dtype, recurrent).text
+    kinds = enumerate(traced.types_of_saved(dtype))
+    return load(text, f"triton-{triton.__version__}"), [f"k{k}_" for k, kind in kinds if kind != dtype]
 
 
-def assembled(loops: Any, way: str, shape: tuple[int, ...], recurrent: bool, dtype: torch.dtype) -> str:
+def assembled(
+    made: tuple[Any, list[str]], way: str, shape: tuple[int, ...], recurrent: bool, dtype: torch.dtype
+) -> str:
     """The kernel that would be launched, in PTX, after it went to machine code as well."""
+    loops, bits = made
     form = gpu.plan(torch.Size(shape), recurrent, dtype, PROCESSORS)
     kernel = getattr(loops, f"{way}_tiled" if form.tiled else way)
-    integers, number = ("samples", "size", "steps", "moves", "row"), f"*fp{dtype.itemsize * 8}"
-    signature = {
-        name: "constexpr" if name in form.constants else "i32" if name in integers else number
-        for name in kernel.arg_names
-    }
+    kinds = dict.fromkeys(kernel.arg_names, f"*fp{dtype.itemsize * 8}") | dict.fromkeys(bits, "*u8")
+    kinds |= dict.fromkeys(("samples", "size", "steps", "moves", "row"), "i32")
+    kinds |= dict.fromkeys(form.constants, "constexpr")
+    signature = {name: kinds[name] for name in kernel.arg_names}
     code = triton.compile(
         ASTSource(fn=kernel, signature=signature, constexprs=form.constants),
         target=GPUTarget("cuda", 90, 32),
@@ -48,11 +60,15 @@ def main() -> None:
     lif, lif_ex = (lif_feed_forward_step, LIFParameters()), (lif_ex_feed_forward_step, LIFExParameters())
     plain, heard = (module(*lif, single, recurrent) for recurrent in (False, True))
     exponential, long = module(*lif_ex, single, False), module(*lif, double, True)
+    lif_refrac = lif_refrac_feed_forward_step, LIFRefracParameters()
+    bits, bits_heard = (module(*lif_refrac, single, recurrent) for recurrent in (False, True))
     found = {}
     for way in ("forward", "backward"):
         found[way] = assembled(plain, way, (100, 16, 512), False, single)
         found[f"{way}, large"] = assembled(plain, way, (100, 1024, 512), False, single)
         found[f"{way} with exp"] = assembled(exponential, way, (100, 16, 512), False, single)
+        found[f"{way} with bits"] = assembled(bits, way, (100, 16, 512), False, single)
+        found[f"{way} tiled, with bits"] = assembled(bits_heard, way, (100, 64, 300), True, single)
         found[f"{way} recurrent"] = assembled(heard, way, (100, 64, 128), True, single)
         found[f"{way} recurrent, float64"] = assembled(long, way, (100, 64, 33), True, double)
         found[f"{way} tiled"] = assembled(heard, way, (100, 64, 300), True, single)
