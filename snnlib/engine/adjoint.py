@@ -264,8 +264,8 @@ def check(step: Step, p: Any) -> None:
     """Refuse a step from which the adjoint cannot be read.
 
     Raises:
-        ValueError: it does not take its method from ``p.method``, has more than one threshold, or moves
-            without input in no time.
+        ValueError: it does not take its method from ``p.method``, has more than one threshold, returns anything
+            but its spikes, or moves without input in no time.
     """
     if not hasattr(p, "alpha"):
         raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
@@ -285,11 +285,22 @@ def _look(step: Step, parameters: Any, tensors: tuple[str, ...], numbers: tuple[
     kind: Any = state_type(step)
     half = torch.full((1,), 0.5, dtype=torch.float64)
     p = parameters(*numbers)._replace(**dict.fromkeys(tensors, half))
-    probe = Probe(torch.zeros_like(half))
-    _, still = step(torch.zeros_like(half), kind(*[half] * len(kind._fields)), p._replace(method=probe), 0.0)
-    if probe.h is None:
+    state = kind(*[half] * len(kind._fields))
+
+    def call(spikes: Tensor) -> tuple[Any, Any, Any]:
+        probe = Probe(spikes)
+        return *step(torch.zeros_like(half), state, p._replace(method=probe), 0.0), probe.h
+
+    silent, still, h = call(torch.zeros_like(half))
+    if h is None:
         raise ValueError(
             f"method='adjoint' needs a step that calls spike(..., p.method, p.alpha); {name_of(step)} does not"
+        )
+    loud = float(call(torch.ones_like(half))[0])
+    if float(silent) != 0 or loud not in (0, 1):
+        raise ValueError(
+            f"method='adjoint' needs a step that returns its spikes, 1 or 0; {name_of(step)} returns "
+            f"{loud:g} with a spike and {float(silent):g} without; scale them behind it"
         )
     for name, value in zip(kind._fields, still, strict=True):
         if not torch.allclose(torch.as_tensor(value, dtype=half.dtype), half):
