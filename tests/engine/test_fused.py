@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from snnlib import LIF, LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step, spike
+from snnlib import (
+    LIF,
+    LIFParameters,
+    LIFRefrac,
+    LIFRefracParameters,
+    LSNNParameters,
+    lif_feed_forward_step,
+    lsnn_feed_forward_step,
+    spike,
+)
 from snnlib.engine import fused, scan, source, trace
 from snnlib.engine.step import UntraceableError, recurrent_state_type
 from snnlib.functional import SURROGATES
@@ -404,9 +413,11 @@ def test_autocast_leaves_recurrent_layers_in_float32(backend: str, method: str):
             assert torch.equal(ours, theirs)
 
 
-def test_torch_compile_without_a_graph_break(backend: str):
-    p = LIFParameters(method="arctan", tau_mem_inv=torch.nn.Parameter(torch.tensor(100.0)))
-    layer = LIF(p, backend=backend).to(device_of(backend))
+@pytest.mark.parametrize(("kind", "parameters"), [(LIF, LIFParameters), (LIFRefrac, LIFRefracParameters)])
+def test_torch_compile_without_a_graph_break(backend: str, kind: Any, parameters: Any):
+    """LIF, and a neuron that keeps bits too."""
+    p = parameters(method="arctan", tau_mem_inv=torch.nn.Parameter(torch.tensor(100.0)))
+    layer = kind(p, backend=backend).to(device_of(backend))
     x = 3 * torch.randn(15, 2, 5, generator=generator(0)).to(device_of(backend))
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     counted: list[str] = []
