@@ -7,7 +7,7 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
-from snnlib.engine.flags import binary, kept_as_bits, read_from_bits
+from snnlib.engine.bits import binary, kept_as_bits, read_from_bits
 from snnlib.engine.program import Line, Program, Traced, Value, closure
 
 __all__ = ["cheapest_cut", "split"]
@@ -27,14 +27,14 @@ class _Kept(NamedTuple):
 
     Attributes:
         numbers: names of what is saved as it is.
-        flags: of what is saved as bits.
+        bits: of what is saved as bits.
         between: the program for events alone; its inputs are kept for these.
         marks: conditions of events; none if the output marks them.
         uses_output: whether the output is read again.
     """
 
     numbers: list[str]
-    flags: list[str]
+    bits: list[str]
     between: Program
     marks: list[str]
     uses_output: bool
@@ -80,10 +80,10 @@ def split(
     spikes_alone = out[0] in either and all(by_name[mark].operator == "ne" for mark in marks)
     marks = set() if spikes_alone or not events else marks
     uses_output = out[0] in cut or (events and not marks)
-    flags = sorted((cut & either) - {out[0]})
-    if flags and out[0] in cut & either and (marks or not events):
-        flags, uses_output = [*flags, str(out[0])], False  # a bit more is less to read than the output
-    kept = _Kept(sorted(cut - {*flags, out[0]}), flags, between, sorted(marks), uses_output)
+    bits = sorted((cut & either) - {out[0]})
+    if bits and out[0] in cut & either and (marks or not events):
+        bits, uses_output = [*bits, str(out[0])], False  # a bit more is less to read than the output
+    kept = _Kept(sorted(cut - {*bits, out[0]}), bits, between, sorted(marks), uses_output)
     return _traced(lines, names, tangents, out, grads, kept)
 
 
@@ -98,15 +98,15 @@ def _traced(
     """The programs, with the names of :class:`snnlib.engine.program.Traced`; other arguments as above."""
     by_name = {line.name: line for line in lines}
     between, parameters = kept.between, [name for name in names if name.startswith("p")]
-    bits, bytes_ = kept_as_bits(kept.flags, by_name)
+    more, bytes_ = kept_as_bits(kept.bits, by_name)
     saved, events = (*kept.numbers, *bytes_), between.inputs
     ends = (*out, *saved, *events)
-    ahead, marked = _joined(_following([*lines, *bits], (*ends, *kept.marks)), kept.marks)
+    ahead, marked = _joined(_following([*lines, *more], (*ends, *kept.marks)), kept.marks)
     again = {name: f"k{k}" for k, name in enumerate(saved)}
     again |= {str(name): f"b{k}" for k, name in enumerate(between.outputs)}
     again |= {str(out[0]): "z"} if kept.uses_output else {}
-    others = [line for line in lines if line.name not in kept.flags]
-    behind = [*read_from_bits(kept.flags, by_name, bytes_), *others]
+    others = [line for line in lines if line.name not in kept.bits]
+    behind = [*read_from_bits(kept.bits, by_name, bytes_), *others]
     backward = tuple(_following(behind, grads, stop={*again, *parameters, *tangents}))
     inputs = (*again.values(), *parameters, *tangents)
     between = _renamed(between, {name: f"e{k}" for k, name in enumerate(events)})

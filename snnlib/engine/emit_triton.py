@@ -41,7 +41,7 @@ _INFIX = {
     "sigmoid": "div(F(1.0), F(1.0) + exp(F(-1.0) * {0}))",
     "rsqrt": "div(F(1.0), sqrt({0}))",
     "pow": "power({0}, {1})",
-    "flags": "tl.where({0}, F({1}.0), F(0.0))",
+    "bits": "tl.where({0}, F({1}.0), F(0.0))",
 }
 _POWERS = {
     **POWERS,

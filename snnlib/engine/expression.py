@@ -1,6 +1,6 @@
 """Operators of a program in the words of the language of a loop, Numba's unless others are given."""
 
-from snnlib.engine.flags import FLAGS
+from snnlib.engine.bits import BITS
 from snnlib.engine.program import Line, Value
 
 __all__ = ["CALLED", "INFIX", "POWERS", "expression", "literal"]
@@ -41,8 +41,8 @@ INFIX = {
     "rsqrt": "F(1.0) / sqrt({0})",
     "pow": "{0} ** {1}",
     # a sum of numbers is turned into a byte once, a condition each by itself
-    "flags": "(F({1}.0) if {0} else F(0.0))",
-    **{f"flag{k}": f"({{0}} & {1 << k}) != 0" for k in range(FLAGS)},
+    "bits": "(F({1}.0) if {0} else F(0.0))",
+    **{f"bit{k}": f"({{0}} & {1 << k}) != 0" for k in range(BITS)},
 }
 CALLED = {"cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh"}
 POWERS = {
@@ -68,8 +68,8 @@ def expression(line: Line, infix: dict[str, str] = INFIX, powers: dict[float, st
     exponent = line.arguments[1] if line.operator == "pow" else None
     if isinstance(exponent, int | float) and exponent in powers:
         return powers[exponent].format(*arguments)
-    if line.operator == "flags":
-        return " + ".join(infix["flags"].format(argument, 1 << k) for k, argument in enumerate(arguments))
+    if line.operator == "bits":
+        return " + ".join(infix["bits"].format(argument, 1 << k) for k, argument in enumerate(arguments))
     if line.operator in CALLED:
         return f"{line.operator}({arguments[0]})"
     return infix[line.operator].format(*arguments)

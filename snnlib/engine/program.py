@@ -37,7 +37,7 @@ class Traced(NamedTuple):
             ``between`` gives, the parameters, and the gradients ``gz, g0, g1, ...`` of the output and the new
             states to those of x, the states and the parameters that learn.
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
-        bytes: how many of these, the last ones, are bytes of :mod:`snnlib.engine.flags`.
+        bytes: how many of these, the last ones, are bytes of :mod:`snnlib.engine.bits`.
         uses_output: whether the backward program reads ``z``.
         exact: whether it is the adjoint.
         events: names, in ``forward``, of what is kept at events alone: spikes, gates that open.

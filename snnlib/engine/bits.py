@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from snnlib.engine.program import Line
 
-__all__ = ["FLAGS", "binary", "kept_as_bits", "read_from_bits"]
+__all__ = ["BITS", "binary", "kept_as_bits", "read_from_bits"]
 
-FLAGS = 8
+BITS = 8
 """Bits of a byte."""
 _CONDITIONS = {
     *("eq", "ne", "gt", "ge", "lt", "le", "isnan"),
@@ -42,8 +42,8 @@ def kept_as_bits(names: Sequence[str], by_name: Mapping[str, Line]) -> tuple[lis
         else:
             bits.append(f"{name}_so")
             lines.append(Line(bits[-1], *asked))
-    parts = [tuple(bits[k : k + FLAGS]) for k in range(0, len(bits), FLAGS)]
-    lines += [Line(f"f{k}", "flags", part) for k, part in enumerate(parts)]
+    parts = [tuple(bits[k : k + BITS]) for k in range(0, len(bits), BITS)]
+    lines += [Line(f"f{k}", "bits", part) for k, part in enumerate(parts)]
     return lines, [f"f{k}" for k in range(len(parts))]
 
 
@@ -53,6 +53,6 @@ def read_from_bits(names: Sequence[str], by_name: Mapping[str, Line], bytes_: Se
     for k, name in enumerate(names):
         is_number = by_name[name].operator not in _CONDITIONS
         bit = f"{name}_so" if is_number else name
-        lines.append(Line(bit, f"flag{k % FLAGS}", (bytes_[k // FLAGS],)))
+        lines.append(Line(bit, f"bit{k % BITS}", (bytes_[k // BITS],)))
         lines += [Line(name, "number", (bit,))] if is_number else []
     return lines
