@@ -132,8 +132,7 @@ def ends(step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, give
     inner, kind = step.exact_of, state_type(step.exact_of)  # type: ignore[attr-defined]
     *states, _ = state
     *given, later = given
-    probe = Probe()
-    spikes, new = inner(x, kind(*states), p._replace(method=probe), dt)
+    spikes, new, probe = _probed(inner, x, kind(*states), p, dt)
     assert probe.h is not None
     with torch.no_grad():
         before, moved = _around(inner, x, kind(*states), p, dt, probe.gates)
@@ -210,17 +209,27 @@ def _around(
     """h before the step, and m: how the state after it changes while the spike moves by a step."""
     none, one = torch.zeros_like(x), torch.ones_like(x)
 
-    def call(x: Tensor, state: Any, spikes: Tensor, dt: float, gates: Any = None) -> tuple[Tensor, Any]:
-        probe = Probe(spikes, gates)
-        _, new = step(x, state, p._replace(method=probe), dt)
-        assert probe.h is not None
-        return probe.h, new
+    _, _, before = _probed(step, none, state, p, 0.0, none, gates)
+    _, reset, _ = _probed(step, none, state, p, 0.0, one, gates)
+    _, early, _ = _probed(step, x, reset, p, dt, none)
+    _, late, _ = _probed(step, x, state, p, dt, one, gates)
+    assert before.h is not None
+    return before.h, [b - a for a, b in zip(early, late, strict=True)]
 
-    before, _ = call(none, state, none, 0.0, gates)
-    _, reset = call(none, state, one, 0.0, gates)
-    _, early = call(x, reset, none, dt)
-    _, late = call(x, state, one, dt, gates)
-    return before, [b - a for a, b in zip(early, late, strict=True)]
+
+def _probed(
+    step: Step,
+    x: Tensor,
+    state: Any,
+    p: Any,
+    dt: float,
+    spikes: Tensor | None = None,
+    gates: list[Tensor] | None = None,
+) -> tuple[Tensor, Any, Probe]:
+    """What a step returns, and the :class:`Probe` of ``spikes`` and ``gates`` that it was called with."""
+    probe = Probe(spikes, gates)
+    output, new = step(x, state, p._replace(method=probe), dt)
+    return output, new, probe
 
 
 @functools.cache
@@ -249,8 +258,7 @@ def slope_step(step: Step) -> Step:
     """``step`` with another output: at a spike h', the rise of h in that step by ``dt``; 0 where none is."""
 
     def run(input: Tensor, state: Any, p: Any = default_parameters(step), dt: float = 0.001) -> Any:
-        probe = Probe()
-        spikes, new = step(input, state, p._replace(method=probe), dt)
+        spikes, new, probe = _probed(step, input, state, p, dt)
         before, _ = _around(step, input, state, p, dt, probe.gates)
         assert probe.h is not None
         return torch.where(spikes != 0, (probe.h - before) / dt, 0.0), new
@@ -285,18 +293,13 @@ def _look(step: Step, parameters: Any, tensors: tuple[str, ...], numbers: tuple[
     kind: Any = state_type(step)
     half = torch.full((1,), 0.5, dtype=torch.float64)
     p = parameters(*numbers)._replace(**dict.fromkeys(tensors, half))
-    state = kind(*[half] * len(kind._fields))
-
-    def call(spikes: Tensor) -> tuple[Any, Any, Any]:
-        probe = Probe(spikes)
-        return *step(torch.zeros_like(half), state, p._replace(method=probe), 0.0), probe.h
-
-    silent, still, h = call(torch.zeros_like(half))
-    if h is None:
+    none, state = torch.zeros_like(half), kind(*[half] * len(kind._fields))
+    silent, still, probe = _probed(step, none, state, p, 0.0, none)
+    if probe.h is None:
         raise ValueError(
             f"method='adjoint' needs a step that calls spike(..., p.method, p.alpha); {name_of(step)} does not"
         )
-    loud = float(call(torch.ones_like(half))[0])
+    loud = float(_probed(step, none, state, p, 0.0, torch.ones_like(half))[0])
     if float(silent) != 0 or loud not in (0, 1):
         raise ValueError(
             f"method='adjoint' needs a step that returns its spikes, 1 or 0; {name_of(step)} returns "

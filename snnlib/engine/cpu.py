@@ -116,8 +116,7 @@ def _forward(
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.kernel.Kernel`."""
     x, moves = still(input)
-    types = [input.dtype, *traced.types_of_saved(input.dtype)]
-    output, *kept = [_empty(input.shape, dtype) for dtype in types]
+    output, *kept = _outputs(traced, input.shape, input.dtype)
     finals, constants = own(states), wide(parameters, input.shape[1:])
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     packed = Packed(traced, len(input), _BLOCK, input.dtype)
@@ -167,7 +166,7 @@ def _forward_recurrent(
     steps, shape, dtype = len(input), states[0].shape, input.dtype
     size = shape[-1]
     x, moves = still(input)
-    output, *kept = [_empty((steps, *shape), kind) for kind in (dtype, *traced.types_of_saved(dtype))]
+    output, *kept = _outputs(traced, (steps, *shape), dtype)
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     weighted = [_row(states[0].contiguous()), *(_whole(w.T.contiguous()) for w in (weights[0], weights[-1]))]
@@ -240,6 +239,11 @@ def _backward_recurrent(
 def _samples(size: int) -> int:
     """Samples that one pass over time takes along: eight at least, which share each reading of the weights."""
     return max(8, _RECURRENT_BLOCK // max(size, 1))
+
+
+def _outputs(traced: Traced, shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+    """Memory for the output of a sequence, and for what is saved of it."""
+    return [_empty(shape, kind) for kind in (dtype, *traced.types_of_saved(dtype))]
 
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

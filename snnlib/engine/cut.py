@@ -70,7 +70,7 @@ def split(
     either = binary(lines)
     # of z and one more value that could be kept z is: it is an output anyway
     prices = dict.fromkeys(parameters, 0) | dict.fromkeys(either, _BIT) | {str(out[0]): 1}
-    cut = _cheapest(always, read, names, prices) - parameters
+    cut = _cheapest(by_name, read, names, prices) - parameters
     more = closure(by_name, arms, stop=needed) - needed
     wanted = _read(by_name, late, more, arms)
     dense = cut | closure(always, grads, stop={*cut, out[0], *parameters, *tangents})
