@@ -36,6 +36,8 @@ from tests.neurons import (
 # one time step for most tests, not the default: a backend may compile anew for each
 DT = 0.0011
 LIF = next(neuron for neuron in NEURONS if neuron.name == "lif")
+SOME = [neuron for neuron in NEURONS if neuron.name in ("li", "lif_refrac", "lsnn", "izhikevich")]
+"""For what the engine does around a step, whatever that computes."""
 
 
 class Pair(NamedTuple):
@@ -118,7 +120,7 @@ def test_without_a_state_it_starts_at_rest(neuron):
     same(scan(neuron.step, x, None, p, dt=DT), scan(neuron.step, x, rest, p, dt=DT))
 
 
-@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+@pytest.mark.parametrize("neuron", SOME, ids=name_of)
 def test_without_parameters_it_takes_those_of_the_step(neuron):
     _, _, x = case(neuron, 3)
     same(scan(neuron.step, x), scan(neuron.step, x, None, neuron.parameters(), dt=0.001))
@@ -131,7 +133,7 @@ def test_dt_counts():
 
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("cuts", [(0, 7, 20), (0, 1, 2, 20), (0, 0, 20, 20)], ids=str)
-@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+@pytest.mark.parametrize("neuron", SOME, ids=name_of)
 def test_chunks_handed_on_equal_the_whole(neuron, cuts, recurrent):
     """A state that is handed on continues exactly, also after a chunk of no steps."""
     p, _, x = case(neuron, 4)
@@ -146,7 +148,7 @@ def test_chunks_handed_on_equal_the_whole(neuron, cuts, recurrent):
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+@pytest.mark.parametrize("neuron", SOME, ids=name_of)
 def test_no_steps(neuron, recurrent):
     """T = 0: an empty output, and the state as it came."""
     p, state, x = case(neuron, 5, steps=0)
@@ -164,7 +166,7 @@ def test_no_steps(neuron, recurrent):
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+@pytest.mark.parametrize("neuron", SOME, ids=name_of)
 def test_an_empty_batch(neuron, recurrent):
     """B = 0 goes forward and backward; the gradient of shared parameters is zero."""
     p, _, x = case(neuron, 5, steps=6, shape=(0, 3))
@@ -223,7 +225,7 @@ def test_a_recurrent_state_broadcasts(shape):
     same(scan(LIF.step, x, small, p, recurrent_weights=weights), wanted)
 
 
-@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+@pytest.mark.parametrize("neuron", SOME, ids=name_of)
 def test_memory_layout_does_not_matter(neuron):
     """Transposed, strided, reversed-in-memory and expanded inputs are the numbers that they show."""
     p, state, _ = case(neuron, 9)
@@ -276,7 +278,7 @@ def test_the_input_is_left_alone():
 
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+@pytest.mark.parametrize("neuron", SOME, ids=name_of)
 def test_half_precision_is_integrated_in_float32(neuron, dtype, recurrent):
     """As the same numbers in float32, with only the output rounded at the end."""
     p, _, x = case(neuron, 12, dtype=torch.float32)
