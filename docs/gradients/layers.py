@@ -1,14 +1,16 @@
-"""Print the table of layers of docs/gradients.md: time and memory of the adjoint beside a surrogate.
+"""Print the tables of layers of docs/gradients.md: time and memory of the adjoint beside a surrogate.
 
     python -m docs.gradients.layers
 
 Each layer runs forward and backward, T=500, B=16, N=512 (recurrent: T=1000, B=128, N=128); medians of 20 passes
 after 5, both methods in turn in one process, times in ms. Saved: what autograd keeps beside input and output,
-in floats a neuron and step.
+in floats a neuron and step. The second table has the time of the adjoint, forward and backward, as a multiple
+of the surrogate's, also where fewer inputs spike and so fewer neurons.
 """
 
 import time
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +49,9 @@ FEED_FORWARD = {
 }
 DRIVE = {IAF: 0.4, LIFBox: 20.0, Izhikevich: 100.0}
 """Size of an input spike, so that some percent of steps have a spike; 4 for the others."""
+SHARES = (0.1, 0.05, 0.02)
+"""Of the inputs that spike in a step."""
+METHODS = ("super", "adjoint")
 
 
 def seconds(layer: torch.nn.Module, x: Tensor, gradient: Tensor) -> tuple[float, float]:
@@ -75,19 +80,52 @@ def saved(layer: torch.nn.Module, x: Tensor) -> tuple[float, float]:
     return sum(sizes.values()) / 4 / z.numel(), float(z.detach().mean())
 
 
-def row(name: str, layers: dict[str, torch.nn.Module], x: Tensor) -> None:
+class Cost(NamedTuple):
+    """Of a layer, by one method."""
+
+    forward: float
+    """ms"""
+    backward: float
+    """ms"""
+    saved: float
+    """Floats a neuron and step."""
+    rate: float
+    """The share of steps with a spike."""
+
+
+def costs(layers: dict[str, torch.nn.Module], x: Tensor) -> dict[str, Cost]:
+    """Of each method, measured in turn."""
     gradient = torch.randn(*x.shape[:2], getattr(layers["super"], "hidden_size", x.shape[2]))
     times: dict[str, list[tuple[float, float]]] = {method: [] for method in layers}
     for turn in range(25):
         for method, layer in layers.items():
             taken = seconds(layer, x, gradient)
             times[method] += [taken] if turn >= 5 else []
-    cells = []
+    found = {}
     for method, layer in layers.items():
         forward, backward = (1e3 * median(t[k] for t in times[method]) for k in (0, 1))
-        size, rate = saved(layer, x)
-        cells += [f"{forward:.2f}", f"{backward:.2f}", f"{size:.2f}"]
-    print(f"| {name} | {rate:.1%} | " + " | ".join(cells) + " |", flush=True)
+        found[method] = Cost(forward, backward, *saved(layer, x))
+    return found
+
+
+def row(name: str, found: dict[str, Cost]) -> None:
+    cells = [f"{c.forward:.2f} | {c.backward:.2f} | {c.saved:.2f}" for c in found.values()]
+    print(f"| {name} | {found['adjoint'].rate:.1%} | " + " | ".join(cells) + " |", flush=True)
+
+
+def compared(name: str, found: list[dict[str, Cost]]) -> None:
+    cells = []
+    for each in found:
+        surrogate, exact = (c.forward + c.backward for c in each.values())
+        cells.append(f"{each['adjoint'].rate:.1%} | {exact / surrogate:.2f}")
+    print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def feed_forward(layer: type[torch.nn.Module], share: float) -> dict[str, Cost]:
+    """Where this share of the inputs spikes."""
+    spikes = (torch.rand(500, 16, 512) < share).float()
+    made = {method: layer(FEED_FORWARD[layer](method=method)) for method in METHODS}
+    return costs(made, DRIVE.get(layer, 4.0) * spikes)
 
 
 def main() -> None:
@@ -95,17 +133,20 @@ def main() -> None:
     print("| layer | rate | super: forward | backward | saved | adjoint: forward | backward | saved |")
     print("|---|---|---|---|---|---|---|---|")
     torch.manual_seed(0)
-    spikes = (torch.rand(500, 16, 512) < 0.1).float()
-    for layer, parameters in FEED_FORWARD.items():
-        made = {method: layer(parameters(method=method)) for method in ("super", "adjoint")}
-        row(layer.__name__, made, DRIVE.get(layer, 4.0) * spikes)
+    most = {layer: feed_forward(layer, SHARES[0]) for layer in FEED_FORWARD}
+    for layer, found in most.items():
+        row(layer.__name__, found)
     spikes = (torch.rand(1000, 128, 128) < 0.1).float()
     for layer, parameters in ((LIFRecurrent, LIFParameters), (LSNNRecurrent, LSNNParameters)):
         made = {}
-        for method in ("super", "adjoint"):
+        for method in METHODS:
             torch.manual_seed(1)
             made[method] = layer(128, 128, parameters(method=method))
-        row(layer.__name__, made, spikes)
+        row(layer.__name__, costs(made, spikes))
+    print("\n| layer |" + " rate | adjoint / super |" * len(SHARES))
+    print("|---|" + "---|---|" * len(SHARES))
+    for layer, found in most.items():
+        compared(layer.__name__, [found, *(feed_forward(layer, share) for share in SHARES[1:])])
 
 
 if __name__ == "__main__":

@@ -26,14 +26,15 @@ EXACT = LIFParameters(method="adjoint")
 
 
 @pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
-@pytest.mark.parametrize("every", [1, 7, 20])
+@pytest.mark.parametrize("every", [1, 4, 20])
 def test_chunks_hear_of_each_other(backend: str, every: int):
     """A spike of the last step of a chunk may move into the next one: checkpoints change nothing."""
-    neuron, x, state, weights = recurrent_case((15, 4, 6), torch.float64)
+    neuron, x, state, weights = recurrent_case((10, 4, 6), torch.float64)
     given = [v.to(device_of(backend)) for v in (x, weights)]
     state = type(state)(*(v.to(device_of(backend)) for v in state))
     p = neuron.parameters(method="adjoint")
     whole = everything(backend, neuron.step, given[0], state, p, recurrent_weights=given[1])
+    assert 0 < float(whole[0].detach().mean()) < 1
     parts = everything(
         backend, neuron.step, given[0], state, p, recurrent_weights=given[1], checkpoint_every=every
     )

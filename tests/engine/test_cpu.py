@@ -1,16 +1,14 @@
 """The fused loop on the CPU beside other threads, in forked processes, with a cache that cannot be written."""
 
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from snnlib import lif_feed_forward_step
+from snnlib import LIF, lif_feed_forward_step
 from snnlib.engine import scan
+from tests.copies import Copied
 from tests.neurons import generator
 
 
@@ -50,17 +48,15 @@ def test_two_threads_give_the_same_numbers_run_after_run():
     assert all(torch.equal(ours, first) for run in found for ours, first in zip(run, found[0], strict=True))
 
 
+def spikes() -> None:
+    print(float(LIF()(torch.full((50, 1, 3), 2.0))[0].sum()))
+
+
 @pytest.mark.parametrize("home", ["missing", "a file"])
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, home: str):
     if home == "a file":
         (tmp_path / "cache").write_text("in the way")
     place = tmp_path / "cache" if home == "a file" else "/proc/nowhere"
-    code = "import torch, snnlib; print(float(snnlib.LIF()(torch.full((50, 1, 3), 2.0))[0].sum()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "XDG_CACHE_HOME": str(place)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) > 0
+    code, said, error = Copied(spikes, cwd=tmp_path, environment={"XDG_CACHE_HOME": str(place)}).end(60)
+    assert code == 0, error
+    assert float(said) > 0

@@ -214,17 +214,14 @@ def test_through_numba_it_is_the_same(monkeypatch: pytest.MonkeyPatch, folder: P
 
 
 @known
-@pytest.mark.parametrize("method", ["super", "adjoint"])
-def test_a_loop_with_many_arguments_needs_no_numba_either(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str
-):
-    """Recurrent, with every parameter learned, which makes the longest list of arguments."""
+def test_a_loop_with_many_arguments_needs_no_numba_either(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Recurrent, with every parameter learned, by the adjoint, which makes the longest list of arguments."""
     monkeypatch.setattr(machine.Loop, "_through_numba", lambda self: pytest.fail("it goes through Numba"))
     monkeypatch.setattr(kernel, "KERNELS", {})
     fused._compiled.cache_clear()
     cpu._product.cache_clear()
     neuron = next(neuron for neuron in NEURONS if neuron.name == "lif_adex")
-    p = draw_parameters(neuron, generator(0), (4,))._replace(method=method)
+    p = draw_parameters(neuron, generator(0), (4,))._replace(method="adjoint")
     p = p._replace(**{name: getattr(p, name).requires_grad_() for name in neuron.ranges})
     x, w = draw_input(neuron, generator(1), (9, 2, 4)), torch.zeros(4, 4, dtype=torch.float64)
     scan(neuron.step, x, None, p, recurrent_weights=w, backend="cpu")[0].sum().backward()

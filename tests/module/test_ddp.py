@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from snnlib import LI, LIF, LIFParameters, LIFRecurrent, SequentialState
-from tests.task import command  # noqa: F401  processes are copies of its
+from tests.copies import COPIES
 
 PROCESSES = 2
 T, B = 8, 6
@@ -68,7 +68,7 @@ def work(rank: int, folder: str) -> None:
 def test_gradients_of_two_processes_are_those_of_the_joined_batch(tmp_path: Path) -> None:
     # first, so that the loops are on disk: each process would compile them
     alone = {method: gradients(network(method), *data()) for method in METHODS}
-    mp.start_processes(work, args=(str(tmp_path),), nprocs=PROCESSES, start_method="forkserver")
+    mp.start_processes(work, args=(str(tmp_path),), nprocs=PROCESSES, start_method=COPIES.get_start_method())
     for method, wanted in alone.items():
         assert "1.tau_mem_inv" in wanted
         assert "4.tau_mem_inv" in wanted

@@ -1,28 +1,24 @@
-"""Start a task as a person does: a process with a command line, or that command line inside this process.
+"""Start a task as a person does: a process with a command line, or that command line inside this process."""
 
-Processes are copies of one that has imported the packages of the tasks, which takes most of the time of a
-small run. Those that are about the start of a process are new ones.
-"""
-
-import atexit
+import importlib
 import io
 import json
-import multiprocessing
 import os
 import runpy
 import signal
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 from unittest import mock
 
 import torch
 
 from snnlib.task._launch import launch
+from tests.copies import Copied
 
 
 def command(task: str, *flags: str) -> list[str]:
@@ -30,19 +26,25 @@ def command(task: str, *flags: str) -> list[str]:
 
 
 def run(
-    task: str, *flags: str, cwd: Path, fresh: bool = False, **options: Any
+    task: str,
+    *flags: str,
+    cwd: Path,
+    fresh: bool = False,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end; standard output and error as text.
 
     Parameters:
         fresh: whether in a new process, as always with ``options``, which are those of ``subprocess.run``.
+        environment: variables beside those of this process, for a copy.
     """
     line = command(task, *flags)
     if fresh or options:
         if fresh:
             options["env"] = _watch(cwd)
         return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120, **options)
-    code, *said = Started(task, flags, cwd).end(120)
+    code, *said = Started(task, flags, cwd, environment=environment).end(120)
     return subprocess.CompletedProcess(line, code, *said)
 
 
@@ -99,49 +101,39 @@ def assert_wrote(folder: Path, cwd: Path, *names: str) -> None:
     ] == []
 
 
-_COPIES = multiprocessing.get_context("forkserver")
-_COPIES.set_forkserver_preload(
-    [
-        *("matplotlib.pyplot", "sklearn.datasets", "torch.utils.tensorboard", "torchvision", "torchaudio"),
-        *("gymnasium", "pytorch_lightning", "snnlib.engine.cpu", "snnlib.task._launch"),
-    ]
-)
+class Started(Copied):
+    """A task in a process that was copied.
+
+    Parameters:
+        before: is called first.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        flags: tuple[str, ...],
+        cwd: Path,
+        before: Callable[[], None] | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(_task, task, flags, before, cwd=cwd, environment=environment)
 
 
-class Started:
-    """A task in a process that was copied."""
-
-    def __init__(self, task: str, flags: tuple[str, ...], cwd: Path) -> None:
-        self._said = tempfile.TemporaryDirectory()
-        self._files = [Path(self._said.name, name) for name in ("output", "error")]
-        self.process = _COPIES.Process(target=_main, args=(task, flags, cwd, *self._files))
-        self.process.start()
-
-    def send(self, number: signal.Signals) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
-
-    def end(self, seconds: float) -> tuple[int, str, str]:
-        """Its exit code, standard output and error."""
-        self.process.join(seconds)
-        code = self.process.exitcode
-        self.process.kill()
-        said = [file.read_text() for file in self._files]
-        self._said.cleanup()
-        assert code is not None, f"it runs longer than {seconds} s: {said}"
-        return code, *said
-
-
-def _main(task: str, flags: tuple[str, ...], cwd: Path, *files: Path) -> None:
-    cwd.mkdir(exist_ok=True)
-    os.chdir(cwd)
-    for number, path in enumerate(files, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+def _task(task: str, flags: tuple[str, ...], before: Callable[[], None] | None) -> None:
+    if before:
+        before()
     sys.argv = [task, *flags]
-    try:
-        runpy.run_module(f"snnlib.task.{task}", run_name="__main__", alter_sys=True)
-    finally:
-        atexit._run_exitfuncs()
+    runpy.run_module(f"snnlib.task.{task}", run_name="__main__", alter_sys=True)
+
+
+def import_quietly(names: list[str]) -> None:
+    """Import these modules, which nothing may have imported before, and see that it changes nothing."""
+    assert not set(names) & sys.modules.keys()
+    sys.argv = ["", "--no_such_flag"]
+    before = os.getcwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    for name in names:
+        importlib.import_module(name)
+    assert before == (os.getcwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
 def clear(module: ModuleType) -> None:

@@ -48,25 +48,23 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(tmp_path: Path,
     assert_goes_on(folder, whole)
 
 
-def test_a_folder_that_turns_read_only_ends_the_run(tmp_path: Path, whole: Path):
-    def bound() -> None:  # root may write everywhere, unless it gave that right away
-        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+def bound() -> None:
+    """Root may write everywhere, unless it gave that right away."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capset(header, rights) == 0, os.strerror(ctypes.get_errno())
 
-    process = subprocess.Popen(
-        command("mnist", *DIGITS, "--checkpoint_every=1"),
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=bound,
-    )
+
+def test_a_folder_that_turns_read_only_ends_the_run(tmp_path: Path, whole: Path):
+    started = Started("mnist", (*DIGITS, "--checkpoint_every=1"), tmp_path, before=bound)
     while not list(tmp_path.rglob("last.pt")):
-        assert process.poll() is None, process.communicate()
+        assert started.process.is_alive(), started.end(1)
     folder = only_run(tmp_path / "runs")
     assert folder is not None
     folder.chmod(0o555)
-    _, said = process.communicate(timeout=60)
+    code, _, said = started.end(60)
     folder.chmod(0o755)
-    assert process.returncode == 1
+    assert code == 1
     assert said.startswith("error: Permission denied: ")
     assert f"the last checkpoint is in {folder.relative_to(tmp_path)}" in said
     assert len(said.strip().splitlines()) == 1

@@ -90,10 +90,6 @@ def test_a_wrong_flag_ends_in_a_sentence(tmp_path: Path, flags: list[str], says:
     assert list(tmp_path.iterdir()) == []
 
 
-def no_cuda() -> dict[str, str]:
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-
-
 def test_resume_refuses_flags_that_make_another_run(own_copy: Path, tmp_path: Path):
     done = run("mnist", f"--resume={own_copy}", "--batch_size=7", cwd=tmp_path)
     assert done.returncode == 2
@@ -125,7 +121,7 @@ def test_a_damaged_checkpoint_is_named_and_not_run(own_copy: Path, tmp_path: Pat
 def test_without_data_it_says_what_is_missing_and_the_ways_out(tmp_path: Path):
     # a proxy that refuses at once stands in for a machine with no network
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    done = run("mnist", "--dataset=mnist", cwd=tmp_path, env={**no_cuda(), **proxies})
+    done = run("mnist", "--dataset=mnist", cwd=tmp_path, environment={"CUDA_VISIBLE_DEVICES": "", **proxies})
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 2

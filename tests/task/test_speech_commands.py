@@ -1,6 +1,5 @@
 """``python -m snnlib.task.speech_commands``: what it writes, how it goes on, what each flag changes."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def test_a_wrong_flag_ends_in_a_sentence(
 def test_without_data_it_says_what_is_missing_and_the_ways_out(tmp_path: Path):
     # a proxy that refuses at once stands in for a machine with no network
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    done = run("speech_commands", cwd=tmp_path, env={**os.environ, **proxies})
+    done = run("speech_commands", cwd=tmp_path, environment=proxies)
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 2
