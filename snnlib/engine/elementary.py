@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["exp", "expm1", "tanh"]
+__all__ = ["exp", "expm1", "tanh", "where"]
 
 _LN2_BEHIND = 2.3190468138462996e-17
 """ln 2 beyond the digits of ``math.log(2)``."""
@@ -35,6 +35,16 @@ def expm1(typing, x):
 def tanh(typing, x):
     """``tanh(x)``, within 3 units in the last place."""
     return x(x), _built(_tanh)
+
+
+@intrinsic
+def where(typing, condition, a, b):
+    """One of two values, both of which there are."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return a(condition, a, a), build
 
 
 class _Kind(NamedTuple):

@@ -23,9 +23,10 @@ from snnlib.engine.elementary import {own}
 from snnlib.engine.vector import apart, part, row_part  # {within}
 {used}
 F = np.{dtype}
+ZERO, ONE = F(0.0), F(1.0)
 '''
 
-_OWN = {"exp", "expm1", "tanh"}
+_OWN = {"exp", "expm1", "tanh", "where"}
 """Functions of :mod:`snnlib.engine.elementary`."""
 # Numba does not see that a function changed which its cached machine code has taken in: the source names it
 _SHARED = """

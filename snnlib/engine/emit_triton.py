@@ -22,26 +22,20 @@ from snnlib.engine.program import Program, Traced, numbers_of
 __all__ = ["emit"]
 
 _INFIX = {
-    **INFIX,
+    **{operator: words.replace("where(", "tl.where(") for operator, words in INFIX.items()},
     "div": "div({0}, {1})",
     "neg": "F(-1.0) * {0}",  # Triton's own minus is 0 - x, which loses the sign of zero
     "abs": "tl.abs({0})",
     "reciprocal": "div(F(1.0), {0})",
-    "number": "tl.where({0}, F(1.0), F(0.0))",
-    "where": "tl.where({0}, {1}, {2})",
-    "clamp": "tl.where({0} < {1}, {1}, tl.where({0} > {2}, {2}, {0}))",
-    "relu": "tl.where({0} < F(0.0), F(0.0), {0})",
     "maximum": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
     "minimum": "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
     "logical_not": "{0} == 0",
     "bitwise_not": "{0} == 0",
     "logical_and": "({0} != 0) & ({1} != 0)",
     "logical_or": "({0} != 0) | ({1} != 0)",
-    "sign": "tl.where({0} > F(0.0), F(1.0), F(0.0)) - tl.where({0} < F(0.0), F(1.0), F(0.0))",
     "sigmoid": "div(F(1.0), F(1.0) + exp(F(-1.0) * {0}))",
     "rsqrt": "div(F(1.0), sqrt({0}))",
     "pow": "power({0}, {1})",
-    "bits": "tl.where({0}, F({1}.0), F(0.0))",
 }
 _POWERS = {
     **POWERS,

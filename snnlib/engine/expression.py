@@ -5,7 +5,7 @@ from snnlib.engine.program import Line, Value
 
 __all__ = ["CALLED", "INFIX", "POWERS", "expression", "literal"]
 
-# "&" and not "and", which goes past its right side: a branch that LLVM does not always take out again
+# "where" and not "if", "&" and not "and": a branch is long to compile, and LLVM does not always take it out
 INFIX = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
@@ -14,13 +14,13 @@ INFIX = {
     "neg": "-{0}",
     "abs": "abs({0})",
     "reciprocal": "F(1.0) / {0}",
-    "number": "F(1.0) if {0} else F(0.0)",
-    "where": "{1} if {0} else {2}",
-    "clamp": "{1} if {0} < {1} else {2} if {0} > {2} else {0}",
-    "relu": "F(0.0) if {0} < F(0.0) else {0}",
+    "number": "where({0}, F(1.0), F(0.0))",
+    "where": "where({0}, {1}, {2})",
+    "clamp": "where({0} < {1}, {1}, where({0} > {2}, {2}, {0}))",
+    "relu": "where({0} < F(0.0), F(0.0), {0})",
     # a comparison with NaN is false: both ways around keep NaN, as torch does
-    "maximum": "{1} if ({0} < {1}) | ({1} != {1}) else {0}",
-    "minimum": "{1} if ({0} > {1}) | ({1} != {1}) else {0}",
+    "maximum": "where(({0} < {1}) | ({1} != {1}), {1}, {0})",
+    "minimum": "where(({0} > {1}) | ({1} != {1}), {1}, {0})",
     "eq": "{0} == {1}",
     "ne": "{0} != {1}",
     "gt": "{0} > {1}",
@@ -34,14 +34,14 @@ INFIX = {
     "bitwise_and": "{0} & {1}",
     "logical_or": "{0} | {1}",
     "bitwise_or": "{0} | {1}",
-    "sign": "(F(1.0) if {0} > F(0.0) else F(0.0)) - (F(1.0) if {0} < F(0.0) else F(0.0))",
+    "sign": "where({0} > F(0.0), F(1.0), F(0.0)) - where({0} < F(0.0), F(1.0), F(0.0))",
     "sigmoid": "F(1.0) / (F(1.0) + exp(-{0}))",
     "sigmoid_backward": "{0} * (F(1.0) - {1}) * {1}",
     "tanh_backward": "{0} * (F(1.0) - {1} * {1})",
     "rsqrt": "F(1.0) / sqrt({0})",
     "pow": "{0} ** {1}",
     # a sum of numbers is turned into a byte once, a condition each by itself
-    "bits": "(F({1}.0) if {0} else F(0.0))",
+    "bits": "where({0}, F({1}.0), F(0.0))",
     **{f"bit{k}": f"({{0}} & {1 << k}) != 0" for k in range(BITS)},
 }
 CALLED = {"cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh"}
