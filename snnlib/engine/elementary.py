@@ -1,8 +1,9 @@
 """Elementary functions without a branch, which LLVM makes SIMD of; those of the C library it calls one by one.
 
-All are made of ``exp(x) = 2^n exp(r)`` with ``n = round(x / ln 2)``: ``r = x - n ln 2`` is within 0.35 of zero,
-where the first terms of the series are all that count. ``ln 2`` is the sum of two numbers, and the first has so
-few digits that its product with n is exact (Cody & Waite 1980, Software Manual for the Elementary Functions).
+Exponentials are made of ``exp(x) = 2^n exp(r)`` with ``n = round(x / ln 2)``: ``r = x - n ln 2`` is within
+0.35 of zero, where the first terms of the series are all that count. ``ln 2`` is the sum of two numbers, and
+the first has so few digits that its product with n is exact (Cody & Waite 1980, Software Manual for the
+Elementary Functions).
 """
 
 import math
