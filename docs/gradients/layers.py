@@ -133,10 +133,11 @@ def main() -> None:
     print("| layer | rate | super: forward | backward | saved | adjoint: forward | backward | saved |")
     print("|---|---|---|---|---|---|---|---|")
     torch.manual_seed(0)
-    most = {layer: feed_forward(layer, SHARES[0]) for layer in FEED_FORWARD}
-    for layer, found in most.items():
-        row(layer.__name__, found)
-    spikes = (torch.rand(1000, 128, 128) < 0.1).float()
+    most = {}
+    for layer in FEED_FORWARD:
+        most[layer] = feed_forward(layer, SHARES[0])
+        row(layer.__name__, most[layer])
+    spikes = (torch.rand(1000, 128, 128) < SHARES[0]).float()
     for layer, parameters in ((LIFRecurrent, LIFParameters), (LSNNRecurrent, LSNNParameters)):
         made = {}
         for method in METHODS:

@@ -40,7 +40,7 @@ def tanh(typing, x):
 
 @intrinsic
 def where(typing, condition, a, b):
-    """One of two values, both of which there are."""
+    """``a`` where ``condition`` holds, ``b`` elsewhere; both are computed."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(*args)

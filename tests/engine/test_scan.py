@@ -120,7 +120,7 @@ def test_without_a_state_it_starts_at_rest(neuron):
     same(scan(neuron.step, x, None, p, dt=DT), scan(neuron.step, x, rest, p, dt=DT))
 
 
-@pytest.mark.parametrize("neuron", SOME, ids=name_of)
+@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
 def test_without_parameters_it_takes_those_of_the_step(neuron):
     _, _, x = case(neuron, 3)
     same(scan(neuron.step, x), scan(neuron.step, x, None, neuron.parameters(), dt=0.001))

@@ -1,6 +1,5 @@
 """Start a task as a person does: a process with a command line, or that command line inside this process."""
 
-import importlib
 import io
 import json
 import os
@@ -124,16 +123,6 @@ def _task(task: str, flags: tuple[str, ...], before: Callable[[], None] | None) 
         before()
     sys.argv = [task, *flags]
     runpy.run_module(f"snnlib.task.{task}", run_name="__main__", alter_sys=True)
-
-
-def import_quietly(names: list[str]) -> None:
-    """Import these modules, which nothing may have imported before, and see that it changes nothing."""
-    assert not set(names) & sys.modules.keys()
-    sys.argv = ["", "--no_such_flag"]
-    before = os.getcwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    for name in names:
-        importlib.import_module(name)
-    assert before == (os.getcwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
 def clear(module: ModuleType) -> None:
