@@ -2,6 +2,7 @@
 
 from snnlib.engine.memory import keep_memory
 from snnlib.engine.scan import scan, source
+from snnlib.engine.sparse import conv2d, linear
 from snnlib.engine.step import initial_state, recurrent_step
 
-__all__ = ["initial_state", "keep_memory", "recurrent_step", "scan", "source"]
+__all__ = ["conv2d", "initial_state", "keep_memory", "linear", "recurrent_step", "scan", "source"]

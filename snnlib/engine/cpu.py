@@ -11,21 +11,20 @@ step before; backward, the gradients of both weights grow step by step.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from snnlib.engine.emit import emit, products
-from snnlib.engine.emit_loops import AHEAD, LANES, LINE, PRODUCTS
+from snnlib.engine.emit_loops import AHEAD, LANES, PRODUCTS
 from snnlib.engine.kernel import Kernel, own, still, wide
-from snnlib.engine.machine import NUMBER, Array, Loop
+from snnlib.engine.machine import Array, Loop, as_array
+from snnlib.engine.memory import empty
 from snnlib.engine.packed import Packed, unpacked
 from snnlib.engine.program import Traced
-from snnlib.engine.threads import together
+from snnlib.engine.threads import shares_of, together
 
 __all__ = ["build"]
 
@@ -36,10 +35,6 @@ _RECURRENT_BLOCK = 1024
 """The same where all products with the weights are in the loop, which need the first cache too."""
 _UNIT = 64
 """Neurons that are not shared between threads: a few SIMD registers of them."""
-_WORTH = 1 << 15
-"""Time steps times neurons for which a further thread is woken."""
-_LARGE = 1 << 22
-"""Bytes from which NumPy's memory is on large pages."""
 
 
 def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Kernel:
@@ -77,28 +72,13 @@ _Part = tuple[int, int, list[Array]]
 """What one thread works on: the first and the one after the last, and memory of its own."""
 
 
-def _shares(worth: int, count: int, unit: int) -> list[tuple[int, int]]:
-    """Neurons for this thread and for as many more as torch may use and the work is worth: first and end.
-
-    Parameters:
-        worth: time steps times neurons.
-        count: how many there are.
-        unit: how many of them stay together.
-    """
-    if not worth:
-        return []
-    units = -(-count // unit)
-    threads = max(1, min(torch.get_num_threads(), units, worth // _WORTH))
-    return list(itertools.pairwise([min(count, units * k // threads * unit) for k in range(threads + 1)]))
-
-
 def _parts_back(
     traced: Traced, gradient: Tensor, packed: Sequence[Tensor], unit: int, block: int
 ) -> list[_Part]:
     """What the threads of a backward pass work on: where events were packed, on what one thread packed."""
     if traced.events:
         return unpacked(traced, packed, block)
-    return [(*share, []) for share in _shares(gradient.numel(), gradient.shape[1:].numel(), unit)]
+    return [(*share, []) for share in shares_of(gradient.numel(), gradient.shape[1:].numel(), unit)]
 
 
 def _in_threads(work: Callable[..., None], parts: Sequence[_Part]) -> None:
@@ -124,7 +104,7 @@ def _forward(
     def work(start: int, stop: int, *room: Array) -> None:
         loop([*arrays, *room], moves, start, stop, _BLOCK)
 
-    shares = _shares(output.numel(), output.shape[1:].numel(), _UNIT)
+    shares = shares_of(output.numel(), output.shape[1:].numel(), _UNIT)
     _in_threads(work, [(start, stop, packed.room(start, stop)) for start, stop in shares])
     return [output, *finals, *kept, *packed.kept()]
 
@@ -141,7 +121,7 @@ def _backward(
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.kernel.Kernel`."""
     shape, dtype = gradient.shape[1:], gradient.dtype
-    given, states = _empty(gradient.shape, dtype), own(finals)
+    given, states = empty(gradient.shape, dtype), own(finals)
     sums = [torch.zeros(shape, dtype=dtype) for _ in range(traced.learned)]
     whole = len(traced.saved) + traced.uses_output
     arrays = [*map(_rows, (gradient.contiguous(), *kept[:whole], given))]
@@ -169,7 +149,7 @@ def _forward_recurrent(
     output, *kept = _outputs(traced, (steps, *shape), dtype)
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
-    weighted = [_row(states[0].contiguous()), *(_whole(w.T.contiguous()) for w in (weights[0], weights[-1]))]
+    weighted = [_row(states[0].contiguous()), *(as_array(w.T.contiguous()) for w in (weights[0], weights[-1]))]
     block = _samples(size) * size
     sizes = *_products("forward", dtype), int(len(weights) > 1), size, input.shape[-1]
     packed = Packed(traced, steps, block, dtype)
@@ -177,12 +157,12 @@ def _forward_recurrent(
     def room(start: int, stop: int) -> list[Array]:
         found = torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
         scratch = [torch.empty(block, dtype=dtype), torch.empty(AHEAD, block, dtype=dtype), found]
-        return [*packed.room(start, stop), *weighted, *map(_whole, scratch)]
+        return [*packed.room(start, stop), *weighted, *map(as_array, scratch)]
 
     def work(start: int, stop: int, *room: Array) -> None:
         loop([*arrays, *room], *sizes, moves, start, stop, block)
 
-    shares = _shares(output.numel(), shape.numel(), size)
+    shares = shares_of(output.numel(), shape.numel(), size)
     _in_threads(work, [(start, stop, room(start, stop)) for start, stop in shares])
     last = output[-1].clone() if steps else states[0].clone()
     return [output, last, *finals, *kept, *packed.kept()]
@@ -202,7 +182,7 @@ def _backward_recurrent(
     weights, first, output, input_weights, input = [*recurrent, recurrent[0], gradient][:5]
     shape, dtype, size = gradient.shape[1:], gradient.dtype, gradient.shape[-1]
     weighted = len(recurrent) > 3
-    given = _empty(input.shape if asked[0] else (0, *input.shape[1:]), dtype)
+    given = empty(input.shape if asked[0] else (0, *input.shape[1:]), dtype)
     g_first, *states = own(finals)
     sums = [torch.zeros(shape, dtype=dtype) for _ in range(traced.learned)]
     x, moves = still(input)
@@ -210,7 +190,7 @@ def _backward_recurrent(
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept[:whole], given))]
     arrays += map(_row, (*states, *wide(parameters, shape), *sums))
     fixed = [*map(_row, (finals[0].contiguous(), first.contiguous()))]
-    fixed += [_whole(weights.contiguous()), _rows(x), _whole(input_weights.contiguous())]
+    fixed += [as_array(weights.contiguous()), _rows(x), as_array(input_weights.contiguous())]
     block = _samples(size) * size
     flags = [int(flag) for flag in (weighted, asked[1], weighted and asked[2], asked[0])]
     flags = [*_products("backward", dtype), *flags]
@@ -219,7 +199,7 @@ def _backward_recurrent(
         grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
         scratch = [torch.empty(AHEAD, block, dtype=dtype), torch.empty(block, dtype=dtype)]
         found = torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
-        return [_whole(value) for value in (*grown, *scratch, found)]
+        return [as_array(value) for value in (*grown, *scratch, found)]
 
     def work(start: int, stop: int, *room: Array) -> None:
         gw, gw_in, *scratch = room[:5]
@@ -243,17 +223,7 @@ def _samples(size: int) -> int:
 
 def _outputs(traced: Traced, shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
     """Memory for the output of a sequence, and for what is saved of it."""
-    return [_empty(shape, kind) for kind in (dtype, *traced.types_of_saved(dtype))]
-
-
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory for a sequence. NumPy asks the system for large pages, of which fewer are to be made ready."""
-    count, line = math.prod(shape), LINE // dtype.itemsize
-    if count * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
-        return torch.empty(*shape, dtype=dtype)
-    memory = np.empty(count + line, NUMBER[dtype])
-    start = -memory.__array_interface__["data"][0] % LINE // dtype.itemsize  # a vector lies in one line
-    return torch.from_numpy(memory[start : start + count].reshape(shape))
+    return [empty(shape, kind) for kind in (dtype, *traced.types_of_saved(dtype))]
 
 
 def _rows(value: Tensor) -> Array:
@@ -263,7 +233,3 @@ def _rows(value: Tensor) -> Array:
 
 def _row(value: Tensor) -> Array:
     return value, (value.numel(),)
-
-
-def _whole(value: Tensor) -> Array:
-    return value, value.shape

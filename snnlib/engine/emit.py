@@ -11,7 +11,7 @@ from snnlib.engine.emit_loops import backward_loop, forward_loop
 from snnlib.engine.expression import CALLED, POWERS
 from snnlib.engine.program import Line, Program, Traced, Value
 
-__all__ = ["Source", "emit", "lifted", "products"]
+__all__ = ["Source", "convolutions", "emit", "lifted", "products"]
 
 _HEAD = '''"""Made by snnlib.engine.cpu from the step {name}."""
 
@@ -58,6 +58,32 @@ def push(given, weights, out):
 def grow(heard, given, out, active):
     product.grow(heard, given, out, active)
 '''
+_CONVOLUTIONS_MODULE = '''"""The functions of snnlib.engine.convolve."""
+
+from numba import njit
+
+from snnlib.engine import convolve as module  # {digest}
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def convolve(x, weights, bias, out, chosen, maps, places, begins, start, stop, pad_y, pad_x, pool):
+    module.convolve(x, weights, bias, out, chosen, maps, places, begins, start, stop, pad_y, pad_x, pool)
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def grow(x, given, chosen, out, padded, places, counts, spots, values, start, stop, pad_y, pad_x, pool):
+    module.grow(x, given, chosen, out, padded, places, counts, spots, values, start, stop, pad_y, pad_x, pool)
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def give_back(given, chosen, maps, start, stop, pool):
+    module.give_back(given, chosen, maps, start, stop, pool)
+'''
+
+
+def convolutions() -> str:
+    """The module with the functions of :mod:`snnlib.engine.convolve`."""
+    return _CONVOLUTIONS_MODULE.format(digest=_digest("convolve.py", "vector.py"))
 
 
 def products() -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
+from snnlib.engine.check import may_compile
 from snnlib.engine.program import without_backward
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters
 from snnlib.engine.trace import trace
@@ -109,7 +110,7 @@ def _check(backend: str, device: str) -> None:
     """
     if backend == "gpu" and importlib.util.find_spec("triton") is None:
         raise UntraceableError("its kernels need Triton, which is not installed (pip install triton)")
-    if backend == "cpu" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}:
+    if backend == "cpu" and not may_compile():
         raise UntraceableError("NUMBA_DISABLE_JIT is set, and Numba may not compile its loop")
     interpreted = backend == "gpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if device not in {"cpu": ("cpu",), "gpu": ("cuda", *(("cpu",) if interpreted else ()))}[backend]:

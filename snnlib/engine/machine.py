@@ -28,7 +28,7 @@ from torch import Tensor
 
 from snnlib.engine.cache import keep, kept, load
 
-__all__ = ["NUMBER", "Array", "Loop"]
+__all__ = ["NUMBER", "Array", "Loop", "as_array"]
 
 NUMBER: dict[torch.dtype, Any] = {
     **{torch.float32: np.float32, torch.float64: np.float64},
@@ -141,6 +141,11 @@ class Loop:
             function(*[value.detach().view(shape).numpy() for value, shape in arrays], *integers, *numbers)
 
         return run
+
+
+def as_array(value: Tensor) -> Array:
+    """A tensor in its own shape."""
+    return value, value.shape
 
 
 def _place(value: Tensor) -> int:

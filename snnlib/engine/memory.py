@@ -1,8 +1,20 @@
 """Memory of a process on the CPU, kept for the next step of training."""
 
 import ctypes
+import math
+from collections.abc import Sequence
 
-__all__ = ["keep_memory"]
+import numpy as np
+import torch
+from torch import Tensor
+
+from snnlib.engine.emit_loops import LINE
+from snnlib.engine.machine import NUMBER
+
+__all__ = ["empty", "keep_memory"]
+
+_LARGE = 1 << 22
+"""Bytes from which NumPy's memory is on large pages."""
 
 # of mallopt(3); glibc's <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -24,3 +36,13 @@ def keep_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory for a sequence. NumPy asks the system for large pages, of which fewer are to be made ready."""
+    count, line = math.prod(shape), LINE // dtype.itemsize
+    if count * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
+        return torch.empty(*shape, dtype=dtype)
+    memory = np.empty(count + line, NUMBER[dtype])
+    start = -memory.__array_interface__["data"][0] % LINE // dtype.itemsize  # a vector lies in one line
+    return torch.from_numpy(memory[start : start + count].reshape(shape))

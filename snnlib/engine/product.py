@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.vector import Array, apart, append_places, arrays, bare, nonzero, ones
+from snnlib.engine.vector import Array, add_product, apart, arrays, bare, find, nonzero, ones, strip_of
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]
 
@@ -55,7 +55,7 @@ def multiply(heard, weights, out, active):
         return
     wider = width - width % _WIDER
     for s in range(heard.shape[0] // size):
-        count = _find(heard, s * size, size, active)
+        count = find(heard, s * size, 0, size, active, 0)
         for j in range(0, wider, _WIDER):
             _gather_wider(heard, s * size, weights, active, count, out, s * width, j)
         for j in range(wider, width, _WIDE):  # the last strip goes over some columns again
@@ -104,7 +104,7 @@ def grow(heard, given, out, active):
     if _is_sparse(heard):
         wider, wide = width - width % _WIDER, width - width % _WIDE
         for s in range(samples):
-            count = _find(heard, s * size, size, active)
+            count = find(heard, s * size, 0, size, active, 0)
             for j in range(0, wider, _WIDER):
                 _scatter_wider(heard, s * size, given, s * width, active, count, out, j)
             for j in range(wider, wide, _WIDE):
@@ -134,29 +134,12 @@ def _is_sparse(values):
     return 4 * count < values.shape[0]
 
 
-@bare()
-def _find(z, a, size, active):
-    """Write to ``active`` which of ``z[a : a + size]`` are not zero, in order; how many they are."""
-    count = 0
-    for m in range(0, size - LANES + 1, LANES):
-        count = append_places(nonzero(z, a + m), m, active, count)
-    for m in range(size - size % LANES, size):
-        active[count] = m
-        count += z[a + m] != 0
-    return count
-
-
 # -- innermost loops, in LLVM's vectors ------------------------------------------------------------------
-
-
-def _strip(builder: Any, index: Any, vectors: int) -> list[Any]:
-    """Where the vectors of a strip begin."""
-    return [builder.add(index, ir.Constant(index.type, k * LANES)) for k in range(vectors)]
 
 
 def _put(builder: Any, out: Array, begin: Any, vectors: Sequence[Any]) -> None:
     """Write the vectors of a strip."""
-    for index, vector in zip(_strip(builder, begin, len(vectors)), vectors, strict=True):
+    for index, vector in zip(strip_of(builder, begin, len(vectors)), vectors, strict=True):
         out.store(vector, index)
 
 
@@ -176,16 +159,12 @@ def _sums(
         builder.store(nothing, place)
     with cgutils.for_range(builder, count) as loop:
         start, indices = visit(loop.index)
-        strip = [terms.load(index) for index in _strip(builder, start, vectors)]
+        strip = [terms.load(index) for index in strip_of(builder, start, vectors)]
         for k, index in enumerate(indices):
             factor = factors.spread(index)
             for place, part in zip(places[vectors * k : vectors * (k + 1)], strip, strict=True):
-                builder.store(_add_product(builder, builder.load(place), factor, part), place)
+                builder.store(add_product(builder, builder.load(place), factor, part), place)
     return [builder.load(place) for place in places]
-
-
-def _add_product(builder: Any, sum: Any, a: Any, b: Any) -> Any:
-    return builder.fadd(sum, builder.fmul(a, b, flags=("contract",)), flags=("contract",))
 
 
 def _gathering(vectors: int) -> Any:
@@ -219,13 +198,13 @@ def _scattering(vectors: int) -> Any:
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             heard, a, given, b, active, count, out, j = arrays(context, builder, signature, args)
-            terms = [given.load(index) for index in _strip(builder, builder.add(b, j), vectors)]
+            terms = [given.load(index) for index in strip_of(builder, builder.add(b, j), vectors)]
             with cgutils.for_range(builder, count) as loop:
                 row = active.scalar(loop.index)
                 factor = heard.spread(builder.add(a, row))
                 begin = builder.add(builder.mul(row, out.shape[1]), j)
-                for index, term in zip(_strip(builder, begin, vectors), terms, strict=True):
-                    out.store(_add_product(builder, out.load(index), factor, term), index)
+                for index, term in zip(strip_of(builder, begin, vectors), terms, strict=True):
+                    out.store(add_product(builder, out.load(index), factor, term), index)
             return context.get_dummy_value()
 
         place = types.int64
@@ -281,7 +260,7 @@ def _grow_four(typing, heard, given, samples, out, m, j):
         sums = _sums(builder, heard, given, samples, visit, _ROWS)
         for k, row in enumerate(rows):
             begin = builder.add(builder.mul(row, width), j)
-            for index, total in zip(_strip(builder, begin, 2), sums[2 * k : 2 * k + 2], strict=True):
+            for index, total in zip(strip_of(builder, begin, 2), sums[2 * k : 2 * k + 2], strict=True):
                 out.store(builder.fadd(out.load(index), total), index)
         return context.get_dummy_value()
 

@@ -7,16 +7,36 @@ takes half as long again. So the pieces are given to OpenMP too.
 
 import ctypes
 import functools
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-__all__ = ["together"]
+import torch
+
+__all__ = ["shares_of", "together"]
 
 _Piece = Callable[[], None]
 
+_WORTH = 1 << 15
+"""Time steps times neurons, or numbers as dear as these, for which a further thread is woken."""
 _TEAM = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def shares_of(worth: int, count: int, unit: int) -> list[tuple[int, int]]:
+    """What is for this thread and for as many more as torch may use and the work is worth: first and end.
+
+    Parameters:
+        worth: time steps times neurons.
+        count: how many there are to share, neurons or samples.
+        unit: how many of them stay together.
+    """
+    if not worth:
+        return []
+    units = -(-count // unit)
+    threads = max(1, min(torch.get_num_threads(), units, worth // _WORTH))
+    return list(itertools.pairwise([min(count, units * k // threads * unit) for k in range(threads + 1)]))
 
 
 def together(pieces: Sequence[_Piece]) -> None:

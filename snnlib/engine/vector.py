@@ -18,17 +18,21 @@ from snnlib.engine.emit_loops import LANES, LINE, WORD
 
 __all__ = [
     "Array",
+    "add_product",
     "apart",
     "append_places",
     "arrays",
     "ask_to_read",
     "ask_to_write",
     "bare",
+    "find",
     "nonzero",
     "ones",
     "part",
     "put_bits",
     "row_part",
+    "spread",
+    "strip_of",
     "viewed",
 ]
 
@@ -57,16 +61,17 @@ class Array:
         self.shape = cgutils.unpack_tuple(builder, made.shape)
         self.number = context.get_value_type(kind.dtype)
         self.vector = ir.VectorType(self.number, LANES)
+        self.align = min(4, context.get_abi_sizeof(self.number))
 
     def scalar(self, index: Any) -> Any:
         return self.builder.load(self.builder.gep(self.data, [index]))
 
     def load(self, index: Any, vector: Any = None) -> Any:
         """A vector, of ``LANES`` numbers unless of a type that is given."""
-        return self.builder.load(self._place(index, vector or self.vector), align=4)
+        return self.builder.load(self._place(index, vector or self.vector), align=self.align)
 
     def store(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self._place(index, value.type), align=4)
+        self.builder.store(value, self._place(index, value.type), align=self.align)
 
     def _place(self, index: Any, vector: Any) -> Any:
         return self.builder.bitcast(self.builder.gep(self.data, [index]), vector.as_pointer())
@@ -89,6 +94,16 @@ def arrays(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
         Array(context, builder, kind, value) if isinstance(kind, types.Array) else value
         for kind, value in zip(signature.args, args, strict=True)
     ]
+
+
+def strip_of(builder: Any, index: Any, vectors: int) -> list[Any]:
+    """Where some vectors begin that lie side by side."""
+    return [builder.add(index, ir.Constant(index.type, k * LANES)) for k in range(vectors)]
+
+
+def add_product(builder: Any, sum: Any, a: Any, b: Any) -> Any:
+    """``sum + a b``, with one rounding or two."""
+    return builder.fadd(sum, builder.fmul(a, b, flags=("contract",)), flags=("contract",))
 
 
 @intrinsic
@@ -224,3 +239,35 @@ def put_bits(typing, mask, out, a):
         return context.get_dummy_value()
 
     return types.void(mask, out, types.int64), build
+
+
+@bare()
+def find(z, a, first, size, places, count):
+    """Which of the numbers from ``z[a]`` on, ``size`` of them, are not zero, in order.
+
+    Parameters:
+        z: of any shape; ``a`` counts from its first number.
+        first: the place of ``z[a]``.
+        places: where their places are written to, behind ``count`` others; with room for a vector more.
+
+    Returns:
+        How many places there are then.
+    """
+    for m in range(0, size - LANES + 1, LANES):
+        count = append_places(nonzero(z, a + m), first + m, places, count)
+    for m in range(size - size % LANES, size):
+        places[count] = first + m
+        count += differs(z, a + m)
+    return count
+
+
+@intrinsic
+def differs(typing, z, a):
+    """Whether the number ``z[a]`` is not zero, 1 or 0."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        z, a = arrays(context, builder, signature, args)
+        bit = builder.fcmp_unordered("!=", z.scalar(a), ir.Constant(z.number, 0.0))
+        return builder.zext(bit, ir.IntType(64))
+
+    return types.int64(z, types.int64), build
