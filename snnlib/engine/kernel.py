@@ -155,7 +155,7 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
     known = next(value for value in gradients if value is not None)
     gradient, *finals = (
-        known.new_zeros(shape) if value is None else value
+        known.new_zeros(()).expand(shape) if value is None else value
         for value, shape in zip(gradients, ctx.shapes, strict=False)
     )
     if KERNELS[ctx.name].traced.exact and gradients[ctx.states] is None:

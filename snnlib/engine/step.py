@@ -87,7 +87,7 @@ def integration_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def initial_state(kind: Any, p: Any, like: Tensor, recurrent: Any = None) -> Any:
+def initial_state(kind: Any, p: Any, like: Tensor, recurrent: Any = None, shared: bool = False) -> Any:
     """The state before the first input.
 
     ``kind.initial(p)`` says where a neuron rests (a NamedTuple of numbers or tensors); a state without
@@ -98,6 +98,7 @@ def initial_state(kind: Any, p: Any, like: Tensor, recurrent: Any = None) -> Any
         p: the neuron's parameters.
         like: one step's input ``[B, *features]``; gives shape and device.
         recurrent: the NamedTuple with ``z`` before the fields of ``kind`` that is wanted in its place.
+        shared: all neurons may share one number's memory, which is not to be written to.
     """
     values = kind.initial(p) if hasattr(kind, "initial") else (0.0,) * len(kind._fields)
     if recurrent is not None:
@@ -107,7 +108,8 @@ def initial_state(kind: Any, p: Any, like: Tensor, recurrent: Any = None) -> Any
     def fill(value: Scalar) -> Tensor:
         if isinstance(value, Tensor):
             return value.to(like.device, dtype).expand(like.shape)
-        return torch.full(like.shape, float(value), dtype=dtype, device=like.device)
+        shape = () if shared else like.shape
+        return torch.full(shape, float(value), dtype=dtype, device=like.device).expand(like.shape)
 
     return (recurrent or kind)(*(fill(value) for value in values))
 

@@ -69,13 +69,14 @@ class Neuron(nn.Module):
         """Whether it spikes: its parameters have a ``method``, how the gradient passes a spike."""
         return hasattr(self._numbers, "method")
 
-    def resting(self, like: Tensor) -> Any:
+    def resting(self, like: Tensor, shared: bool = False) -> Any:
         """The state before the first input.
 
         Parameters:
             like: one step's input ``[B, *features]``, behind its weights where the neuron has some.
+            shared: see :func:`snnlib.engine.initial_state`.
         """
-        return initial_state(self.state, self.p, like)
+        return initial_state(self.state, self.p, like, shared=shared)
 
     def extra_repr(self) -> str:
         values = self.p._asdict() if self.p is not None else {}
@@ -158,7 +159,7 @@ class Layer(Neuron):
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         """What ``forward`` does, with the last state, also where that records all."""
         if state is None and input.dim() > 1:
-            state = self.resting(input.new_empty(()).expand(input.shape[1:]))
+            state = self.resting(input.new_empty(()).expand(input.shape[1:]), shared=True)
         every = self.checkpoint_every
         return scan(self.step, input, state, self.p, dt=self.dt, backend=self.backend, checkpoint_every=every)
 
@@ -206,8 +207,8 @@ class _Recurrent(Neuron):
             return self.recurrent_weights
         return self.recurrent_weights.masked_fill(self.get_buffer("_diagonal"), 0.0)
 
-    def resting(self, like: Tensor) -> Any:
-        return initial_state(self.state, self.p, like, self.recurrent_state)
+    def resting(self, like: Tensor, shared: bool = False) -> Any:
+        return initial_state(self.state, self.p, like, self.recurrent_state, shared)
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, {super().extra_repr()}, autapses={self.autapses}"
@@ -290,7 +291,7 @@ class RecurrentLayer(_Recurrent):
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         """What ``forward`` does, with the last state, also where that records all."""
         if state is None and input.dim() > 1:
-            state = self.resting(input.new_empty(()).expand(*input.shape[1:-1], self.hidden_size))
+            state = self.resting(input.new_empty(()).expand(*input.shape[1:-1], self.hidden_size), shared=True)
         return scan(
             self.step,
             input,

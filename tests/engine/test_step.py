@@ -184,6 +184,13 @@ def test_initial_states_share_no_memory_between_neurons_or_calls():
     assert not other.low.any()
 
 
+def test_a_shared_initial_state_is_the_same_in_less_memory():
+    like = torch.ones(2, 3)
+    own, shared = (initial_state(Offset, TraceParameters(), like, shared=flag) for flag in (False, True))
+    same(tuple(own), tuple(shared))
+    assert [value.untyped_storage().nbytes() for value in (own.v, shared.v)] == [24, 4]
+
+
 # -- recurrence ----------------------------------------------------------------------------------------------
 
 
