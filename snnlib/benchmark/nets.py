@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import snnlib
 from snnlib.benchmark.workloads import Spec
+from snnlib.module.sparse import weigher
 
 __all__ = ["CLASSES", "conv_layers", "input_of", "linear", "random", "recurrent_weights", "snnlib_net"]
 
@@ -154,7 +155,7 @@ def snnlib_net(spec: Spec, backend: str) -> nn.Module:
     low = snnlib.LIFParameters(v_th=0.7)
     # the maps of the first convolution in less than the 32 MB above which the C library keeps no memory
     chunk = max(1, _KEPT // (4 * spec.batch_size * MAPS[0] * (IMAGE[1] - 4) ** 2))
-    first, pool, second, pool2, flat, hidden, out = conv_layers(spec)
+    first, pool, second, pool2, flat, hidden, out = (_of_spikes(layer, backend) for layer in conv_layers(spec))
     return snnlib.SequentialState(
         *(first, snnlib.LIF(low, backend=backend), pool),
         *(second, snnlib.LIF(low, backend=backend), pool2),
@@ -162,3 +163,17 @@ def snnlib_net(spec: Spec, backend: str) -> nn.Module:
         *(out, snnlib.LI(backend=backend)),
         chunk_size=chunk if spec.device == "cpu" else None,
     )
+
+
+def _of_spikes(module: nn.Module, backend: str) -> nn.Module:
+    """The same layer, which multiplies only what is not zero."""
+    backend = weigher(backend)
+    if isinstance(module, nn.Conv2d):
+        made: nn.Module = snnlib.SpikeConv2d(module.in_channels, module.out_channels, 5, backend=backend)
+    elif isinstance(module, nn.Linear):
+        sizes = module.in_features, module.out_features, module.bias is not None
+        made = snnlib.SpikeLinear(*sizes, backend=backend)
+    else:
+        return module
+    made.load_state_dict(module.state_dict())
+    return made

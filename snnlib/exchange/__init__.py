@@ -34,9 +34,9 @@ def to_nir(model: nn.Module, sample: Tensor) -> "nir.NIRGraph":
 
     Parameters:
         model: a :class:`.SequentialState`, or one of the modules that it may hold: ``nn.Linear``,
-            ``nn.Conv2d``, ``nn.Flatten``, ``nn.AvgPool2d``, ``LI``, ``LIF``, ``LIFBox``, ``IAF``, their cells,
-            and recurrent layers of the last three. ``nn.Identity``, and ``nn.Dropout`` in evaluation, are left
-            out.
+            ``nn.Conv2d``, ``SpikeLinear``, ``SpikeConv2d``, ``nn.Flatten``, ``nn.AvgPool2d``, ``LI``, ``LIF``,
+            ``LIFBox``, ``IAF``, their cells, and recurrent layers of the last three. ``nn.Identity``, and
+            ``nn.Dropout`` in evaluation, are left out.
         sample: an input of the model, ``[T, B, *features]`` or for cells ``[B, *features]``; its shape counts,
             and that it is where the model is.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from snnlib.exchange.scale import Scale
+from snnlib.module.sparse import SpikeConv2d, SpikeLinear
 
 __all__ = ["STATELESS", "array", "module_of", "stateless_node", "tensor"]
 
@@ -54,6 +55,8 @@ def _conv2d(module: nn.Conv2d, features: tuple[int, ...]) -> nir.NIRNode:
         raise ValueError(f"it takes [C, H, W], got shape {list(features)}")
     if module.padding_mode != "zeros":
         raise ValueError(f"NIR pads with zeros, got padding_mode={module.padding_mode!r}")
+    if getattr(module, "pool", 1) > 1:
+        raise ValueError(f"NIR has no max pooling, got pool={module.pool}")
     weight = array(module.weight)
     bias = np.zeros(len(weight), weight.dtype) if module.bias is None else array(module.bias)
     return nir.Conv2d(features[1:], weight, module.stride, module.padding, module.dilation, module.groups, bias)
@@ -97,6 +100,8 @@ _WRITERS: dict[type[nn.Module], Any] = {
     nn.LPPool2d: _lp_pool2d,
     nn.Linear: _linear,
     Scale: _scale,
+    SpikeConv2d: _conv2d,
+    SpikeLinear: _linear,
 }
 
 STATELESS = tuple(_WRITERS)

@@ -46,6 +46,7 @@ from snnlib.module.sequential import (
     SequentialState,
 )
 from snnlib.module.slopes import spike_slopes
+from snnlib.module.sparse import SpikeConv2d, SpikeLinear
 from snnlib.module.states import state_over_time
 
 __all__ = [
@@ -99,8 +100,10 @@ __all__ = [
     "ResNet",
     "SequentialState",
     "SignedPoissonEncoder",
+    "SpikeConv2d",
     "SpikeLatencyEncoder",
     "SpikeLatencyLIFEncoder",
+    "SpikeLinear",
     "SpikesToTimesDecoder",
     "SpikingPolicy",
     "spike_slopes",

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnlib.module.sequential import Lift
+from snnlib.module.sparse import SpikeConv2d
 
 __all__ = ["LConv2d"]
 
 
 class LConv2d(Lift):
-    """``Lift(nn.Conv2d(..., bias=False))``: a convolution without bias over ``[T, B, C, H, W]``.
+    """``Lift(SpikeConv2d(..., bias=False))``: a convolution without bias over ``[T, B, C, H, W]``.
 
     Parameters:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, device, dtype: as in
@@ -30,7 +31,7 @@ class LConv2d(Lift):
         dtype: Any = None,
     ) -> None:
         sizes = (kernel_size, stride, padding, dilation, groups)
-        super().__init__(nn.Conv2d(in_channels, out_channels, *sizes, bias=False, device=device, dtype=dtype))
+        super().__init__(SpikeConv2d(in_channels, out_channels, *sizes, bias=False, device=device, dtype=dtype))
 
     @property
     def weight(self) -> Tensor:

@@ -1,6 +1,7 @@
 """The small convolutional network of the image tasks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
@@ -10,6 +11,7 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.module.li import LI
 from snnlib.module.lif import LIF
 from snnlib.module.sequential import SequentialState
+from snnlib.module.sparse import SpikeConv2d, weigher
 
 __all__ = ["ConvNet"]
 
@@ -35,7 +37,7 @@ class ConvNet(nn.Module):
         dt: time step in s.
         kernel_size: of the convolutions, odd.
         dropout: probability with which a hidden spike is dropped in training.
-        backend: what runs the neurons, see :func:`snnlib.engine.scan`.
+        backend: what runs the neurons, see :func:`snnlib.engine.scan`; of the convolutions :func:`.weigher`.
         neuron: makes what stands in for a layer of ``LIF(p)``, such as ``nn.ReLU``.
         gain: what the weights of the batch norms begin with, see :class:`.ResNet`.
 
@@ -60,18 +62,19 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         neuron = neuron or (lambda: LIF(p, dt, backend=backend))
+        unbiased: dict[str, Any] = {"bias": False, "backend": weigher(backend)}
         maps, height, width = shape
         layers: list[nn.Module] = []
         for wanted in channels:
-            layers.append(nn.Conv2d(maps, wanted, kernel_size, padding=kernel_size // 2, bias=False))
-            maps = wanted
-            if min(height, width) >= 8:  # before the batch norm, which has a quarter of the work then
-                layers.append(nn.MaxPool2d(2))
-                height, width = height // 2, width // 2
+            pool = 2 if min(height, width) >= 8 else 1
+            sizes = maps, wanted, kernel_size, 1, kernel_size // 2
+            layers.append(SpikeConv2d(*sizes, pool=pool, **unbiased))
             layers += [nn.BatchNorm2d(wanted), neuron()]
+            maps, height, width = wanted, height // pool, width // pool
         layers += [
+            # a linear map of all that there is, in the order in which it lies in memory
+            SpikeConv2d(maps, hidden, (height, width), **unbiased),
             nn.Flatten(),
-            nn.Linear(maps * height * width, hidden, bias=False),
             nn.BatchNorm1d(hidden),
             neuron(),
             nn.Dropout(dropout),

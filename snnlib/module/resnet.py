@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from snnlib.module.sequential import Lift, SequentialState
+from snnlib.module.sparse import SpikeConv2d, weigher
 
 __all__ = ["JOINS", "ResNet", "Residual"]
 
@@ -38,6 +39,7 @@ class ResNet(nn.Module):
         gain: what the weights of the batch norms begin with.
         join: see :class:`Residual`.
         dropout: probability with which an input of the readout is dropped in training.
+        backend: of the convolutions, see :func:`.weigher`.
 
     Shapes:
         input ``[T, B, C, H, W]``, output log-probabilities ``[B, classes]``.
@@ -57,14 +59,15 @@ class ResNet(nn.Module):
         gain: float = 1.0,
         join: str = "current",
         dropout: float = 0.0,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_convolution(shape[0], width, 3, 1, gain), neuron()]
+        layers: list[nn.Module] = [_convolution(shape[0], width, 3, 1, gain, backend), neuron()]
         maps = width
         for stage, count in enumerate(blocks):
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(Residual(maps, width * 2**stage, stride, neuron, gain, join))
+                layers.append(Residual(maps, width * 2**stage, stride, neuron, gain, join, backend))
                 maps = width * 2**stage
         readout = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(maps, classes)]
         self.layers = SequentialState(*layers, *(Lift(module) for module in readout))
@@ -94,6 +97,7 @@ class Residual(nn.Module):
         neuron: makes a layer of neurons.
         gain: what the weights of the batch norms begin with.
         join: "current" or "spikes".
+        backend: of the convolutions, see :func:`.weigher`.
 
     Shapes:
         input ``[T, B, maps, H, W]``, output ``[T, B, wanted, H / stride, W / stride]``, rounded up.
@@ -112,17 +116,18 @@ class Residual(nn.Module):
         neuron: Callable[[], nn.Module],
         gain: float = 1.0,
         join: str = "current",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if join not in JOINS:
             raise ValueError(f"join must be one of {JOINS}, got {join!r}")
         spikes = join == "spikes"
         last = gain if spikes else gain / 2**0.5
-        path: list[nn.Module] = [_convolution(maps, wanted, 3, stride, gain), neuron()]
-        path.append(_convolution(wanted, wanted, 3, 1, last))
+        path: list[nn.Module] = [_convolution(maps, wanted, 3, stride, gain, backend), neuron()]
+        path.append(_convolution(wanted, wanted, 3, 1, last, backend))
         around: list[nn.Module] = []
         if maps != wanted or stride != 1:
-            around.append(_convolution(maps, wanted, 1, stride, last))
+            around.append(_convolution(maps, wanted, 1, stride, last, backend))
         if spikes:
             path.append(neuron())
             around += [neuron()] if around else []
@@ -137,7 +142,7 @@ class Residual(nn.Module):
         return output, (path, around, after)
 
 
-def _convolution(maps: int, wanted: int, size: int, stride: int, gain: float) -> Lift:
+def _convolution(maps: int, wanted: int, size: int, stride: int, gain: float, backend: str) -> Lift:
     norm = nn.BatchNorm2d(wanted)
     nn.init.constant_(norm.weight, gain)
     layers: list[nn.Module] = []
@@ -145,4 +150,5 @@ def _convolution(maps: int, wanted: int, size: int, stride: int, gain: float) ->
         # a convolution that steps over pixels, with few channels that lie side by side, writes beyond memory
         # in oneDNN's backward pass (uxlfoundation/oneDNN, issue 6035): the pixels are picked before it
         layers, stride = [nn.AvgPool2d(1, stride)], 1
-    return Lift(nn.Sequential(*layers, nn.Conv2d(maps, wanted, size, stride, size // 2, bias=False), norm))
+    options: dict[str, Any] = {"padding": size // 2, "bias": False, "backend": weigher(backend)}
+    return Lift(nn.Sequential(*layers, SpikeConv2d(maps, wanted, size, stride, **options), norm))

@@ -209,8 +209,15 @@ def _batched(module: nn.Module, x: Tensor, once: Tensor | None = None) -> tuple[
     random = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
     if steps > 1 and x.stride(0) == 0 and not (random and module.training):
         y: Tensor = module(x[0] if once is None else once)
-        return y.expand(steps, *y.shape), y
+        return _repeated(y, steps), y
     return module(x.flatten(0, 1)).unflatten(0, (steps, batch)), None
+
+
+def _repeated(y: Tensor, steps: int) -> Tensor:
+    """``y.expand(steps, ...)``, whose gradient lies in memory as ``y`` does."""
+    if y.dim() == 4 and y.is_contiguous(memory_format=torch.channels_last):
+        return y.movedim(1, -1).expand(steps, -1, -1, -1, -1).movedim(-1, 2)
+    return y.expand(steps, *y.shape)
 
 
 class RecurrentSequentialState(NamedTuple):

@@ -149,7 +149,8 @@ def network(values: flags.FlagValues, data: Images) -> nn.Module:
     gain = 1.0 if relu else 1.0 / (values.dt * values.tau_mem_inv)
     shape, classes, width = data.shape, data.classes, values.width
     if values.model == "resnet":
-        return ResNet(shape, classes, neuron, width, gain=gain, join=values.residual, dropout=values.dropout)
+        options = {"gain": gain, "join": values.residual, "dropout": values.dropout, "backend": values.backend}
+        return ResNet(shape, classes, neuron, width, **options)
     channels = (width, 2 * width, 4 * width, 4 * width)
     readout = LIParameters(tau_syn_inv=values.tau_syn_inv, tau_mem_inv=values.tau_mem_inv)
     options = {"dropout": values.dropout, "backend": values.backend, "neuron": neuron, "gain": gain}

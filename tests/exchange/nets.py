@@ -18,6 +18,8 @@ from snnlib import (
     LIParameters,
     RecurrentLayer,
     SequentialState,
+    SpikeConv2d,
+    SpikeLinear,
     iaf_feed_forward_step,
     lif_box_feed_forward_step,
 )
@@ -103,11 +105,11 @@ def conv_net() -> SequentialState:
             nn.Conv2d(2, 4, 3, padding=1, groups=2, bias=False),
             LIF(LIF_P._replace(v_th=0.05, tau_mem_inv=values(50, 200, 4, 1, 1))),
             nn.AvgPool2d(2),
-            nn.Conv2d(4, 6, (2, 3), stride=(1, 2), padding="valid", dilation=(2, 1)),
+            SpikeConv2d(4, 6, (2, 3), stride=(1, 2), padding="valid", dilation=(2, 1)),
             IAF(IAFParameters(v_th=0.3)),
             nn.AvgPool2d(2, 1, padding=1, divisor_override=1),
             nn.Flatten(),
-            nn.Linear(36, 7),
+            SpikeLinear(36, 7),
             LIFBox(BOX_P),
         )
     )

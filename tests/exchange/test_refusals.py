@@ -17,6 +17,7 @@ from snnlib import (
     LIParameters,
     LSNNRecurrent,
     SequentialState,
+    SpikeConv2d,
     from_nir,
     to_nir,
 )
@@ -59,6 +60,7 @@ def net(*modules: nn.Module) -> SequentialState:
             (1, 4, 4),
             "padding_mode='reflect'",
         ),
+        (SequentialState(SpikeConv2d(1, 1, 3, pool=2), LIF()), (1, 6, 6), "NIR has no max pooling, got pool=2"),
         (SequentialState(nn.Flatten(0), LIF()), (1, 4, 4), r"module 0 \(Flatten\): NIR has no batch"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnlib import LIF, ConvNet, LIFParameters, LIParameters
+from snnlib import LIF, ConvNet, LIFParameters, LIParameters, SpikeConv2d
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (2, 5, 7)]
 # spikes at every layer of a network that has not learned yet
@@ -67,7 +67,8 @@ def test_output_is_the_maximum_over_time_of_the_readout():
 )
 def test_small_maps_are_not_pooled(shape, pools):
     """Pooling stops where a side is below 8 pixels."""
-    assert sum(isinstance(module, nn.MaxPool2d) for module in small(shape).modules()) == pools
+    *convolutions, _ = (module for module in small(shape).modules() if isinstance(module, SpikeConv2d))
+    assert [module.pool for module in convolutions] == [2] * pools + [1] * (2 - pools)
 
 
 def test_options_reach_their_modules():
@@ -76,7 +77,8 @@ def test_options_reach_their_modules():
         (2, 9, 8), 7, channels=(3,), hidden=11, p=EASY, readout=readout, dt=0.002, kernel_size=5, dropout=0.4
     )
     kinds = {type(module).__name__: module for module in net.modules()}
-    assert kinds["Conv2d"].weight.shape == (3, 2, 5, 5)
+    weights = [module.weight.shape for module in net.modules() if isinstance(module, SpikeConv2d)]
+    assert weights == [(3, 2, 5, 5), (11, 3, 4, 4)]
     assert kinds["BatchNorm1d"].num_features == 11
     assert kinds["Dropout"].p == 0.4
     assert kinds["LI"].p == readout
@@ -119,3 +121,10 @@ def test_other_neurons_take_the_place_of_all_spiking_ones():
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert {w for norm in norms for w in norm.weight.tolist()} == {1.5}
     assert net(torch.rand(1, 4, 3, 16, 16)).shape == (4, 5)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "cpu"])
+def test_the_reference_has_torchs_convolutions(backend):
+    net = small((1, 8, 8), backend=backend)
+    chosen = {module.backend for module in net.modules() if isinstance(module, SpikeConv2d)}
+    assert chosen == {"reference" if backend == "reference" else "auto"}

@@ -289,6 +289,18 @@ def test_gradient_through_a_repeated_input():
     close(gradients[0], gradients[1])
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_a_repeated_map_lies_in_memory_as_the_map(order: torch.memory_format):
+    net = SequentialState(nn.Conv2d(2, 5, 3), nn.Identity(), LI()).to(memory_format=order)
+    strides = []
+    net[1].register_full_backward_hook(lambda module, inputs, outputs: strides.append(outputs[0].stride()))
+    x = torch.rand(B, 2, 6, 6).contiguous(memory_format=order)
+    maps = net[0](x)
+    output, _ = net(x.expand(T, -1, -1, -1, -1))
+    output.square().sum().backward()
+    assert strides == [maps.stride()]
+
+
 def test_batch_norm_of_a_repeated_input():
     """As documented: the same output and running mean, a running variance larger by (n - 1/T) / (n - 1)."""
     x = torch.randn(B, 4, 5, 5)
