@@ -23,7 +23,7 @@ from snnlib.engine.threads import shares_of, together
 __all__ = ["BACKENDS", "conv2d", "linear"]
 
 BACKENDS = ("auto", "reference", "cpu")
-"""Who multiplies: whoever is faster, torch, or the loops of :mod:`snnlib.engine.convolve` where they can."""
+"""Who multiplies: whoever is faster, torch, or loops of snnlib's own where they can."""
 
 _STRIP = 2 * LANES
 """Output channels that are done at a time, the least that there must be."""

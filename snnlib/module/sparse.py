@@ -17,8 +17,9 @@ class SpikeConv2d(nn.Conv2d):
     convolves as ever: see :func:`snnlib.engine.conv2d`.
 
     Parameters:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device,
-            dtype: as in :class:`torch.nn.Conv2d`.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in
+            :class:`torch.nn.Conv2d`.
+        device, dtype: of the weights.
         backend: "auto", "reference" (torch's convolution always) or "cpu" (only what is not zero, wherever that
             can be done).
         pool: return the largest of each ``pool`` times ``pool`` pixels, as an ``nn.MaxPool2d(pool)`` behind it,
@@ -71,7 +72,8 @@ class SpikeLinear(nn.Linear):
     """:class:`torch.nn.Linear`, for inputs that are mostly zero, as :class:`SpikeConv2d` is a convolution.
 
     Parameters:
-        in_features, out_features, bias, device, dtype: as in :class:`torch.nn.Linear`.
+        in_features, out_features, bias: as in :class:`torch.nn.Linear`.
+        device, dtype: of the weights.
         backend: as in :class:`SpikeConv2d`.
 
     Shapes:
