@@ -1,4 +1,4 @@
-"""Memory of a process on the CPU, kept for the next step of training."""
+"""Memory of a process on the CPU: for a sequence, and kept for the next step of training."""
 
 import ctypes
 import math

@@ -113,7 +113,8 @@ def _is_possible(
 ) -> bool:
     tensors = [value for value in (input, weight, bias) if value is not None]
     return (
-        set(ones) <= {1}
+        all(is_concrete(value) for value in tensors)  # first: a compiler would guard what is compared
+        and set(ones) <= {1}
         and not isinstance(padding, str)
         and all(type(value) in (Tensor, torch.nn.Parameter) for value in tensors)
         and input.dim() == weight.dim() == 4
@@ -123,7 +124,6 @@ def _is_possible(
         and 1 <= pool <= min(_LARGEST_POOL, *_sides(input, weight, padding))
         and input.dtype in (torch.float32, torch.float64)
         and {value.dtype for value in tensors} == {input.dtype}
-        and all(is_concrete(value) for value in tensors)
         and not torch.is_autocast_enabled("cpu")
         and torch.autograd.forward_ad._current_level < 0
         and input.numel() > 0

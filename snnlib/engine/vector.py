@@ -257,12 +257,12 @@ def find(z, a, first, size, places, count):
         count = append_places(nonzero(z, a + m), first + m, places, count)
     for m in range(size - size % LANES, size):
         places[count] = first + m
-        count += differs(z, a + m)
+        count += _differs(z, a + m)
     return count
 
 
 @intrinsic
-def differs(typing, z, a):
+def _differs(typing, z, a):
     """Whether the number ``z[a]`` is not zero, 1 or 0."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnlib import LIF, LIFParameters, ResNet
+from snnlib import LIF, LIFParameters, ResNet, SpikeConv2d
 from snnlib.module.resnet import Residual
 
 # one step of these moves the membrane by the whole current
@@ -157,3 +157,9 @@ def test_dropout_is_before_the_readout():
     assert not torch.equal(net(x), net(x))
     net.eval()
     assert torch.equal(net(x), net(x))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_the_reference_has_torchs_convolutions(backend):
+    net = small(backend=backend)
+    assert {module.backend for module in net.modules() if isinstance(module, SpikeConv2d)} == {backend}
