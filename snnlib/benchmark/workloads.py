@@ -24,7 +24,8 @@ _NORSE_ENTRY = (
 _CONV_NET = (
     "The net of every row is Norse's ConvNet4: convolutions of 5x5 to 32 and 64 channels, each with LIF and "
     "then pooling; linear to N, LIF; linear to 10, leaky readout, maximum over time, cross entropy. Backward "
-    "includes Adam's step."
+    "includes Adam's step. Convolutions and linears of snnlib's rows, the reference apart, multiply only what "
+    "is not zero (SpikeConv2d, SpikeLinear); all others are torch's."
 )
 
 
