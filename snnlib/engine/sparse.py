@@ -75,13 +75,16 @@ def conv2d(
         pool: return the largest of each ``pool`` times ``pool`` pixels, as an ``nn.MaxPool2d(pool)`` behind it.
             The maps of all samples are then never in memory; their gradient is.
     """
-    ones = *stride, *dilation, groups
-    if backend != "reference" and _is_possible(input, weight, bias, padding, ones, pool):
-        if weight.shape[2:] == input.shape[2:] and not any(padding):  # a linear map of all that there is
-            flat, weights = (_last(value).flatten(1) for value in (input, weight))
-            return linear(flat, weights, bias, backend)[..., None, None]
-        if backend == "cpu" or _is_worth(input, weight):
-            return cast(Tensor, _Sparse.apply(input, weight, bias, padding, pool))
+    if backend != "reference" and not torch.compiler.is_compiling() and input.dim() == weight.dim() == 4:
+        whole = weight.shape[2:] == input.shape[2:]
+        large = backend == "cpu" or len(input) * input.shape[2:].numel() * weight.numel() >= _WORTH
+        ones = *stride, *dilation, groups
+        if (whole or large) and _is_possible(input, weight, bias, padding, ones, pool):
+            if whole and not any(padding):  # a linear map of all that there is
+                flat, weights = (_last(value).flatten(1) for value in (input, weight))
+                return linear(flat, weights, bias, backend)[..., None, None]
+            if large and (backend == "cpu" or _is_sparse(input)):
+                return cast(Tensor, _Sparse.apply(input, weight, bias, padding, pool))
     maps = functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     return maps if pool == 1 else functional.max_pool2d(maps, pool)
 
@@ -99,10 +102,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, backend: s
         bias: ``[M]``.
         backend: as in :func:`conv2d`.
     """
-    if backend != "reference" and input.dim() > 1 and weight.dim() == 2:  # maps of one pixel
+    if backend == "reference" or torch.compiler.is_compiling():
+        return functional.linear(input, weight, bias)
+    large = backend == "cpu" or input.numel() * len(weight) >= _WORTH
+    if large and input.dim() > 1 and weight.dim() == 2:  # maps of one pixel
         pixels, filters = input.flatten(0, -2)[..., None, None], weight[..., None, None]
         possible = _is_possible(pixels, filters, bias, (0, 0), (), 1)
-        if possible and (backend == "cpu" or _is_worth(pixels, filters)):
+        if possible and (backend == "cpu" or _is_sparse(pixels)):
             output: Tensor = _Sparse.apply(pixels, filters, bias, (0, 0), 1)
             return output.view(*input.shape[:-1], -1)
     return functional.linear(input, weight, bias)
@@ -113,11 +119,10 @@ def _is_possible(
 ) -> bool:
     tensors = [value for value in (input, weight, bias) if value is not None]
     return (
-        all(is_concrete(value) for value in tensors)  # first: a compiler would guard what is compared
+        all(is_concrete(value) for value in tensors)
         and set(ones) <= {1}
         and not isinstance(padding, str)
         and all(type(value) in (Tensor, torch.nn.Parameter) for value in tensors)
-        and input.dim() == weight.dim() == 4
         and input.shape[1] == weight.shape[1]
         and len(weight) >= _STRIP
         and all(0 <= p < k for p, k in zip(padding, weight.shape[2:], strict=True))
@@ -131,9 +136,8 @@ def _is_possible(
     )
 
 
-def _is_worth(input: Tensor, weight: Tensor) -> bool:
-    if input.shape[0] * input.shape[2] * input.shape[3] * weight.numel() < _WORTH:
-        return False
+def _is_sparse(input: Tensor) -> bool:
+    """Whether most are zero of some of the numbers."""
     looked_at = -(-_LOOKED_AT // input[0].numel())
     some = input[:: -(-len(input) // looked_at)]
     return _SPARSE * int(torch.count_nonzero(some)) < some.numel()
