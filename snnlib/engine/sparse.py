@@ -175,7 +175,7 @@ def _dense(
     """The gradients of input, weight and bias that are wanted, by torch."""
     if not any(wanted):
         return None, None, None
-    if input.shape[2:] == (1, 1) and not any(wanted[1:]):  # a linear map
+    if input.shape[2:] == weight.shape[2:] == (1, 1) and not any(wanted[1:]):  # a linear map
         return (gradient.flatten(1) @ weight.flatten(1))[..., None, None], None, None
     sizes = [len(weight)] if wanted[2] else None
     back = torch.ops.aten.convolution_backward

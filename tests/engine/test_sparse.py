@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -64,6 +64,7 @@ def plain(*tensors: Tensor, padding: tuple[int, int] = (0, 0), pool: int = 1) ->
 
 
 @FAST
+@example(((2, 3, 1, 1), (32, 3, 1, 3), (0, 1), 1, 0.3), torch.float64, torch.channels_last, True)
 @given(cases(), st.sampled_from([torch.float32, torch.float64]), st.sampled_from(FORMATS), st.booleans())
 def test_a_convolution_equals_torchs(case, dtype: torch.dtype, order: torch.memory_format, biased: bool):
     shape, weights, padding, pool, share = case
