@@ -197,8 +197,7 @@ def _gathering(vectors: int) -> Any:
                     factor = x.spread(add(source, place))
                     begun = add(mul(add(filter, place), size), o)
                     _add(builder, sums, factor, weights, strip_of(builder, begun, vectors))
-            pixel = add(mul(add(mul(n, out.shape[1]), i), out.shape[2]), j)
-            _end(builder, sums, out, strip_of(builder, add(mul(pixel, size), o), vectors))
+            _end(builder, sums, out, strip_of(builder, _pixel(builder, out, n, i, j, o), vectors))
             return context.get_dummy_value()
 
         place = types.int64
