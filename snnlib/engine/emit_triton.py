@@ -3,8 +3,9 @@
 - ``forward`` and ``backward`` without weights: one program for some neurons, whose state stays in registers
   while time passes. AHEAD rows are read before they are needed, so that as many loads are on their way at once.
 - the same names with weights: one program for each sample, whose weights stay in registers as well.
-- ``forward_tiled`` and ``backward_tiled`` where weights do not fit: one program for a few samples, which visits
-  their neurons in tiles at each step. State lies in memory, weights come from the second cache.
+- ``forward_shared`` and ``backward_shared`` where the weights do not fit into one program: each keeps those of
+  some neurons, and takes these through time for a few samples. After each step it waits for the programs of the
+  other neurons, whose outputs it reads. With CHUNKS = 0 it keeps none, and is told what its neurons hear.
 
 Both directions are one form: some rows are read at each step, some values are carried along, some rows are
 written. Time runs backward where strides are negative. With weights, what was written first at one step is
@@ -45,6 +46,8 @@ _POWERS = {
     -2.0: "div(F(1.0), {0} * {0})",
 }
 
+_CALLED = {"arrive", "div", "power", "product", "products", "rows", "rows_of", "wait", "whole"}
+
 _HEAD = '''"""Made by snnlib.engine.gpu from the step {name}."""
 
 import triton
@@ -69,8 +72,8 @@ def _{name}({inputs}):
 
 _LANES = """
 
-@triton.jit(do_not_specialize=["steps"])
-def {name}({pointers}, size, steps, moves, row, WIDTH: tl.constexpr, AHEAD: tl.constexpr):
+@triton.jit(do_not_specialize=["own", "steps"])
+def {name}({pointers}, own, size, steps, moves, row, WIDTH: tl.constexpr, AHEAD: tl.constexpr):
     moves = tl.cast(moves, tl.int64)
     row = tl.cast(row, tl.int64)
     lane = tl.arange(0, WIDTH)
@@ -88,32 +91,43 @@ def {name}({pointers}, size, steps, moves, row, WIDTH: tl.constexpr, AHEAD: tl.c
     <end>
 """
 
-_TILED = """
+_SHARED = """
 
-@triton.jit(do_not_specialize=["steps"])
-def {name}_tiled(
-    {pointers}, samples, size, steps, moves, row,
-    SAMPLES: tl.constexpr, TILE: tl.constexpr, DEEP: tl.constexpr,
+@triton.jit(do_not_specialize=["own", "offset", "samples", "first", "last"])
+def {name}_shared(
+    {pointers}, meeting_, own, offset, samples, size, first, last, moves, row,
+    SAMPLES: tl.constexpr, COLUMNS: tl.constexpr, DEEP: tl.constexpr, CHUNKS: tl.constexpr,
 ):
     moves = tl.cast(moves, tl.int64)
     row = tl.cast(row, tl.int64)
-    b = tl.program_id(0).to(tl.int64) * SAMPLES + tl.arange(0, SAMPLES)[:, None]
+    group = tl.program_id(1)
+    start = offset + group * SAMPLES
+    b = start.to(tl.int64) + tl.arange(0, SAMPLES)[:, None]
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    at = b * size + column[None, :]
+    inside = (b < samples) & (column < size)[None, :]
     <load>
-    for t in tl.range(0, whole(steps)):
-        for start in tl.range(0, whole(size), TILE):
-            n = start + tl.arange(0, TILE)[None, :]
-            at = b * size + n
-            inside = (b < samples) & (n < size)
-            <read>
-            if t == 0:
-                heard = tl.load(heard_ + at, inside, 0.0)
-            else:
-                heard = dots({heard}_ - row, weights_, b, n, samples, size, SAMPLES, TILE, DEEP)
-            {first} += heard
-            {made} = _{name}({inputs})
-            <write>
-        <move>
-        tl.debug_barrier()  # all of a row is written before it is read
+    weights = rows_of(weights_, column, size, DEEP, CHUNKS)
+    <begin>
+    for t in tl.range(whole(first), whole(last)):
+        if CHUNKS == 0:
+            heard = tl.load(heard_ + at, inside, 0.0)
+        elif t == 0:
+            heard = tl.load(heard_ + at, inside, 0.0)
+        else:
+            if t > first:
+                wait(meeting_ + group * 32, (t - first) * tl.num_programs(0))
+            before = {heard}_ - row
+            heard = products(before, weights, start, samples, size, SAMPLES, COLUMNS, DEEP)
+        <read>
+        {made} = _{name}({inputs})
+        <carry>
+        <write>
+        on = t + 1 < last
+        if on:
+            arrive(meeting_ + group * 32)
+        <ahead>
+    <end>
 """
 
 
@@ -130,7 +144,7 @@ class _Loop(NamedTuple):
         name: of the kernel.
         program: the step.
         read: one row a step.
-        carried: one row before the first step and after the last.
+        carried: one row before the first step and one after the last.
         fixed: one row for all steps.
         written: one row a step.
         sums: what is added up over the steps, one row.
@@ -145,8 +159,12 @@ class _Loop(NamedTuple):
     sums: list[str]
 
     @property
-    def rows(self) -> list[str]:
-        return [*self.read, *self.carried, *self.fixed, *self.written, *self.sums]
+    def arrays(self) -> list[str]:
+        return [*self.read, *self.given, *self.written, *(f"last_{n}" for n in self.carried), *self.sums]
+
+    @property
+    def given(self) -> list[str]:
+        return [*self.carried, *self.fixed]
 
     @property
     def made(self) -> list[str]:
@@ -164,10 +182,12 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     loops = [_forward(traced._replace(forward=forward))]
     if backward.outputs:
         loops.append(_backward(traced._replace(backward=backward)))
-    called = ", ".join(sorted({*CALLED, "div", "dots", "power", "product", "rows", "whole"}))
+    called = ", ".join(
+        sorted({*CALLED, "arrive", "div", "power", "product", "products", "rows", "rows_of", "wait", "whole"})
+    )
     text = _HEAD.format(name=name, called=called, dtype=str(dtype).removeprefix("torch."))
     for loop in loops:
-        text += _step(loop) + _lanes(loop, recurrent) + (_tiled(loop) if recurrent else "")
+        text += _step(loop) + _lanes(loop, recurrent) + (_shared(loop) if recurrent else "")
     return Source(traced, text, forward_numbers, backward_numbers)
 
 
@@ -198,7 +218,7 @@ def _lanes(loop: _Loop, recurrent: bool) -> str:
     """The kernel that keeps state, and weights where there are any, in registers."""
     strides = {n: "row" if k else "moves" for k, n in enumerate(loop.read)}
     place = ["at = tl.program_id(0).to(tl.int64) * WIDTH + lane", "inside = at < size"]
-    begin = [f"{n} = tl.load({n}_ + at, inside, 0.0)" for n in (*loop.carried, *loop.fixed)]
+    begin = _given(loop)
     begin += [f"sum_{n} = tl.zeros([WIDTH], {n}_.dtype.element_ty)" for n in loop.sums]
     begin += [f"next_{n} = rows({n}_, at, inside, {by}, 0, steps, AHEAD)" for n, by in strides.items()]
     ahead = [f"now_{n} = next_{n}" for n in strides]
@@ -216,22 +236,39 @@ def _lanes(loop: _Loop, recurrent: bool) -> str:
         begin += ["heard = tl.load(heard_ + at, inside, 0.0)"]
         read += [f"{loop.read[0]} += heard"]
         write += [f"heard = product(tl.where(inside, {loop.written[0]}, F(0.0)), weights)"]
-    end = [f"tl.store({n}_ + at, {n}, inside)" for n in loop.carried]
+    end = [f"tl.store(last_{n}_ + at, {n}, inside)" for n in loop.carried]
     end += [f"tl.store({n}_ + at, sum_{n}, inside)" for n in loop.sums]
     blocks = {"place": place, "begin": begin, "ahead": ahead, "read": read, "carry": carry, "write": write}
     return _filled(_LANES, loop, {**blocks, "end": end}, recurrent)
 
 
-def _tiled(loop: _Loop) -> str:
-    """The kernel that keeps its state in memory, and reads weights at each step."""
-    read = [f"{n} = tl.load({n}_ + at, inside, 0.0)" for n in (*loop.read, *loop.carried, *loop.fixed)]
-    write = [f"tl.store({n}_ + at, {n}, inside)" for n in loop.written]
-    write += [f"tl.store({n}_ + at, new_{n}, inside)" for n in loop.carried]
-    write += [f"tl.store({n}_ + at, tl.load({n}_ + at, inside) + {n}, inside)" for n in loop.sums]
-    move = [f"{n}_ += {'row' if k else 'moves'}" for k, n in enumerate(loop.read)]
-    move += [f"{n}_ += row" for n in loop.written]
-    blocks = {"read": read, "write": write, "move": move}
-    return _filled(_TILED, loop, blocks, True, heard=loop.written[0], first=loop.read[0])
+def _given(loop: _Loop) -> list[str]:
+    """Loads what there is before the first step: one number for all, or where ``own`` says so a number each."""
+    return [f"{n} = tl.load({n}_ + at * ((own >> {k}) & 1), inside, 0.0)" for k, n in enumerate(loop.given)]
+
+
+def _shared(loop: _Loop) -> str:
+    """The kernel that shares the neurons of a few samples with other programs."""
+    strides = {n: "row" if k else "moves" for k, n in enumerate(loop.read)}
+    begin = _given(loop)
+    begin += [f"sum_{n} = tl.load({n}_ + at, inside, 0.0)" for n in loop.sums]
+    begin += [f"{n}_ += first * {by}" for n, by in strides.items()]
+    begin += [f"{n}_ += first * row" for n in loop.written]
+    begin += [f"next_{n} = tl.load({n}_ + at, inside & (first < last), 0.0)" for n in strides]
+    read = [f"{n} = next_{n}" for n in strides]
+    read += [f"{loop.read[0]} += heard"]
+    carry = [f"{n} = new_{n}" for n in loop.carried]
+    carry += [f"sum_{n} += {n}" for n in loop.sums]
+    write = []
+    for n in loop.written:
+        write += [f"tl.store({n}_ + at, {n}, inside)", f"{n}_ += row"]
+    ahead = []
+    for n, by in strides.items():
+        ahead += [f"{n}_ += {by}", f"next_{n} = tl.load({n}_ + at, inside & on, 0.0)"]
+    end = [f"tl.store(last_{n}_ + at, {n}, inside)" for n in loop.carried]
+    end += [f"tl.store({n}_ + at, sum_{n}, inside)" for n in loop.sums]
+    blocks = {"begin": begin, "read": read, "carry": carry, "write": write, "ahead": ahead, "end": end}
+    return _filled(_SHARED, loop, blocks, True, heard=loop.written[0])
 
 
 def _filled(
@@ -239,7 +276,7 @@ def _filled(
 ) -> str:
     """A template with its words, and with lines in the places of its blocks."""
     blocks = blocks | {"load": [f"{n} = tl.load(numbers + {n[1:]})" for n in numbers_of(loop.program)]}
-    pointers = [*(f"{n}_" for n in loop.rows), "numbers", *(["heard_", "weights_"] if recurrent else [])]
+    pointers = [*(f"{n}_" for n in loop.arrays), "numbers", *(["heard_", "weights_"] if recurrent else [])]
     words |= {"name": loop.name, "inputs": ", ".join(loop.program.inputs), "pointers": ", ".join(pointers)}
     text = []
     for line in template.format(made=", ".join([*loop.made, ""]).rstrip(), **words).splitlines():

@@ -1,17 +1,17 @@
 """The fused loop for CUDA: a traced step as Triton kernels, time inside, neurons or samples outside.
 
 One program takes some neurons through the whole sequence; their state stays in registers. A recurrent layer has
-one program for each sample while its weights fit into registers, up to 128 neurons, and one for a few samples
-where they do not. The additions, multiplications, divisions and square roots are those of the reference loop in
-the same order, each rounded by itself ("enable_fp_fusion" is off); sums over recurrent weights have an order of
-their own.
+one program for each sample while its weights fit into registers, up to 128 neurons. Of more neurons each
+program keeps some with their weights, for a few samples, and waits for the others after each step. All
+arithmetic is that of the reference loop in the same order, each operation rounded by itself ("enable_fp_fusion"
+is off); sums over recurrent weights have an order of their own.
 
 Under ``TRITON_INTERPRET=1`` Triton's interpreter runs the same kernels on the CPU: slowly, to test them.
 """
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 
 from snnlib.engine.cache import load
 from snnlib.engine.emit_triton import emit
-from snnlib.engine.kernel import Kernel, own, still, wide
+from snnlib.engine.kernel import Kernel, own, still
 from snnlib.engine.program import Traced
 
 __all__ = ["Plan", "build", "plan"]
@@ -30,8 +30,12 @@ _AHEAD = 8
 """Steps whose rows are read at once, while as many are computed: loads take longer than a step."""
 _AHEAD_RECURRENT = 4
 """The same where each step waits for a sum over all neurons."""
-_RESIDENT = 128
-"""The most neurons whose weights stay in the registers of one program: 64 KiB of them in float32."""
+_ALONE = 128
+"""The most neurons that one program takes with all their weights: 64 KiB of them in float32."""
+_ON_CHIP = 128 * 1024
+"""Bytes of weights that a multiprocessor keeps in its registers."""
+_SAMPLES = 8
+"""The most samples of one program that shares the neurons with others."""
 
 
 def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Kernel:
@@ -47,8 +51,8 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
         def on(device: torch.device) -> Tensor:
             return torch.tensor(numbers or (0.0,), dtype=dtype, device=device)
 
-        lanes, tiled = (getattr(module, n, None) for n in (which, f"{which}_tiled"))
-        return _Direction(lanes, tiled, on, traced.uses_output)
+        alone, shared = (getattr(module, n, None) for n in (which, f"{which}_shared"))
+        return _Direction(alone, shared, on, traced.uses_output)
 
     forward = direction("forward", made.forward_numbers)
     backward = direction("backward", made.backward_numbers)
@@ -60,15 +64,17 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
 
 
 class _Direction(NamedTuple):
-    """The kernels of one direction, of which the tiled one is None without weights.
+    """The kernels of one direction.
 
     Attributes:
+        alone: its programs know nothing of each other.
+        shared: its programs share the neurons of a few samples; None without weights.
         numbers: from a device to the kernels' numbers there.
         reads_output: whether the backward kernels do.
     """
 
-    lanes: Any
-    tiled: Any
+    alone: Any
+    shared: Any
     numbers: Any
     reads_output: bool
 
@@ -84,20 +90,22 @@ def _forward(
     """See :class:`snnlib.engine.kernel.Kernel`. Products that need no state are formed before the loop."""
     first, inner = (states[:1], states[1:]) if weights else ([], states)
     x, moves = still(input)
-    heard: list[Tensor] = []
-    with torch.autocast(input.device.type, enabled=False):
-        if len(weights) > 1:
-            x = linear(x, weights[1])
-        if weights:
-            heard = [linear(first[0], weights[0]), weights[0].T.contiguous()]
+    recurrence = None
+    if weights:
+        with torch.autocast(input.device.type, enabled=False):
+            if len(weights) > 1:
+                x = linear(x, weights[1])
+            heard = linear(first[0], weights[0])
     shape = torch.Size((len(input), *x.shape[1:]))
     output, *kept = (input.new_empty(shape, dtype=dtype) for dtype in (input.dtype, *saved))
-    finals, row = own(inner), shape[1:].numel()
-    if shape.numel():
-        arrays = [x, *finals, *wide(parameters, shape[1:]), output, *kept]
-        _launch(loops, arrays, heard, shape, moves * row, row)
-    last = [output[-1].clone() if len(output) else value.clone() for value in first]
-    return [output, *last, *finals, *kept]
+    if not shape.numel():
+        return [output, *own(states), *kept]
+    if weights:
+        recurrence = _Recurrence(heard, weights[0], output.__getitem__)
+    row = shape[1:].numel()
+    arrays = _Arrays([x], inner, parameters, [output, *kept], [])
+    finals = _launch(loops, arrays, recurrence, shape, moves * row, row)
+    return [output, *(output[-1].clone() for _ in first), *finals, *kept]
 
 
 def _backward(
@@ -111,18 +119,22 @@ def _backward(
     asked: Sequence[bool],
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.kernel.Kernel`. Products with all steps are formed after the loop."""
-    shape = gradient.shape[1:]
-    given = gradient.new_empty(gradient.shape)
+    shape, row = gradient.shape, gradient.shape[1:].numel()
+    given = torch.empty_like(gradient, memory_format=torch.contiguous_format)
     last, inner = (finals[:1], finals[1:]) if recurrent else ([], finals)
-    states, sums = own(inner), [gradient.new_zeros(shape) for _ in range(learned)]
+    sums = [gradient.new_zeros(shape[1:]) for _ in range(learned)]
     if loops.reads_output and recurrent:
         kept = [recurrent[2], *kept]
+    states = inner
     if gradient.numel():
+        recurrence = None
+        if recurrent:
+            # a copy: it is written to where what is heard at a step is computed before it
+            recurrence = _Recurrence(last[0].clone(), recurrent[0].T, lambda t: given[-1 - t])
         # from the last row back
-        timed = [value.contiguous()[-1] for value in (gradient, *kept)]
-        arrays = [*timed, *states, *wide(parameters, shape), given[-1], *sums]
-        heard = [last[0].contiguous(), recurrent[0].contiguous()] if recurrent else []
-        _launch(loops, arrays, heard, gradient.shape, -shape.numel(), -shape.numel())
+        read = [value.contiguous()[-1] for value in (gradient, *kept)]
+        arrays = _Arrays(read, inner, parameters, [given[-1]], sums)
+        states = _launch(loops, arrays, recurrence, shape, -row, -row)
     if not recurrent:
         return [given, *states, *sums]
     with torch.autocast(gradient.device.type, enabled=False):
@@ -145,67 +157,187 @@ def _products(given: Tensor, last: Tensor, recurrent: Sequence[Tensor], asked: S
     return [given, to_first, *to_weights]
 
 
+class _Recurrence(NamedTuple):
+    """What returns through recurrent weights.
+
+    Attributes:
+        heard: what the first step receives, ``[B, N]``; overwritten.
+        weights: ``[N, N]``, of which row n is what neuron n hears with.
+        row: from a step, in the kernel's order, to what is heard at the next, ``[B, N]``.
+    """
+
+    heard: Tensor
+    weights: Tensor
+    row: Callable[[int], Tensor]
+
+
+class _Arrays(NamedTuple):
+    """What a kernel reads and writes.
+
+    Attributes:
+        read: at the first step that is taken, of each row ``[B, *features]`` and what lies a step further.
+        carried: before the first step.
+        fixed: for all steps.
+        written: like what is read.
+        sums: over all steps; zero before.
+    """
+
+    read: list[Tensor]
+    carried: Sequence[Tensor]
+    fixed: Sequence[Tensor]
+    written: list[Tensor]
+    sums: list[Tensor]
+
+
 def _launch(
-    loops: _Direction, arrays: list[Tensor], heard: list[Tensor], shape: torch.Size, moves: int, row: int
-) -> None:
-    """Run one direction.
+    loops: _Direction, arrays: _Arrays, recurrence: _Recurrence | None, shape: torch.Size, moves: int, row: int
+) -> list[Tensor]:
+    """Run one direction; what is carried, after the last step.
 
     Parameters:
-        arrays: in the order of the kernel's arguments.
-        heard: what the first step receives from recurrent weights, and these, or nothing.
+        recurrence: None without weights.
         shape: of the sequence.
-        moves: how far the first array moves in a step.
+        moves: how far the first array that is read moves in a step.
         row: how far all others do.
     """
-    device = arrays[0].device
-    form = plan(shape, bool(heard), arrays[0].dtype, _processors(device))
-    kernel = loops.tiled if form.tiled else loops.lanes
-    sizes = [*form.sizes, shape[0], moves, row]
+    device, dtype = arrays.read[0].device, arrays.read[0].dtype
+    form = plan(shape, recurrence is not None, dtype, _processors(device))
+    last = [arrays.read[0].new_empty(shape[1:]) for _ in arrays.carried]
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        kernel[(form.programs,)](
-            *arrays, loops.numbers(device), *heard, *sizes, **form.constants, **form.options
-        )
+        if form.shared and recurrence is not None:
+            _launch_shared(loops, form, arrays, last, recurrence, shape[0], (moves, row))
+            return last
+        given, own = _given((*arrays.carried, *arrays.fixed), shape[1:])
+        values = [*arrays.read, *given, *arrays.written, *last, *arrays.sums, loops.numbers(device)]
+        size = shape[1:].numel()
+        if recurrence is not None:
+            values += [recurrence.heard.contiguous(), recurrence.weights.T.contiguous()]
+            size = shape[-1]
+        loops.alone[form.grid](*values, own, size, shape[0], moves, row, **form.arguments)
+    return last
+
+
+def _given(values: Sequence[Tensor], shape: torch.Size) -> tuple[list[Tensor], int]:
+    """Rows, or one number for all neurons; bit k of the second result is set where value k is a row."""
+    given, own = [], 0
+    for k, value in enumerate(values):
+        if any(value.stride()):
+            value, own = value.expand(shape).contiguous(), own | 1 << k
+        given.append(value)
+    return given, own
+
+
+def _launch_shared(
+    loops: _Direction,
+    form: "Plan",
+    arrays: _Arrays,
+    last: list[Tensor],
+    recurrence: _Recurrence,
+    steps: int,
+    strides: tuple[int, int],
+) -> None:
+    """Run the kernel whose programs share neurons.
+
+    They wait for each other between the steps. Where the weights are too many to keep, what is heard at a step
+    is one product, and the step one launch. One step is a launch in the interpreter too: it has no two programs
+    at once.
+    """
+    heard, weights = recurrence.heard.contiguous(), recurrence.weights.contiguous()
+    samples, size = heard.shape
+    meeting = torch.zeros(form.grid[1] * 32, dtype=torch.int32, device=heard.device)
+    numbers, arguments = loops.numbers(heard.device), form.arguments
+    if heard.is_cuda and form.constants["CHUNKS"]:
+        # all at once or none: what else runs, NCCL say, may not take the place of one that is waited for
+        arguments["launch_cooperative_grid"] = True
+
+    def run(offset: int, first: int, end: int) -> None:
+        given, own = _given((*(last if first else arrays.carried), *arrays.fixed), heard.shape)
+        values = [*arrays.read, *given, *arrays.written, *last, *arrays.sums, numbers, heard, weights, meeting]
+        until = min(samples, offset + form.at_once)
+        loops.shared[form.grid](*values, own, offset, until, size, first, end, *strides, **arguments)
+
+    if not form.constants["CHUNKS"]:
+        for t in range(steps):
+            if t:
+                with torch.autocast(heard.device.type, enabled=False):
+                    torch.mm(recurrence.row(t - 1), weights.T, out=heard)
+            run(0, t, t + 1)
+        return
+    for offset in range(0, samples, form.at_once):
+        if heard.is_cuda:
+            run(offset, 0, steps)
+            meeting.zero_()
+        else:
+            for t in range(steps):
+                run(offset, t, t + 1)
 
 
 class Plan(NamedTuple):
     """How a kernel is launched.
 
     Attributes:
-        tiled: whether it is the tiled kernel.
-        programs: how many there are.
-        sizes: its integer arguments before the number of steps.
-        constants: its arguments that are compiled into it.
+        shared: whether its programs share the neurons of a few samples.
+        grid: how many programs there are; if they share neurons, for these and for samples.
+        at_once: how many samples they all take.
+        constants: arguments that are compiled into it.
         options: for the compiler.
     """
 
-    tiled: bool
-    programs: int
-    sizes: tuple[int, ...]
+    shared: bool
+    grid: tuple[int, ...]
+    at_once: int
     constants: dict[str, int]
     options: dict[str, Any]
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the launch is told by name."""
+        return {**self.constants, **self.options}
 
+
+@functools.lru_cache(maxsize=256)
 def plan(shape: torch.Size, recurrent: bool, dtype: torch.dtype, processors: int) -> Plan:
     """Choose the form of a kernel for a sequence of this shape on a GPU with so many multiprocessors."""
     samples, size = shape[1], shape[-1]
-    sizes: tuple[int, ...]
-    if not recurrent:
+    options = {"num_warps": 1, "enable_fp_fusion": False}
+    if recurrent and size > _ALONE:
+        return _plan_shared(samples, size, dtype, processors, options)
+    if recurrent:
+        width = max(16, _power_of_two(size))
+        grid, ahead = (samples,), _AHEAD_RECURRENT
+        # a neuron a thread, but no more than 128 registers of weights
+        options["num_warps"] = max(1, width // 32, width * width * dtype.itemsize // 16384)
+    else:
         neurons = shape[1:].numel()
         # so few in a program that each processor has two programs
         width = min(128, max(32, _power_of_two(neurons // (2 * processors) + 1)))
-        sizes, constants = (neurons,), {"WIDTH": width, "AHEAD": _AHEAD}
-        programs, warps = -(-neurons // width), width // 32
-    elif size <= _RESIDENT:
-        width = max(16, _power_of_two(size))
-        sizes, constants = (size,), {"WIDTH": width, "AHEAD": _AHEAD_RECURRENT}
-        # 64 registers of weights or fewer in a thread
-        programs, warps = samples, max(1, width * width * dtype.itemsize // 8192)
-    else:
-        group = 16 if samples >= 8 * processors else 4
-        sizes, constants = (samples, size), {"SAMPLES": group, "TILE": 64, "DEEP": 32}
-        programs, warps = -(-samples // group), max(4, group // 2)
-    options = {"num_warps": warps, "enable_fp_fusion": False}
-    return Plan(recurrent and size > _RESIDENT, programs, sizes, constants, options)
+        grid, ahead = (-(-neurons // width),), _AHEAD
+        options["num_warps"] = width // 32
+    return Plan(False, grid, samples, {"WIDTH": width, "AHEAD": ahead}, options)
+
+
+def _plan_shared(samples: int, size: int, dtype: torch.dtype, processors: int, options: dict[str, Any]) -> Plan:
+    """The cheapest way to share neurons: all programs run at once, one on a multiprocessor."""
+    deep = 512 // dtype.itemsize  # 16 bytes for each thread of a warp
+    chunks = -(-size // deep)
+    found = []
+    for columns in (128, 64, 32, 16):
+        groups = -(-size // columns)
+        bytes = columns * chunks * deep * dtype.itemsize
+        if bytes > _ON_CHIP or groups > processors:
+            continue
+        side = processors // groups
+        each = min(_SAMPLES, _power_of_two(-(-samples // side)))
+        side = min(side, -(-samples // each))
+        # cycles of a step, roughly: to meet, and for each sample to sum and to multiply
+        cost = -(-samples // (side * each)) * (2500 + each * (150 + bytes // 220))
+        constants = {"SAMPLES": each, "COLUMNS": columns, "DEEP": deep, "CHUNKS": chunks}
+        warps = min(16, max(4, _power_of_two(bytes // 8192)))
+        found.append((cost, Plan(True, (groups, side), side * each, constants, options | {"num_warps": warps})))
+    if found:
+        return min(found, key=lambda one: one[0])[1]
+    constants = {"SAMPLES": 4, "COLUMNS": 128, "DEEP": deep, "CHUNKS": 0}
+    return Plan(True, (-(-size // 128), -(-samples // 4)), samples, constants, options | {"num_warps": 4})
 
 
 def _power_of_two(least: int) -> int:
@@ -216,5 +348,5 @@ def _power_of_two(least: int) -> int:
 @functools.cache
 def _processors(device: torch.device) -> int:
     if device.type != "cuda":  # the interpreter, which runs one program after the other
-        return 1
+        return 6
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -154,9 +154,10 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     tensors = iter(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
     kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
     known = next(value for value in gradients if value is not None)
+    outer = gradients[: len(ctx.shapes)]
+    zero = known if all(value is not None for value in outer) else known.new_zeros(())
     gradient, *finals = (
-        known.new_zeros(()).expand(shape) if value is None else value
-        for value, shape in zip(gradients, ctx.shapes, strict=False)
+        zero.expand(shape) if value is None else value for value, shape in zip(outer, ctx.shapes, strict=True)
     )
     if KERNELS[ctx.name].traced.exact and gradients[ctx.states] is None:
         finals[-1] = adjoint.beyond(gradient)

@@ -98,7 +98,7 @@ def scan(
     check_fits("p", p, shape)
     if state is None:
         recurrent = None if recurrent_weights is None else recurrent_state_type(step)
-        state = initial_state(state_type(step), p, input.new_empty(()).expand(shape), recurrent, shared=True)
+        state = initial_state(state_type(step), p, input, recurrent, shape)
     elif not torch.compiler.is_compiling():
         inner = state_type(step)._fields
         check_kind(state, inner if recurrent_weights is None else ("z", *inner))

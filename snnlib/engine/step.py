@@ -12,12 +12,15 @@ signature.
 import collections
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast, get_type_hints
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+
+from snnlib.engine.check import is_followed
 
 __all__ = [
     "Scalar",
@@ -87,7 +90,9 @@ def integration_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def initial_state(kind: Any, p: Any, like: Tensor, recurrent: Any = None, shared: bool = False) -> Any:
+def initial_state(
+    kind: Any, p: Any, like: Tensor, recurrent: Any = None, shape: Sequence[int] | None = None
+) -> Any:
     """The state before the first input.
 
     ``kind.initial(p)`` says where a neuron rests (a NamedTuple of numbers or tensors); a state without
@@ -96,22 +101,34 @@ def initial_state(kind: Any, p: Any, like: Tensor, recurrent: Any = None, shared
     Parameters:
         kind: the NamedTuple in which the step keeps its state, see :func:`state_type`.
         p: the neuron's parameters.
-        like: one step's input ``[B, *features]``; gives shape and device.
+        like: one step's input ``[B, *features]``; gives shape, type and device.
         recurrent: the NamedTuple with ``z`` before the fields of ``kind`` that is wanted in its place.
-        shared: all neurons may share one number's memory, which is not to be written to.
+        shape: what is wanted in the place of like's; then all neurons may share one number's memory, which is
+            not to be written to.
     """
     values = kind.initial(p) if hasattr(kind, "initial") else (0.0,) * len(kind._fields)
     if recurrent is not None:
         values = (0.0, *values)
     dtype = integration_dtype(like.dtype)
+    known = not (is_followed() or (like.is_cuda and torch.cuda.is_current_stream_capturing()))
 
     def fill(value: Scalar) -> Tensor:
         if isinstance(value, Tensor):
-            return value.to(like.device, dtype).expand(like.shape)
-        shape = () if shared else like.shape
-        return torch.full(shape, float(value), dtype=dtype, device=like.device).expand(like.shape)
+            return value.to(like.device, dtype).expand(like.shape if shape is None else shape)
+        if shape is None:
+            return torch.full(like.shape, float(value), dtype=dtype, device=like.device)
+        if known and math.prod(shape) > 1:  # of which torch refuses to write to one neuron
+            return _number(float(value), dtype, like.device).expand(shape)
+        return torch.full((), float(value), dtype=dtype, device=like.device).expand(shape)
 
     return (recurrent or kind)(*(fill(value) for value in values))
+
+
+@functools.lru_cache(maxsize=256)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One number's memory for all who only read it; on a GPU to make it takes longer than a small loop."""
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=dtype, device=device)
 
 
 def recurrent_step(

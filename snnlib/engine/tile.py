@@ -11,9 +11,11 @@ import triton.language as tl
 from triton.language.extra import libdevice
 
 __all__ = [
-    "cos", "div", "dots", "exp", "expm1", "floor", "log", "log1p", "power", "product", "rows", "sin", "sqrt",
-    "tanh", "whole",
+    "arrive", "cos", "div", "exp", "expm1", "floor", "log", "log1p", "power", "product", "products", "rows",
+    "rows_of", "sin", "sqrt", "tanh", "wait", "whole",
 ]  # fmt: skip
+
+C = tl.constexpr
 
 
 def _by_numpy(function):
@@ -66,7 +68,7 @@ def sqrt(a):
 
 
 @triton.jit
-def rows(pointer, at, inside, stride, first, steps, COUNT: tl.constexpr):  # noqa: N803
+def rows(pointer, at, inside, stride, first, steps, COUNT: C):  # noqa: N803
     """Rows ``first, first + 1, ...`` of a sequence of ``steps``, COUNT of them, zero after the last."""
     found = ()
     for k in tl.static_range(COUNT):
@@ -81,18 +83,48 @@ def product(v, weights):
 
 
 @triton.jit
-def dots(v_, weights_, b, n, samples, size, SAMPLES: tl.constexpr, TILE: tl.constexpr, DEEP: tl.constexpr):  # noqa: N803
-    """``out[b, n] = sum over k of v[b, k] weights[k, n]`` for a few samples, all read from memory.
+def rows_of(weights_, column, size, DEEP: C, CHUNKS: C):  # noqa: N803
+    """Rows ``column`` of weights ``[size, size]``, DEEP numbers at a time: CHUNKS tiles ``[columns, DEEP]``."""
+    found = ()
+    for chunk in tl.static_range(CHUNKS):
+        k = chunk * DEEP + tl.arange(0, DEEP)
+        inside = (column < size)[:, None] & (k < size)[None, :]
+        at = column.to(tl.int64)[:, None] * size + k[None, :]
+        found = found + (tl.load(weights_ + at, inside, 0.0),)  # noqa: RUF005
+    return found
+
+
+@triton.jit
+def products(v_, weights, first, samples, size, SAMPLES: C, COLUMNS: C, DEEP: C):  # noqa: N803
+    """``out[s, n] = sum over k of v[first + s, k] weights[n, k]``.
 
     Parameters:
-        v_, weights_: pointers to ``[samples, size]`` and ``[size, size]``.
-        b, n: which samples ``[SAMPLES, 1]`` and columns ``[1, TILE]``.
-        DEEP: how many k are read at once.
+        v_: pointer to ``[samples, size]``.
+        weights: of COLUMNS neurons n, from :func:`rows_of`.
     """
-    total = tl.zeros([SAMPLES, TILE], v_.dtype.element_ty)
-    for start in tl.range(0, whole(size), DEEP):
-        k = start + tl.arange(0, DEEP)
-        v = tl.load(v_ + b * size + k[None, :], (b < samples) & (k[None, :] < size), 0.0)
-        w = tl.load(weights_ + k[:, None] * size + n, (k[:, None] < size) & (n < size), 0.0)
-        total += tl.dot(v, w, input_precision="ieee", out_dtype=v_.dtype.element_ty)
+    sample = tl.arange(0, SAMPLES)[:, None]
+    total = tl.zeros([SAMPLES, COLUMNS], v_.dtype.element_ty)
+    for s in tl.static_range(SAMPLES):
+        parts = tl.zeros([COLUMNS, DEEP], v_.dtype.element_ty)
+        for chunk in tl.static_range(len(weights)):
+            k = chunk * DEEP + tl.arange(0, DEEP)
+            at = (first + s).to(tl.int64) * size + k
+            v = tl.load(v_ + at, (k < size) & (first + s < samples), 0.0)
+            parts = tl.fma(tl.broadcast_to(v[None, :], [COLUMNS, DEEP]), weights[chunk], parts)
+        total = tl.where(sample == s, tl.sum(parts, axis=1)[None, :], total)
     return total
+
+
+@triton.jit
+def arrive(meeting_):
+    """All that this program has stored can be seen by those that :func:`wait` for it."""
+    tl.debug_barrier()
+    tl.atomic_add(meeting_, 1, sem="release", scope="gpu")
+
+
+@triton.jit
+def wait(meeting_, number):
+    """Until so many programs arrived."""
+    while tl.atomic_add(meeting_, 0, sem="acquire", scope="gpu") < number:
+        pass
+    tl.debug_barrier()

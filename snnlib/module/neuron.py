@@ -1,5 +1,6 @@
 """The modules that every neuron is made into: one step, a sequence, and both with recurrent weights."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,14 +70,14 @@ class Neuron(nn.Module):
         """Whether it spikes: its parameters have a ``method``, how the gradient passes a spike."""
         return hasattr(self._numbers, "method")
 
-    def resting(self, like: Tensor, shared: bool = False) -> Any:
+    def resting(self, like: Tensor, shape: Sequence[int] | None = None) -> Any:
         """The state before the first input.
 
         Parameters:
             like: one step's input ``[B, *features]``, behind its weights where the neuron has some.
-            shared: see :func:`snnlib.engine.initial_state`.
+            shape: see :func:`snnlib.engine.initial_state`.
         """
-        return initial_state(self.state, self.p, like, shared=shared)
+        return initial_state(self.state, self.p, like, shape=shape)
 
     def extra_repr(self) -> str:
         values = self.p._asdict() if self.p is not None else {}
@@ -159,7 +160,7 @@ class Layer(Neuron):
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         """What ``forward`` does, with the last state, also where that records all."""
         if state is None and input.dim() > 1:
-            state = self.resting(input.new_empty(()).expand(input.shape[1:]), shared=True)
+            state = self.resting(input, input.shape[1:])
         every = self.checkpoint_every
         return scan(self.step, input, state, self.p, dt=self.dt, backend=self.backend, checkpoint_every=every)
 
@@ -207,8 +208,8 @@ class _Recurrent(Neuron):
             return self.recurrent_weights
         return self.recurrent_weights.masked_fill(self.get_buffer("_diagonal"), 0.0)
 
-    def resting(self, like: Tensor, shared: bool = False) -> Any:
-        return initial_state(self.state, self.p, like, self.recurrent_state, shared)
+    def resting(self, like: Tensor, shape: Sequence[int] | None = None) -> Any:
+        return initial_state(self.state, self.p, like, self.recurrent_state, shape)
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, {super().extra_repr()}, autapses={self.autapses}"
@@ -291,7 +292,7 @@ class RecurrentLayer(_Recurrent):
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         """What ``forward`` does, with the last state, also where that records all."""
         if state is None and input.dim() > 1:
-            state = self.resting(input.new_empty(()).expand(*input.shape[1:-1], self.hidden_size), shared=True)
+            state = self.resting(input, (*input.shape[1:-1], self.hidden_size))
         return scan(
             self.step,
             input,

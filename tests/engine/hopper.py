@@ -41,9 +41,12 @@ def assembled(
     """The kernel that would be launched, in PTX, after it went to machine code as well."""
     loops, bits = made
     form = gpu.plan(torch.Size(shape), recurrent, dtype, PROCESSORS)
-    kernel = getattr(loops, f"{way}_tiled" if form.tiled else way)
+    kernel = getattr(loops, f"{way}_shared" if form.shared else way)
     kinds = dict.fromkeys(kernel.arg_names, f"*fp{dtype.itemsize * 8}") | dict.fromkeys(bits, "*u8")
-    kinds |= dict.fromkeys(("samples", "size", "steps", "moves", "row"), "i32")
+    kinds["meeting_"] = "*i32"
+    kinds |= dict.fromkeys(
+        ("own", "offset", "samples", "size", "steps", "first", "last", "moves", "row"), "i32"
+    )
     kinds |= dict.fromkeys(form.constants, "constexpr")
     signature = {name: kinds[name] for name in kernel.arg_names}
     code = triton.compile(
@@ -68,12 +71,12 @@ def main() -> None:
         found[f"{way}, large"] = assembled(plain, way, (100, 1024, 512), False, single)
         found[f"{way} with exp"] = assembled(exponential, way, (100, 16, 512), False, single)
         found[f"{way} with bits"] = assembled(bits, way, (100, 16, 512), False, single)
-        found[f"{way} tiled, with bits"] = assembled(bits_heard, way, (100, 64, 300), True, single)
+        found[f"{way} shared, with bits"] = assembled(bits_heard, way, (100, 64, 300), True, single)
         found[f"{way} recurrent"] = assembled(heard, way, (100, 64, 128), True, single)
         found[f"{way} recurrent, float64"] = assembled(long, way, (100, 64, 33), True, double)
-        found[f"{way} tiled"] = assembled(heard, way, (100, 64, 300), True, single)
-        found[f"{way} tiled, large"] = assembled(heard, way, (100, 2048, 300), True, single)
-        found[f"{way} tiled, float64"] = assembled(long, way, (100, 64, 300), True, double)
+        found[f"{way} shared"] = assembled(heard, way, (100, 64, 300), True, single)
+        found[f"{way} shared, large"] = assembled(heard, way, (100, 2048, 300), True, single)
+        found[f"{way} shared, float64"] = assembled(long, way, (100, 64, 300), True, double)
     print(json.dumps({name: ptx.count("fma.rn") for name, ptx in found.items()}))
 
 

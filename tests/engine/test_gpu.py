@@ -73,12 +73,16 @@ def test_what_a_backend_refuses_to_build_runs_in_the_plain_loop(monkeypatch: pyt
 def test_the_source_can_be_read():
     text = source(lif_feed_forward_step, LIFParameters(), backend="gpu", recurrent=True)
     names = re.findall(r"^def (\w+)", text, flags=re.MULTILINE)
-    assert names == ["F", "_forward", "forward", "forward_tiled", "_backward", "backward", "backward_tiled"]
+    assert names == ["F", "_forward", "forward", "forward_shared", "_backward", "backward", "backward_shared"]
     with pytest.raises(ValueError, match="got 'tpu'"):
         source(lif_feed_forward_step, backend="tpu")
 
 
-@pytest.mark.parametrize("shape", [(30, 2, 3), (12, 3, 20), (6, 2, 128), (6, 2, 130), (4, 9, 150)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(30, 2, 3), (12, 3, 20), (6, 2, 128), (6, 2, 130), (4, 9, 150), (3, 9, 300), (3, 2, 800)],
+    ids=str,
+)
 def test_recurrent_spikes_in_float32(shape: tuple[int, ...]):
     """The sums over weights go in another order than the reference's: no spike is so near to the threshold."""
     neuron, *values = recurrent_case(shape, torch.float32)
@@ -91,8 +95,8 @@ def test_recurrent_spikes_in_float32(shape: tuple[int, ...]):
 
 
 def test_recurrent_layers_of_many_samples():
-    """Where the weights do not fit into registers, a program takes 4 samples, or 16 of many."""
-    neuron, x, state, weights = recurrent_case((3, 21, 130), torch.float64)
+    """Where the weights do not fit into one program, several share the neurons of 8 samples at most."""
+    neuron, x, state, weights = recurrent_case((3, 17, 130), torch.float64)
     p = draw_parameters(neuron, generator(3), (130,))
     assert_equal("gpu", neuron, x, state, p, recurrent_weights=weights)
 

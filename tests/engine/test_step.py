@@ -1,5 +1,6 @@
 """What follows from a step: its types, where it rests, its recurrent form, the checks of its parameters."""
 
+import contextlib
 import copy
 import math
 import pickle
@@ -186,9 +187,20 @@ def test_initial_states_share_no_memory_between_neurons_or_calls():
 
 def test_a_shared_initial_state_is_the_same_in_less_memory():
     like = torch.ones(2, 3)
-    own, shared = (initial_state(Offset, TraceParameters(), like, shared=flag) for flag in (False, True))
+    own, shared = (initial_state(Offset, TraceParameters(), like, shape=shape) for shape in (None, like.shape))
     same(tuple(own), tuple(shared))
     assert [value.untyped_storage().nbytes() for value in (own.v, shared.v)] == [24, 4]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2)], ids=str)
+def test_nobody_writes_to_a_shared_initial_state_for_others(shape: tuple[int, ...]):
+    def state() -> Offset:
+        return initial_state(Offset, TraceParameters(), torch.ones(()), shape=shape)
+
+    before = state().v.clone()
+    with contextlib.suppress(RuntimeError):  # several neurons, one number
+        state().v.add_(1.0)
+    same(state().v, before)
 
 
 # -- recurrence ----------------------------------------------------------------------------------------------
