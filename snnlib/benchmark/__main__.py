@@ -1,4 +1,4 @@
-"""snnlib and its peers side by side, each row in a process of its own.
+"""snnlib and its peers side by side, each row in a process of its own unless asked otherwise.
 
 A peer that is missing or fails has a row that says so. Before a backend of snnlib's is measured, its outputs
 and gradients are compared with the reference's; where they differ its row shows no speed, and the exit code is
@@ -6,6 +6,7 @@ and gradients are compared with the reference's; where they differ its row shows
 
     python -m snnlib.benchmark --workloads=lif,linear_lif
     python -m snnlib.benchmark --workloads=recurrent --batch_size=8 --features=64
+    python -m snnlib.benchmark --one_process --workloads=recurrent --features=256 --batch_size=128
 """
 
 import json
@@ -22,8 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from snnlib.benchmark import report
-from snnlib.benchmark.child import PREFIX
+from snnlib.benchmark import child, report
 from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
 from snnlib.task import _error, _files, _flags, _train
@@ -56,6 +56,12 @@ flags.DEFINE_boolean(
     "keep_memory",
     False,
     "Every row's process, peers too, keeps the memory that it frees, as tasks do (snnlib.engine.keep_memory).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "one_process",
+    False,
+    "Rows are timed in this process, one after the other: where each takes long to start, on a GPU say.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float("seconds", 5.0, "Seconds of a row's passes at least.", lower_bound=0.0, flag_values=FLAGS)
@@ -185,22 +191,28 @@ def _start(spec: Spec) -> dict[str, Any]:
 
 
 def _child(spec: Spec, environment: dict[str, str] | None = None) -> dict[str, Any]:
-    """Run one row in its process; what it says, or the reason why it says nothing."""
-    command = [sys.executable, "-m", "snnlib.benchmark.child", json.dumps(spec._asdict())]
+    """Run one row; what it says, or the reason why it says nothing."""
     before = _busy()
+    here = FLAGS.one_process and spec.measure in ("time", "gate")
+    found = child.main(spec) if here else _process(spec, environment)
+    if spec.measure not in ("time", "start") or "reason" in found:
+        return found
+    others = _others(before, _busy())
+    return {**found, "others": others, "disturbed": others > _DISTURBED}
+
+
+def _process(spec: Spec, environment: dict[str, str] | None) -> dict[str, Any]:
+    command = [sys.executable, "-m", "snnlib.benchmark.child", json.dumps(spec._asdict())]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=FLAGS.timeout)
     except subprocess.TimeoutExpired:
         return {"reason": f"no answer in {FLAGS.timeout} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith(PREFIX)]
+    lines = [line for line in done.stdout.splitlines() if line.startswith(child.PREFIX)]
     if not lines:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"reason": f"its process ended with code {done.returncode}: {said}"}
-    found: dict[str, Any] = json.loads(lines[-1].removeprefix(PREFIX))
-    if spec.measure not in ("time", "start"):
-        return found
-    others = _others(before, _busy())
-    return {**found, "others": others, "disturbed": others > _DISTURBED}
+    found: dict[str, Any] = json.loads(lines[-1].removeprefix(child.PREFIX))
+    return found
 
 
 def _busy() -> tuple[float, float, float]:

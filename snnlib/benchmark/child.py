@@ -1,4 +1,4 @@
-"""The process of one row: reads what to measure from its argument, prints one line of JSON."""
+"""One row; as a process of its own it reads what to measure from its argument, and prints one line of JSON."""
 
 import json
 import sys
@@ -25,12 +25,11 @@ def main(spec: Spec) -> dict[str, Any]:
         keep_memory()
     if spec.threads:
         torch.set_num_threads(spec.threads)
+    kinds = {"gate": gate.check, "start": measure.start, "memory": measure.memory, "time": measure.timing}
     try:
-        if spec.measure == "gate":
-            return gate.check(spec)
-        if spec.measure == "start":
-            return measure.start(spec)
-        return measure.memory(spec) if spec.measure == "memory" else measure.timing(spec)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return kinds[spec.measure](spec)
     except ImportError as error:
         return {"reason": f"{_line(error)}: pip install 'snnlib[benchmark]'"}
     except (NotOfferedError, UntraceableError) as error:
@@ -44,5 +43,4 @@ def _line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
     print(PREFIX + json.dumps(main(Spec(**json.loads(sys.argv[1])))), flush=True)

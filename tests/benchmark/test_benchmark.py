@@ -61,9 +61,10 @@ def rows(done: subprocess.CompletedProcess[str], cwd: Path) -> dict[str, dict[st
     return {row["row"]: row for row in table["rows"]}
 
 
-def test_a_run_prints_a_table_and_writes_the_same_figures(tmp_path: Path):
+@pytest.mark.parametrize("processes", ["--noone_process", "--one_process"])
+def test_a_run_prints_a_table_and_writes_the_same_figures(processes: str, tmp_path: Path):
     pytest.importorskip("matplotlib")
-    done = run(*TINY, "--workloads=lif", "--peers=floor,snnlib-auto", cwd=tmp_path)
+    done = run(*TINY, processes, "--workloads=lif", "--peers=floor,snnlib-auto", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / result(done)["run"]
     assert sorted(p.name for p in folder.iterdir()) == ["benchmark.json", "benchmark.md", "benchmark.png"]
