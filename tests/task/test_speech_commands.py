@@ -90,6 +90,18 @@ def trained(steps: int = 3) -> list[float]:
     return losses
 
 
+def test_features_are_computed_where_the_clips_are(flagged, monkeypatch: pytest.MonkeyPatch):
+    """In ``setup`` Lightning names the device to which it will move the module; here one without memory."""
+    flagged()
+    monkeypatch.setattr(task.Classifier, "device", torch.device("meta"))
+    module = task.Classifier(generated_speech())
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(module.features, "fit", lambda clips: seen.extend((clips, *module.features.buffers())))
+    module.setup("fit")
+    assert len(seen) == 5
+    assert all(value.is_meta for value in seen)
+
+
 @pytest.mark.parametrize(
     "flag",
     [

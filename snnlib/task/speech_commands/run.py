@@ -211,7 +211,8 @@ class Classifier(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self.data = self.data.to(self.device)
         if stage == "fit":
-            self.features.fit(self.data.x_train)
+            # the clips are on the device before Lightning moves the module there
+            self.features.to(self.device).fit(self.data.x_train)
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """What every layer puts out, the voltages of the readout last, ``[T, B, ...]``."""
