@@ -187,7 +187,9 @@ def _start(spec: Spec) -> dict[str, Any]:
         environment = {**os.environ, **dict.fromkeys(caches, folder)}
         found = _child(spec, environment)
         again = found if found.get("reason") else _child(spec, environment)
-    return again if again.get("reason") else {**found, "first_cached_s": again["first_s"]}
+    if again.get("reason"):
+        return again
+    return {**found, **{f"cached_{name}": again[name] for name in ("first_s", "first_forward_s")}}
 
 
 def _child(spec: Spec, environment: dict[str, str] | None = None) -> dict[str, Any]:
