@@ -37,8 +37,13 @@ NETS = [(1, False, 5), (1, True, 5), (2, False, (6, 5)), (2, True, (6, 5))]
 
 
 CASES = [(kind, *net) for kind in STEPS for net in NETS] + [("lif", 2, False, (20, 10))]
-SEEDS = {("lif", 2, True, (6, 5)): 601}
-"""Where not 1: those before it have no net that crosses fast enough, which takes half a minute to find out."""
+SEEDS = {
+    ("lif", 1, True, 5): 2,
+    ("lif", 2, True, (6, 5)): 601,
+    ("lsnn", 2, True, (6, 5)): 4,
+    ("lif_adex", 2, True, (6, 5)): 6,
+}
+"""Where not 1: it takes long until a net is drawn that crosses fast enough, or there is none."""
 
 
 @pytest.mark.parametrize(("kind", "layers", "recurrent", "neurons"), CASES, ids=str)

@@ -89,7 +89,7 @@ def check(backend: str, case: Case) -> None:
     assert_equal(backend, neuron, x, state, p, **options)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(case=cases(longest=40, widest=80))
 def test_cpu(case: Case):
     check("cpu", case)
