@@ -46,6 +46,7 @@ _POWERS = {
     -2.0: "div(F(1.0), {0} * {0})",
 }
 
+# functions of snnlib.engine.tile beside those that are written for operators
 _CALLED = {"arrive", "div", "power", "product", "products", "rows", "rows_of", "wait", "whole"}
 
 _HEAD = '''"""Made by snnlib.engine.gpu from the step {name}."""
@@ -182,9 +183,7 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     loops = [_forward(traced._replace(forward=forward))]
     if backward.outputs:
         loops.append(_backward(traced._replace(backward=backward)))
-    called = ", ".join(
-        sorted({*CALLED, "arrive", "div", "power", "product", "products", "rows", "rows_of", "wait", "whole"})
-    )
+    called = ", ".join(sorted({*CALLED, *_CALLED}))
     text = _HEAD.format(name=name, called=called, dtype=str(dtype).removeprefix("torch."))
     for loop in loops:
         text += _step(loop) + _lanes(loop, recurrent) + (_shared(loop) if recurrent else "")
