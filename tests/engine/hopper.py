@@ -68,12 +68,14 @@ def main() -> None:
     found = {}
     for way in ("forward", "backward"):
         found[way] = assembled(plain, way, (100, 16, 512), False, single)
+        found[f"{way}, large"] = assembled(plain, way, (100, 1024, 512), False, single)
         found[f"{way} with exp"] = assembled(exponential, way, (100, 16, 512), False, single)
         found[f"{way} with bits"] = assembled(bits, way, (100, 16, 512), False, single)
         found[f"{way} shared, with bits"] = assembled(bits_heard, way, (100, 64, 300), True, single)
         found[f"{way} recurrent"] = assembled(heard, way, (100, 64, 128), True, single)
         found[f"{way} recurrent, float64"] = assembled(long, way, (100, 64, 33), True, double)
         found[f"{way} shared"] = assembled(heard, way, (100, 64, 300), True, single)
+        found[f"{way} shared, large"] = assembled(heard, way, (100, 2048, 300), True, single)
         found[f"{way} shared, float64"] = assembled(long, way, (100, 64, 300), True, double)
     print(json.dumps({name: ptx.count("fma.rn") for name, ptx in found.items()}))
 
