@@ -250,18 +250,21 @@ def _launch_shared(
         # all at once or none: what else runs, NCCL say, may not take the place of one that is waited for
         arguments["launch_cooperative_grid"] = True
 
+    given, own = _given((*arrays.carried, *arrays.fixed), heard.shape)
+    later = [*last, *given[len(last) :]], own | (1 << len(last)) - 1
+
     def run(offset: int, first: int, end: int) -> None:
-        given, own = _given((*(last if first else arrays.carried), *arrays.fixed), heard.shape)
-        values = [*arrays.read, *given, *arrays.written, *last, *arrays.sums, numbers, heard, weights, meeting]
+        before, own_before = later if first else (given, own)
+        values = [*arrays.read, *before, *arrays.written, *last, *arrays.sums, numbers, heard, weights, meeting]
         until = min(samples, offset + form.at_once)
-        loops.shared[form.grid](*values, own, offset, until, size, first, end, *strides, **arguments)
+        loops.shared[form.grid](*values, own_before, offset, until, size, first, end, *strides, **arguments)
 
     if not form.constants["CHUNKS"]:
-        for t in range(steps):
-            if t:
-                with torch.autocast(heard.device.type, enabled=False):
+        with torch.autocast(heard.device.type, enabled=False):
+            for t in range(steps):
+                if t:
                     torch.mm(recurrence.row(t - 1), weights.T, out=heard)
-            run(0, t, t + 1)
+                run(0, t, t + 1)
         return
     for offset in range(0, samples, form.at_once):
         if heard.is_cuda:
