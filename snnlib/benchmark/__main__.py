@@ -61,7 +61,8 @@ flags.DEFINE_boolean(
 flags.DEFINE_boolean(
     "one_process",
     False,
-    "Rows are timed in this process, one after the other: where each takes long to start, on a GPU say.",
+    "Rows are timed in this process, one after the other and without --timeout: where a process takes long to "
+    "start, on a GPU say.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float("seconds", 5.0, "Seconds of a row's passes at least.", lower_bound=0.0, flag_values=FLAGS)
