@@ -8,12 +8,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import llvmlite.binding as llvm
 import torch
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
-from snnlib.engine.vector import viewed
+from snnlib.engine.vector import viewed, with_flags
 
 __all__ = ["Kind", "compiled", "located"]
 
@@ -30,13 +32,29 @@ def compiled(
     loop: Callable[..., None], kinds: Sequence[Kind], integers: int, numbers: int
 ) -> tuple[str, bytes]:
     """The name of a function, and the object code that it is in, see :func:`_entry`."""
-    made = _entry(loop, kinds, integers, numbers)
-    return made.fndesc.llvm_func_name, made.library.serialize_using_object_code()[2][0]
+    made = _entry(loop, kinds, integers, numbers, in_place=False)
+    return made.fndesc.llvm_func_name, _emitted(made.library)
+
+
+def _emitted(library: Any) -> bytes:
+    """Object code that may lie anywhere as a whole.
+
+    Numba's own may lie anywhere in parts, so that a loop first loads the address of each constant that finds no
+    register: a tenth of the instructions of LIFEx.
+    """
+    codegen = library.codegen
+    library._finalize_final_module = lambda: None  # else Numba would make machine code of its own
+    with global_compiler_lock:
+        library.finalize()
+    module = library._final_module
+    triple, cpu, features = codegen.magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features, 3, "pic", "small")
+    return bytes(machine.emit_object(module))
 
 
 def located(loop: Callable[..., None], kinds: Sequence[Kind]) -> int:
     """The address of a function of arrays alone, which Numba keeps where it is."""
-    made = _entry(loop, kinds, 0, 0)
+    made = _entry(loop, kinds, 0, 0, in_place=True)
     _KEPT.append(made)
     return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
 
@@ -45,7 +63,9 @@ _KEPT: list[Any] = []
 """Machine code is where it is as long as these are."""
 
 
-def _entry(loop: Callable[..., None], kinds: Sequence[Kind], integers: int, numbers: int) -> Any:
+def _entry(
+    loop: Callable[..., None], kinds: Sequence[Kind], integers: int, numbers: int, in_place: bool
+) -> Any:
     """A loop behind three pointers, compiled by Numba.
 
     The function is ``int f(void *result, void **error, void **arrays, int64_t *integers, T *numbers)``, as
@@ -58,6 +78,7 @@ def _entry(loop: Callable[..., None], kinds: Sequence[Kind], integers: int, numb
         kinds: of the arrays.
         integers: how many there are.
         numbers: how many there are.
+        in_place: whether Numba makes machine code of it, and where.
     """
     views = {dtype: f"view{k}" for k, dtype in enumerate(_NUMBERS)}
     values, at = [], 0
@@ -73,8 +94,9 @@ def _entry(loop: Callable[..., None], kinds: Sequence[Kind], integers: int, numb
     # wrappers that Python could call would need symbols of Numba's
     entry = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(space["entry"])
     pointer = types.CPointer
-    entry.compile(types.void(pointer(types.voidptr), pointer(types.int64), pointer(_NUMBERS[kinds[0][0]])))
-    return entry.overloads[entry.signatures[0]]
+    arguments = pointer(types.voidptr), pointer(types.int64), pointer(_NUMBERS[kinds[0][0]])
+    with_flags(entry, no_compile=not in_place)
+    return entry._compiler.compile(arguments, types.void)
 
 
 def _with_own_arguments(loop: Callable[..., None], values: Sequence[str]) -> Any:

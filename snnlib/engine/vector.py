@@ -34,6 +34,7 @@ __all__ = [
     "spread",
     "strip_of",
     "viewed",
+    "with_flags",
 ]
 
 
@@ -42,13 +43,18 @@ bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapp
 
 def apart(function: Any) -> Any:
     """``bare`` for a function that writes to no array which overlaps another: nobody has to look. Inlined."""
-    made = bare(forceinline=True)(function)
+    return with_flags(bare(forceinline=True)(function), noalias=True)
 
-    def customize(flags: Any) -> Any:
-        flags.noalias = True
-        return flags
 
-    made._compiler._customize_flags = customize  # Numba's own flag, which njit has no name for
+def with_flags(made: Any, **flags: bool) -> Any:
+    """A function of ``njit`` with flags of Numba's own, which njit has no names for."""
+
+    def customize(given: Any) -> Any:
+        for name, value in flags.items():
+            setattr(given, name, value)
+        return given
+
+    made._compiler._customize_flags = customize
     return made
 
 
