@@ -26,13 +26,11 @@ from snnlib.engine.packed import Packed, unpacked
 from snnlib.engine.program import Traced
 from snnlib.engine.threads import shares_of, together
 
-__all__ = ["build"]
+__all__ = ["build", "in_strips"]
 
 _BLOCK = 4096
-"""Neurons that one pass over time takes along: their state stays in the first caches, and a row of each array
-is long enough to be read ahead of its use."""
-_RECURRENT_BLOCK = 1024
-"""The same where all products with the weights are in the loop, which need the first cache too."""
+"""Neurons that one pass over time takes along: their state stays in the first caches, a row of each array is
+long enough to be read ahead of its use, and recurrent weights are read once for all."""
 _UNIT = 64
 """Neurons that are not shared between threads: a few SIMD registers of them."""
 
@@ -59,10 +57,10 @@ def _products(way: str, dtype: torch.dtype) -> list[int]:
 
 @functools.cache
 def _product(name: str, dtype: torch.dtype) -> int:
-    row, matrix, places = (dtype, 1), (dtype, 2), (torch.int64, 1)
+    row, matrix, strips, places = (dtype, 1), (dtype, 2), (dtype, 3), (torch.int64, 1)
     kinds = {
-        "multiply": (row, matrix, row, places),
-        "push": (row, matrix, row),
+        "multiply": (row, strips, row, places),
+        "push": (row, strips, row),
         "grow": (row, row, matrix, places),
     }
     return Loop(products(), name, dtype, ()).address(kinds[name])
@@ -149,7 +147,7 @@ def _forward_recurrent(
     output, *kept = _outputs(traced, (steps, *shape), dtype)
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
-    weighted = [_row(states[0].contiguous()), *(as_array(w.T.contiguous()) for w in (weights[0], weights[-1]))]
+    weighted = [_row(states[0].contiguous()), *(as_array(in_strips(w.T)) for w in (weights[0], weights[-1]))]
     block = _samples(size) * size
     sizes = *_products("forward", dtype), int(len(weights) > 1), size, input.shape[-1]
     packed = Packed(traced, steps, block, dtype)
@@ -190,7 +188,7 @@ def _backward_recurrent(
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept[:whole], given))]
     arrays += map(_row, (*states, *wide(parameters, shape), *sums))
     fixed = [*map(_row, (finals[0].contiguous(), first.contiguous()))]
-    fixed += [as_array(weights.contiguous()), _rows(x), as_array(input_weights.contiguous())]
+    fixed += [as_array(in_strips(weights)), _rows(x), as_array(in_strips(input_weights))]
     block = _samples(size) * size
     flags = [int(flag) for flag in (weighted, asked[1], weighted and asked[2], asked[0])]
     flags = [*_products("backward", dtype), *flags]
@@ -216,9 +214,18 @@ def _backward_recurrent(
     return [given, g_first, *states, *sums, *grown]
 
 
+def in_strips(weights: Tensor) -> Tensor:
+    """``[N, M]`` as ``[strips, N, LANES]``, see :mod:`snnlib.engine.strips`."""
+    width = weights.shape[1]
+    if width < LANES:
+        return torch.nn.functional.pad(weights, (0, LANES - width))[None].contiguous()
+    starts = [min(j, width - LANES) for j in range(0, width, LANES)]
+    return torch.stack([weights[:, j : j + LANES] for j in starts])
+
+
 def _samples(size: int) -> int:
     """Samples that one pass over time takes along: eight at least, which share each reading of the weights."""
-    return max(8, _RECURRENT_BLOCK // max(size, 1))
+    return max(8, _BLOCK // max(size, 1))
 
 
 def _outputs(traced: Traced, shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:

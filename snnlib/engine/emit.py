@@ -88,7 +88,7 @@ def convolutions() -> str:
 
 def products() -> str:
     """The module with the functions of :data:`snnlib.engine.emit_loops.PRODUCTS`."""
-    return _PRODUCTS_MODULE.format(digest=_digest("product.py", "vector.py"))
+    return _PRODUCTS_MODULE.format(digest=_digest("product.py", "strips.py", "vector.py"))
 
 
 class Source(NamedTuple):

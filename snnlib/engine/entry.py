@@ -42,14 +42,12 @@ def _emitted(library: Any) -> bytes:
     Numba's own may lie anywhere in parts, so that a loop first loads the address of each constant that finds no
     register: a tenth of the instructions of LIFEx.
     """
-    codegen = library.codegen
     library._finalize_final_module = lambda: None  # else Numba would make machine code of its own
+    triple, cpu, features = library.codegen.magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features, 3, "pic", "small")
     with global_compiler_lock:
         library.finalize()
-    module = library._final_module
-    triple, cpu, features = codegen.magic_tuple()
-    machine = llvm.Target.from_triple(triple).create_target_machine(cpu, features, 3, "pic", "small")
-    return bytes(machine.emit_object(module))
+        return bytes(machine.emit_object(library._final_module))
 
 
 def located(loop: Callable[..., None], kinds: Sequence[Kind]) -> int:

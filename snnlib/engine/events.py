@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit_loops import LANES, WORD
-from snnlib.engine.vector import Array, arrays, bare, nonzero, ones, put_bits
+from snnlib.engine.vector import Array, arrays, bare, has_wide_registers, nonzero, ones, put_bits
 
 __all__ = ["append", "back", "bits_of", "packing"]
 
@@ -139,7 +139,7 @@ def moves_vectors(typing):
     """Whether numbers are moved by whole vectors, which takes AVX-512."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.get_constant(types.boolean, "+avx512f" in context.codegen().magic_tuple()[2].split(","))
+        return context.get_constant(types.boolean, has_wide_registers(context))
 
     return types.boolean(), build
 
@@ -200,7 +200,7 @@ def _moving(name: str, is_packed: int) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, a, target, b, mask = arrays(context, builder, signature, args)
-        there = "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+        there = has_wide_registers(context)
         lanes, moved = _moved(builder, source, name) if there else (1, None)
         width = ir.Constant(mask.type, lanes)
         for _ in range(LANES // lanes):

@@ -1,12 +1,11 @@
 """Products with recurrent weights, which the fused loops of :mod:`snnlib.engine.cpu` call.
 
 Each works on a block of samples at one time step; what belongs to one sample lies together, samples one after
-the other. Sums are kept in registers, a strip of columns of a few rows at a time; the innermost loops are
+the other. Sums are kept in registers, strips of columns of a few rows at a time; the innermost loops are
 written with LLVM's vectors (:mod:`snnlib.engine.vector`). A term may be multiplied and added with one rounding
 ("contract"); the order of the sums is fixed.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -15,14 +14,17 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.vector import Array, add_product, apart, arrays, bare, find, nonzero, ones, strip_of
+from snnlib.engine.strips import rows_at_a_time, rows_of, strips_at_a_time, strips_from, strips_of, sums
+from snnlib.engine.vector import add_product, apart, arrays, bare, find, nonzero, ones, strip_of
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]
 
 _WIDE, _WIDER = 2 * LANES, 4 * LANES
-"""Columns of a strip: two vectors, or four where there are enough."""
+"""Columns of a strip of a gradient: two vectors, or four where there are enough."""
 _ROWS = 4
-"""Rows that are summed at a time, so that what they share is read once for all."""
+"""Rows of a gradient that are summed at a time, so that what they share is read once for all."""
+_STRIPS = 4
+"""Strips of weights that a sparse product takes at a time."""
 
 
 @apart
@@ -45,21 +47,23 @@ def multiply(heard, weights, out, active):
 
     Parameters:
         heard: ``[samples * M]``.
-        weights: ``[M, N]``, from row to column.
+        weights: ``[M, N]``, from row to column, in strips (:mod:`snnlib.engine.strips`).
         out: ``[samples * N]``.
         active: room for M integers, and a vector of them.
     """
-    size, width = weights.shape
-    if width < _WIDE or not _is_sparse(heard):
+    strips, size, _ = weights.shape
+    if out.shape[0] * size < LANES * heard.shape[0] or not _is_sparse(heard):
         push(heard, weights, out)
         return
-    wider = width - width % _WIDER
-    for s in range(heard.shape[0] // size):
+    samples = heard.shape[0] // size
+    width = out.shape[0] // samples
+    many = strips - strips % _STRIPS
+    for s in range(samples):
         count = find(heard, s * size, 0, size, active, 0)
-        for j in range(0, wider, _WIDER):
-            _gather_wider(heard, s * size, weights, active, count, out, s * width, j)
-        for j in range(wider, width, _WIDE):  # the last strip goes over some columns again
-            _gather(heard, s * size, weights, active, count, out, s * width, min(j, width - _WIDE))
+        for j in range(0, many, _STRIPS):
+            _gather_strips(heard, s * size, weights, active, count, out, s * width, width, j)
+        for j in range(many, strips):
+            _gather(heard, s * size, weights, active, count, out, s * width, width, j)
 
 
 @bare()
@@ -68,25 +72,25 @@ def push(given, weights, out):
 
     Parameters:
         given: ``[samples * N]``.
-        weights: ``[N, M]``.
+        weights: ``[N, M]``, in strips.
         out: ``[samples * M]``.
     """
-    size, width = weights.shape
+    strips, size, _ = weights.shape
+    if size == 0:
+        out[:] = 0
+        return
     samples = given.shape[0] // size
-    fours = samples - samples % _ROWS
-    if width < _WIDE:
+    width = out.shape[0] // samples
+    if width < LANES:
         out[:] = 0
         for s in range(samples):
             for n in range(size):
                 for j in range(width):
-                    out[s * width + j] += given[s * size + n] * weights[n, j]
+                    out[s * width + j] += given[s * size + n] * weights[0, n, j]
         return
-    for j in range(0, width, _WIDE):
-        column = min(j, width - _WIDE)  # the last strip goes over some columns again
-        for s in range(0, fours, _ROWS):
-            _push_four(given, s, weights, out, column)
-        for s in range(fours, samples):
-            _push_one(given, s, weights, out, column)
+    for j in range(0, strips, strips_at_a_time()):
+        for s in range(0, samples, rows_at_a_time(given)):
+            _push(given, s, samples, weights, out, width, j)
 
 
 @bare()
@@ -113,9 +117,9 @@ def grow(heard, given, out, active):
                 for j in range(wide, width):
                     out[active[k], j] += heard[s * size + active[k]] * given[s * width + j]
         return
-    fours, strips = size - size % _ROWS, width - width % _WIDE
+    fours, strips = size - size % _ROWS, width - width % LANES
     for m in range(0, fours, _ROWS):
-        for j in range(0, strips, _WIDE):
+        for j in range(0, strips, LANES):
             _grow_four(heard, given, samples, out, m, j)
     for s in range(samples):
         for m in range(size):
@@ -137,58 +141,31 @@ def _is_sparse(values):
 # -- innermost loops, in LLVM's vectors ------------------------------------------------------------------
 
 
-def _put(builder: Any, out: Array, begin: Any, vectors: Sequence[Any]) -> None:
-    """Write the vectors of a strip."""
-    for index, vector in zip(strip_of(builder, begin, len(vectors)), vectors, strict=True):
-        out.store(vector, index)
-
-
-def _sums(
-    builder: Any, factors: Array, terms: Array, count: Any, visit: Any, rows: int, vectors: int = 2
-) -> list[Any]:
-    """Strips of ``sum over k of factor[row, k] term[k]``, some vectors for each row.
-
-    Parameters:
-        count: how many terms there are.
-        visit: from k to the index of the term's strip, and to that of its factor for each row.
-        rows, vectors: how many there are.
-    """
-    nothing = ir.Constant(factors.vector, None)
-    places = [cgutils.alloca_once_value(builder, nothing) for _ in range(vectors * rows)]
-    for place in places:  # "once" is at the entry of the function, which may come here again
-        builder.store(nothing, place)
-    with cgutils.for_range(builder, count) as loop:
-        start, indices = visit(loop.index)
-        strip = [terms.load(index) for index in strip_of(builder, start, vectors)]
-        for k, index in enumerate(indices):
-            factor = factors.spread(index)
-            for place, part in zip(places[vectors * k : vectors * (k + 1)], strip, strict=True):
-                builder.store(add_product(builder, builder.load(place), factor, part), place)
-    return [builder.load(place) for place in places]
-
-
-def _gathering(vectors: int) -> Any:
+def _gathering(count: int) -> Any:
     @intrinsic
-    def one_strip(typing, heard, a, weights, active, count, out, b, j):
-        """One strip of columns of :func:`multiply` for the sample at ``heard[a]``, to ``out[b]``."""
+    def some_strips(typing, heard, a, weights, active, found, out, b, width, j):
+        """Strips of :func:`multiply` from ``j`` on, for the sample at ``heard[a]``, to ``out[b]``."""
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            heard, a, weights, active, count, out, b, j = arrays(context, builder, signature, args)
+            heard, a, weights, active, found, out, b, width, j = arrays(context, builder, signature, args)
+            strips = strips_from(builder, weights, width, j, count)
 
             def visit(k: Any) -> Any:
                 row = active.scalar(k)
-                return builder.add(builder.mul(row, weights.shape[1]), j), [builder.add(a, row)]
+                return [strip.index(row) for strip in strips], [builder.add(a, row)]
 
-            _put(builder, out, builder.add(b, j), _sums(builder, heard, weights, count, visit, 1, vectors))
+            (totals,) = sums(builder, heard, weights, found, visit, 1, count)
+            for strip, total in zip(strips, totals, strict=True):
+                out.store(total, builder.add(b, strip.column))
             return context.get_dummy_value()
 
         place = types.int64
-        return types.void(heard, place, weights, active, place, out, place, place), build
+        return types.void(heard, place, weights, active, place, out, place, place, place), build
 
-    return one_strip
+    return some_strips
 
 
-_gather, _gather_wider = _gathering(2), _gathering(4)
+_gather, _gather_strips = _gathering(1), _gathering(_STRIPS)
 
 
 def _scattering(vectors: int) -> Any:
@@ -216,37 +193,35 @@ def _scattering(vectors: int) -> Any:
 _scatter, _scatter_wider = _scattering(2), _scattering(4)
 
 
-def _pushing(rows: int) -> Any:
-    @intrinsic
-    def one_strip(typing, given, s, weights, out, j):
-        """One strip of columns of :func:`push` for ``rows`` samples from ``s`` on."""
+@intrinsic
+def _push(typing, given, s, samples, weights, out, width, j):
+    """Strips of :func:`push` from ``j`` on, for samples from ``s`` on; in the place of more the last one."""
 
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            given, s, weights, out, j = arrays(context, builder, signature, args)
-            size, width = weights.shape
-            samples = [builder.add(s, ir.Constant(s.type, k)) for k in range(rows)]
-            starts = [builder.mul(sample, size) for sample in samples]
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        given, s, samples, weights, out, width, j = arrays(context, builder, signature, args)
+        rows, count, size = rows_of(given), strips_of(context), weights.shape[1]
+        strips = strips_from(builder, weights, width, j, count)
+        last = builder.sub(samples, ir.Constant(s.type, 1))
+        chosen = [builder.add(s, ir.Constant(s.type, k)) for k in range(rows)]
+        chosen = [builder.select(builder.icmp_signed("<", k, last), k, last) for k in chosen]
+        starts = [builder.mul(sample, size) for sample in chosen]
 
-            def visit(k: Any) -> Any:
-                return builder.add(builder.mul(k, width), j), [builder.add(start, k) for start in starts]
+        def visit(k: Any) -> Any:
+            return [strip.index(k) for strip in strips], [builder.add(start, k) for start in starts]
 
-            sums = _sums(builder, given, weights, size, visit, rows)
-            for k, sample in enumerate(samples):
-                begin = builder.add(builder.mul(sample, width), j)
-                _put(builder, out, begin, sums[2 * k : 2 * k + 2])
-            return context.get_dummy_value()
+        for sample, totals in zip(chosen, sums(builder, given, weights, size, visit, rows, count), strict=True):
+            begin = builder.mul(sample, width)
+            for strip, total in zip(strips, totals, strict=True):
+                out.store(total, builder.add(begin, strip.column))
+        return context.get_dummy_value()
 
-        return types.void(given, types.int64, weights, out, types.int64), build
-
-    return one_strip
-
-
-_push_four, _push_one = _pushing(_ROWS), _pushing(1)
+    place = types.int64
+    return types.void(given, place, place, weights, out, place, place), build
 
 
 @intrinsic
 def _grow_four(typing, heard, given, samples, out, m, j):
-    """One strip of columns of four rows of :func:`grow`."""
+    """One vector of columns of four rows of :func:`grow`."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         heard, given, samples, out, m, j = arrays(context, builder, signature, args)
@@ -255,13 +230,11 @@ def _grow_four(typing, heard, given, samples, out, m, j):
 
         def visit(s: Any) -> Any:
             start = builder.mul(s, size)
-            return builder.add(builder.mul(s, width), j), [builder.add(start, row) for row in rows]
+            return [builder.add(builder.mul(s, width), j)], [builder.add(start, row) for row in rows]
 
-        sums = _sums(builder, heard, given, samples, visit, _ROWS)
-        for k, row in enumerate(rows):
-            begin = builder.add(builder.mul(row, width), j)
-            for index, total in zip(strip_of(builder, begin, 2), sums[2 * k : 2 * k + 2], strict=True):
-                out.store(builder.fadd(out.load(index), total), index)
+        for row, (total,) in zip(rows, sums(builder, heard, given, samples, visit, _ROWS, 1), strict=True):
+            index = builder.add(builder.mul(row, width), j)
+            out.store(builder.fadd(out.load(index), total), index)
         return context.get_dummy_value()
 
     return types.void(heard, given, types.int64, out, types.int64, types.int64), build

@@ -26,6 +26,7 @@ __all__ = [
     "ask_to_write",
     "bare",
     "find",
+    "has_wide_registers",
     "nonzero",
     "ones",
     "part",
@@ -56,6 +57,11 @@ def with_flags(made: Any, **flags: bool) -> Any:
 
     made._compiler._customize_flags = customize
     return made
+
+
+def has_wide_registers(context: Any) -> bool:
+    """Whether the CPU that is compiled for has AVX-512."""
+    return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
 
 
 class Array:
