@@ -218,9 +218,11 @@ def in_strips(weights: Tensor) -> Tensor:
     """``[N, M]`` as ``[strips, N, LANES]``, see :mod:`snnlib.engine.strips`."""
     width = weights.shape[1]
     if width < LANES:
-        return torch.nn.functional.pad(weights, (0, LANES - width))[None].contiguous()
-    starts = [min(j, width - LANES) for j in range(0, width, LANES)]
-    return torch.stack([weights[:, j : j + LANES] for j in starts])
+        weights, width = torch.nn.functional.pad(weights, (0, LANES - width)), LANES
+    if width % LANES:
+        whole = width - width % LANES
+        weights = torch.cat([weights[:, :whole], weights[:, -LANES:]], 1)
+    return weights.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
 
 
 def _samples(size: int) -> int:
