@@ -190,7 +190,7 @@ def _start(spec: Spec) -> dict[str, Any]:
         again = found if found.get("reason") else _child(spec, environment)
     if again.get("reason"):
         return again
-    return {**found, **{f"cached_{name}": again[name] for name in ("first_s", "first_forward_s")}}
+    return {**found, **{f"cached_{name}": again[name] for name in ("first_s", "first_forward_s", "given_s")}}
 
 
 def _child(spec: Spec, environment: dict[str, str] | None = None) -> dict[str, Any]:

@@ -55,14 +55,18 @@ def _repeat(
         done.append(one())
 
 
-def _timed(case: Case, gradient: Tensor) -> tuple[float, float]:
+def _timed(case: Case, gradient: Tensor, from_loss: bool = False) -> tuple[float, float]:
+    """Seconds forward and backward, from the gradient or from the loss that has it."""
     case.clear()
     _synchronize(case.input)
     begin = time.perf_counter()
     output = case.run(case.input)
     _synchronize(case.input)
     middle = time.perf_counter()
-    output.backward(gradient)
+    if from_loss:
+        (output * gradient).sum().backward()
+    else:
+        output.backward(gradient)
     case.finish()
     _synchronize(case.input)
     return middle - begin, time.perf_counter() - middle
@@ -100,19 +104,21 @@ def rate(spec: Spec, case: Case) -> float | None:
 
 
 def start(spec: Spec) -> dict[str, Any]:
-    """Seconds of this process's first and second pass, and of its life before: imports, the net, its input.
+    """Seconds of this process's first passes, and of its life before: imports, the net, its input.
 
-    Forward is apart: the first backward from a given gradient is where torch imports sympy.
+    The very first goes back from a loss, a number, as training does; its forward is shown apart. The next one
+    goes back from a gradient of the output's shape, for which torch imports sympy.
     """
     case = build(spec)
     before = process_seconds()
     _synchronize(case.input)
     gradient = case.gradient(case.input, spec.seed)
-    forward, backward = _timed(case, gradient)
+    forward, backward = _timed(case, gradient, from_loss=True)
     return {
         "import_s": before,
         "first_s": forward + backward,
         "first_forward_s": forward,
+        "given_s": sum(_timed(case, gradient)),
         "second_s": sum(_timed(case, gradient)),
         "note": case.note,
     }

@@ -49,6 +49,7 @@ _COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
         "first call, no cache, s": lambda row: f"{row['first_s']:.2f}",
         "first call, cache, s": lambda row: f"{row['cached_first_s']:.2f}",
         "its forward s": lambda row: f"{row['cached_first_forward_s']:.2f}",
+        "first given gradient, cache, s": lambda row: f"{row['cached_given_s']:.2f}",
         "second call s": lambda row: f"{row['second_s']:.3f}",
     },
 }
@@ -63,8 +64,8 @@ _FIGURE = {
 _LEGEND = {
     "memory": "Floats a neuron and step: saved by autograd beside input, output and weights; held between "
     "forward and backward, with the output; at the peak, with the output and the input's gradient.",
-    "start": "Before the first call: imports, the net and its input. Calls are forward and backward; torch "
-    "imports sympy in the first backward.",
+    "start": "Before the first call: imports, the net and its input. Calls are forward and backward, the first "
+    "from a loss, as in training; the next from a gradient that is given, for which torch imports sympy.",
 }
 
 

@@ -222,7 +222,8 @@ def in_strips(weights: Tensor) -> Tensor:
     if width % LANES:
         whole = width - width % LANES
         weights = torch.cat([weights[:, :whole], weights[:, -LANES:]], 1)
-    return weights.unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
+    strips = weights.view(len(weights), weights.shape[1] // LANES, LANES)
+    return strips.transpose(0, 1).contiguous()
 
 
 def _samples(size: int) -> int:

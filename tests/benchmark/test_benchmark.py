@@ -187,7 +187,7 @@ def test_every_kind_of_table_can_be_shown(name: str, tmp_path: Path):
     rows = [{"row": row.row, "base": row.base, **child.main(row)} for row in table.rows]
     for row in rows:
         if name == "start":
-            row |= {f"cached_{figure}": row[figure] for figure in ("first_s", "first_forward_s")}
+            row |= {f"cached_{figure}": row[figure] for figure in ("first_s", "first_forward_s", "given_s")}
     rows[1] = {"row": rows[1]["row"], "base": rows[1]["base"], "reason": "it would not"}
     report.compare(table, rows)
     for shown in (report.text(table, rows), report.markdown(table, rows)):
