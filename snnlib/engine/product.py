@@ -52,11 +52,11 @@ def multiply(heard, weights, out, active):
         active: room for M integers, and a vector of them.
     """
     strips, size, _ = weights.shape
-    if out.shape[0] * size < LANES * heard.shape[0] or not _is_sparse(heard):
+    samples = heard.shape[0] // max(size, 1)
+    width = out.shape[0] // max(samples, 1)
+    if width < LANES or not _is_sparse(heard):
         push(heard, weights, out)
         return
-    samples = heard.shape[0] // size
-    width = out.shape[0] // samples
     many = strips - strips % _STRIPS
     for s in range(samples):
         count = find(heard, s * size, 0, size, active, 0)
