@@ -291,7 +291,7 @@ def check(step: Step, p: Any) -> None:
 def _look(step: Step, parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]) -> None:
     """See :func:`check`; of a tensor only that it is one."""
     kind: Any = state_type(step)
-    half = torch.full((1,), 0.5, dtype=torch.float64)
+    half = torch.full((1,), 0.5, dtype=torch.float64, device="cpu")
     p = parameters(*numbers)._replace(**dict.fromkeys(tensors, half))
     none, state = torch.zeros_like(half), kind(*[half] * len(kind._fields))
     silent, still, probe = _probed(step, none, state, p, 0.0, none)
@@ -306,7 +306,7 @@ def _look(step: Step, parameters: Any, tensors: tuple[str, ...], numbers: tuple[
             f"{loud:g} with a spike and {float(silent):g} without; scale them behind it"
         )
     for name, value in zip(kind._fields, still, strict=True):
-        if not torch.allclose(torch.as_tensor(value, dtype=half.dtype), half):
+        if not torch.allclose(torch.as_tensor(value, dtype=half.dtype, device="cpu"), half):
             raise ValueError(
                 f"method='adjoint' needs a step that moves nothing in no time: with dt=0 and no input "
                 f"{name_of(step)} changes {name}; write a decay as 1 - dt * tau_inv"

@@ -21,7 +21,7 @@ from snnlib.engine.emit import emit, products
 from snnlib.engine.emit_loops import AHEAD, LANES, PRODUCTS
 from snnlib.engine.kernel import Kernel, own, still, wide
 from snnlib.engine.machine import Array, Loop, as_array
-from snnlib.engine.memory import empty
+from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.packed import Packed, unpacked
 from snnlib.engine.program import Traced
 from snnlib.engine.threads import shares_of, together
@@ -120,7 +120,7 @@ def _backward(
     """See :class:`snnlib.engine.kernel.Kernel`."""
     shape, dtype = gradient.shape[1:], gradient.dtype
     given, states = empty(gradient.shape, dtype), own(finals)
-    sums = [torch.zeros(shape, dtype=dtype) for _ in range(traced.learned)]
+    sums = [zeros_on_cpu(*shape, dtype=dtype) for _ in range(traced.learned)]
     whole = len(traced.saved) + traced.uses_output
     arrays = [*map(_rows, (gradient.contiguous(), *kept[:whole], given))]
     arrays += map(_row, (*states, *wide(parameters, shape), *sums))
@@ -153,8 +153,8 @@ def _forward_recurrent(
     packed = Packed(traced, steps, block, dtype)
 
     def room(start: int, stop: int) -> list[Array]:
-        found = torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
-        scratch = [torch.empty(block, dtype=dtype), torch.empty(AHEAD, block, dtype=dtype), found]
+        found = on_cpu(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
+        scratch = [on_cpu(block, dtype=dtype), on_cpu(AHEAD, block, dtype=dtype), found]
         return [*packed.room(start, stop), *weighted, *map(as_array, scratch)]
 
     def work(start: int, stop: int, *room: Array) -> None:
@@ -182,7 +182,7 @@ def _backward_recurrent(
     weighted = len(recurrent) > 3
     given = empty(input.shape if asked[0] else (0, *input.shape[1:]), dtype)
     g_first, *states = own(finals)
-    sums = [torch.zeros(shape, dtype=dtype) for _ in range(traced.learned)]
+    sums = [zeros_on_cpu(*shape, dtype=dtype) for _ in range(traced.learned)]
     x, moves = still(input)
     whole = len(traced.saved)
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept[:whole], given))]
@@ -194,9 +194,9 @@ def _backward_recurrent(
     flags = [*_products("backward", dtype), *flags]
 
     def room() -> list[Array]:
-        grown = [torch.zeros(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
-        scratch = [torch.empty(AHEAD, block, dtype=dtype), torch.empty(block, dtype=dtype)]
-        found = torch.empty(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
+        grown = [zeros_on_cpu(*w.T.shape, dtype=dtype) for w in (weights, input_weights)]
+        scratch = [on_cpu(AHEAD, block, dtype=dtype), on_cpu(block, dtype=dtype)]
+        found = on_cpu(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
         return [as_array(value) for value in (*grown, *scratch, found)]
 
     def work(start: int, stop: int, *room: Array) -> None:

@@ -149,8 +149,8 @@ def as_array(value: Tensor) -> Array:
 
 
 def _place(value: Tensor) -> int:
-    if not value.is_contiguous():  # a loop would write elsewhere
-        raise ValueError(f"an array of shape {list(value.shape)} has strides {value.stride()}")
+    if not value.is_contiguous() or not value.is_cpu:  # a loop would write elsewhere
+        raise ValueError(f"{list(value.shape)} has strides {value.stride()} on {value.device}")
     return value.data_ptr()
 
 

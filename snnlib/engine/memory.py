@@ -11,7 +11,7 @@ from torch import Tensor
 from snnlib.engine.emit_loops import LINE
 from snnlib.engine.machine import NUMBER
 
-__all__ = ["empty", "keep_memory"]
+__all__ = ["empty", "keep_memory", "on_cpu", "zeros_on_cpu"]
 
 _LARGE = 1 << 22
 """Bytes from which NumPy's memory is on large pages."""
@@ -42,7 +42,17 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory for a sequence. NumPy asks the system for large pages, of which fewer are to be made ready."""
     count, line = math.prod(shape), LINE // dtype.itemsize
     if count * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
-        return torch.empty(*shape, dtype=dtype)
+        return on_cpu(*shape, dtype=dtype)
     memory = np.empty(count + line, NUMBER[dtype])
     start = -memory.__array_interface__["data"][0] % LINE // dtype.itemsize  # a vector lies in one line
     return torch.from_numpy(memory[start : start + count].reshape(shape))
+
+
+def on_cpu(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Memory on the CPU, whatever torch's default device is: a loop writes to it by its address."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+def zeros_on_cpu(*shape: int, dtype: torch.dtype) -> Tensor:
+    """The same, set to zero."""
+    return torch.zeros(shape, dtype=dtype, device="cpu")

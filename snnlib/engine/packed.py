@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snnlib.engine.emit_loops import LANES, WORD
 from snnlib.engine.machine import NUMBER, Array
+from snnlib.engine.memory import on_cpu
 from snnlib.engine.program import Traced
 
 __all__ = ["Packed", "unpacked"]
@@ -44,10 +45,10 @@ class Packed:
         memory = np.empty(self._count * self._steps * (stop - start) + LANES, NUMBER[self._dtype])
         sizes = [min(a + self._block, stop) - a for a in range(start, stop, self._block)]
         blocks = np.empty((len(sizes), 4), np.int64)
-        masks = torch.empty(self._steps * sum(-(-size // WORD) for size in sizes), dtype=torch.int64)
+        masks = on_cpu(self._steps * sum(-(-size // WORD) for size in sizes), dtype=torch.int64)
         self._rooms.append((memory, masks, blocks))
-        row = torch.empty(self._count + self._marks, 2 * WORD, dtype=self._dtype)
-        squeezed = torch.empty(self._count, self._block + LANES, dtype=self._dtype)
+        row = on_cpu(self._count + self._marks, 2 * WORD, dtype=self._dtype)
+        squeezed = on_cpu(self._count, self._block + LANES, dtype=self._dtype)
         tensors = row, squeezed, torch.from_numpy(memory), masks, torch.from_numpy(blocks)
         return [(value, value.shape) for value in tensors]
 

@@ -17,7 +17,7 @@ from snnlib.engine.check import is_concrete, may_compile
 from snnlib.engine.emit import convolutions
 from snnlib.engine.emit_loops import LANES
 from snnlib.engine.machine import Loop, as_array
-from snnlib.engine.memory import empty
+from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.threads import shares_of, together
 
 __all__ = ["BACKENDS", "conv2d", "linear"]
@@ -194,7 +194,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool:
     count, size, (height, width) = len(input), len(weight), _sides(input, weight, padding)
     x, weights = _last(input), weight.permute(2, 3, 1, 0).contiguous()
     out = empty((count, height // pool, width // pool, size), input.dtype)
-    chosen = torch.empty(out.shape if pool > 1 else (1, 1, 1, 1), dtype=torch.uint8)
+    chosen = on_cpu(*(out.shape if pool > 1 else (1, 1, 1, 1)), dtype=torch.uint8)
     bounds = x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1] + 1
 
     def work(start: int, stop: int, *room: Tensor) -> None:
@@ -202,9 +202,9 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool:
         _loop("convolve", x.dtype)([as_array(value) for value in arrays], start, stop, *padding, pool)
 
     def room() -> list[Tensor]:
-        maps = torch.empty(1, *((height, width, size) if pool > 1 else (1, 1, 1)), dtype=x.dtype)
-        places = torch.empty(x[0].numel() + LANES, dtype=torch.int64)
-        return [maps, places, torch.zeros(bounds, dtype=torch.int64)]
+        maps = on_cpu(1, *((height, width, size) if pool > 1 else (1, 1, 1)), dtype=x.dtype)
+        places = on_cpu(x[0].numel() + LANES, dtype=torch.int64)
+        return [maps, places, zeros_on_cpu(*bounds, dtype=torch.int64)]
 
     shares = shares_of(count * height * width * size, count, 1)
     together([functools.partial(work, *share, *room()) for share in shares])
@@ -225,10 +225,10 @@ def _grow(input: Tensor, gradient: Tensor, chosen: Tensor, weight: Tensor, paddi
 
     def room() -> list[Tensor]:
         shapes = (*filter, channels, strips), (group, *plane)
-        places = [torch.empty(n, dtype=torch.int64) for n in (channels + LANES, channels)]
+        places = [on_cpu(n, dtype=torch.int64) for n in (channels + LANES, channels)]
         listed = channels, group * height * width
-        lists = [torch.empty(listed, dtype=torch.int64), torch.empty(listed, dtype=x.dtype)]
-        return [*(torch.zeros(shape, dtype=x.dtype) for shape in shapes), *places, *lists]
+        lists = [on_cpu(*listed, dtype=torch.int64), on_cpu(*listed, dtype=x.dtype)]
+        return [*(zeros_on_cpu(*shape, dtype=x.dtype) for shape in shapes), *places, *lists]
 
     shares = [(*share, room()) for share in shares_of(given.numel(), count, 1)]
     together([functools.partial(work, start, stop, *own) for start, stop, own in shares])

@@ -103,7 +103,7 @@ def trace(
 
     # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value)
-    with _LOCK, _without_modes(), hooks:
+    with _LOCK, _without_modes(), torch.inference_mode(False), torch.device("cpu"), hooks:
         lines, results = traced(3)
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")

@@ -1,4 +1,4 @@
-"""The fused loop on the CPU beside other threads, in forked processes, with a cache that cannot be written."""
+"""The fused loop on the CPU beside other threads and devices, and with a cache that cannot be written."""
 
 import threading
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from snnlib import LIF, lif_feed_forward_step
+from snnlib import LIF, LIFParameters, LIFRecurrent, SpikeConv2d, SpikeLinear, lif_feed_forward_step
 from snnlib.engine import scan
 from tests.copies import Copied
 from tests.neurons import generator
@@ -60,3 +60,33 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, home: str):
     code, said, error = Copied(spikes, cwd=tmp_path, environment={"XDG_CACHE_HOME": str(place)}).end(60)
     assert code == 0, error
     assert float(said) > 0
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: LIF(),
+        lambda: LIF(LIFParameters(method="adjoint")),
+        lambda: LIF(LIFParameters(tau_mem_inv=torch.nn.Parameter(torch.tensor(100.0)))),
+        lambda: LIFRecurrent(64, 64),
+        lambda: SpikeLinear(64, 512),
+        lambda: SpikeConv2d(64, 64, 3, padding=1, pool=2),
+    ],
+    ids=["surrogate", "adjoint", "learned", "recurrent", "linear", "convolution"],
+)
+def test_tensors_stay_where_they_are_whatever_the_default_device(made):
+    """Of no other device's memory does a loop know the address."""
+    layer = made()
+    shape = (64, 64, 8, 8) if isinstance(layer, SpikeConv2d) else (64, 8, 64)
+    x = (torch.rand(shape) < 0.1).float().requires_grad_()
+
+    def run() -> list[torch.Tensor]:
+        found = layer(x)
+        output = found[0] if isinstance(found, tuple) else found
+        return [output, *torch.autograd.grad(output.sum(), [x, *layer.parameters()])]
+
+    expected = run()
+    with torch.device("meta"):
+        found = run()
+    for value, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, wanted)

@@ -229,10 +229,12 @@ def test_a_loop_with_many_arguments_needs_no_numba_either(folder: Path, monkeypa
     fused._compiled.cache_clear()
 
 
-def test_an_array_with_gaps_is_refused():
+def test_an_array_with_gaps_or_on_another_device_is_refused():
     arrays = torch.ones(5, 2)[:, 0], torch.ones(5), torch.zeros(5, dtype=torch.int64)
     with pytest.raises(ValueError, match="strides"):
         fresh()([(value, value.shape) for value in arrays], 1, 4)
+    with pytest.raises(ValueError, match="on meta"):
+        fresh()([(value, value.shape) for value in (arrays[1].to("meta"), *arrays[1:])], 1, 4)
 
 
 def test_a_forked_process_calls_what_its_parent_loaded():

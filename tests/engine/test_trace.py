@@ -1,5 +1,6 @@
 """A step as arithmetic: what is saved for the backward pass, and what cannot be traced."""
 
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import pytest
@@ -24,6 +25,16 @@ def traced(step, p, learned=()):
 @pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
 def test_the_backward_pass_needs_as_few_values_as_possible(neuron: Neuron):
     assert len(traced(neuron.step, neuron.parameters()).saved) == SAVED[neuron.name]
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode(), torch.device("meta")], ids=["inference", "device"])
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_it_is_the_same_in_every_mode_of_the_caller(mode: AbstractContextManager[object], method: str):
+    p = LIFParameters(method=method)
+    step = lif_feed_forward_step if method == "super" else later_step(lif_feed_forward_step)
+    expected = traced(step, p)
+    with mode:
+        assert traced(step, p) == expected
 
 
 @pytest.mark.parametrize("detach", [True, False])
