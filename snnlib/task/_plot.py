@@ -26,7 +26,7 @@ def curves(metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> 
     x = [line[over] for line in metrics]
     left.plot(x, [line["train_loss"] for line in metrics], marker=".")
     left.set(xlabel=over, ylabel="training loss", yscale="log")
-    left.yaxis.set_major_formatter(LogFormatter())  # plain numbers
+    left.yaxis.set_major_formatter("{x:g}")  # plain numbers
     left.yaxis.set_minor_formatter(LogFormatter())
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
