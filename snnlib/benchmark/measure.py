@@ -119,7 +119,7 @@ def start(spec: Spec) -> dict[str, Any]:
         "first_s": forward + backward,
         "first_forward_s": forward,
         "given_s": sum(_timed(case, gradient)),
-        "second_s": sum(_timed(case, gradient)),
+        "later_s": sum(_timed(case, gradient)),
         "note": case.note,
     }
 

@@ -50,7 +50,7 @@ _COLUMNS: dict[str, dict[str, Callable[[Row], str]]] = {
         "first call, cache, s": lambda row: f"{row['cached_first_s']:.2f}",
         "its forward s": lambda row: f"{row['cached_first_forward_s']:.2f}",
         "first given gradient, cache, s": lambda row: f"{row['cached_given_s']:.2f}",
-        "second call s": lambda row: f"{row['second_s']:.3f}",
+        "later call s": lambda row: f"{row['later_s']:.3f}",
     },
 }
 
