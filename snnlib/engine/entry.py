@@ -76,7 +76,7 @@ def _entry(
         kinds: of the arrays.
         integers: how many there are.
         numbers: how many there are.
-        in_place: whether Numba makes machine code of it, and where.
+        in_place: whether Numba makes machine code of it, which stays where Numba puts it.
     """
     views = {dtype: f"view{k}" for k, dtype in enumerate(_NUMBERS)}
     values, at = [], 0

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit_loops import LANES, WORD
-from snnlib.engine.vector import Array, arrays, bare, has_wide_registers, nonzero, ones, put_bits
+from snnlib.engine.vector import Array, arrays, bare, has_wide_registers, known, nonzero, ones, put_bits
 
 __all__ = ["append", "back", "bits_of", "packing"]
 
@@ -134,14 +134,8 @@ def back(size, masks, to):
     return first, found
 
 
-@intrinsic
-def moves_vectors(typing):
-    """Whether numbers are moved by whole vectors, which takes AVX-512."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.get_constant(types.boolean, has_wide_registers(context))
-
-    return types.boolean(), build
+moves_vectors = known(types.boolean, has_wide_registers)
+"""Whether numbers are moved by whole vectors, which takes AVX-512."""
 
 
 @intrinsic

@@ -150,7 +150,7 @@ def as_array(value: Tensor) -> Array:
 
 def _place(value: Tensor) -> int:
     if not value.is_contiguous() or not value.is_cpu:  # a loop would write elsewhere
-        raise ValueError(f"{list(value.shape)} has strides {value.stride()} on {value.device}")
+        raise ValueError(f"an array {list(value.shape)} has strides {value.stride()} on {value.device}")
     return value.data_ptr()
 
 

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from snnlib.engine.emit_loops import LANES
 from snnlib.engine.strips import rows_at_a_time, rows_of, strips_at_a_time, strips_from, strips_of, sums
-from snnlib.engine.vector import add_product, apart, arrays, bare, find, nonzero, ones, strip_of
+from snnlib.engine.vector import add_product, apart, arrays, bare, find, least, nonzero, ones, strip_of
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]
 
@@ -202,8 +202,7 @@ def _push(typing, given, s, samples, weights, out, width, j):
         rows, count, size = rows_of(given), strips_of(context), weights.shape[1]
         strips = strips_from(builder, weights, width, j, count)
         last = builder.sub(samples, ir.Constant(s.type, 1))
-        chosen = [builder.add(s, ir.Constant(s.type, k)) for k in range(rows)]
-        chosen = [builder.select(builder.icmp_signed("<", k, last), k, last) for k in chosen]
+        chosen = [least(builder, builder.add(s, ir.Constant(s.type, k)), last) for k in range(rows)]
         starts = [builder.mul(sample, size) for sample in chosen]
 
         def visit(k: Any) -> Any:

@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.vector import Array, add_product, arrays, has_wide_registers
+from snnlib.engine.vector import Array, add_product, arrays, has_wide_registers, known, least
 
 __all__ = ["Strip", "rows_at_a_time", "rows_of", "strips_at_a_time", "strips_from", "strips_of", "sums"]
 
@@ -40,14 +40,13 @@ def strips_from(builder: Any, matrix: Array, width: Any, first: Any, count: int)
         width: the columns of the whole matrix.
     """
 
-    def least(a: Any, b: Any) -> Any:
-        return builder.select(builder.icmp_signed("<", a, b), a, b)
-
     def strip(k: int) -> Strip:
         one, lanes = ir.Constant(first.type, 1), ir.Constant(first.type, LANES)
-        number = least(builder.add(first, ir.Constant(first.type, k)), builder.sub(matrix.shape[0], one))
+        number = least(
+            builder, builder.add(first, ir.Constant(first.type, k)), builder.sub(matrix.shape[0], one)
+        )
         start = builder.mul(number, matrix.shape[1])
-        column = least(builder.mul(number, lanes), builder.sub(width, lanes))
+        column = least(builder, builder.mul(number, lanes), builder.sub(width, lanes))
         return Strip(lambda row: builder.mul(builder.add(start, row), lanes), column)
 
     return [strip(k) for k in range(count)]
@@ -67,14 +66,8 @@ def rows_of(factors: Array) -> int:
     return 2 if isinstance(factors.number, ir.DoubleType) else 4
 
 
-@intrinsic
-def strips_at_a_time(typing):
-    """See :func:`strips_of`."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.get_constant(types.int64, strips_of(context))
-
-    return types.int64(), build
+strips_at_a_time = known(types.int64, strips_of)
+"""See :func:`strips_of`."""
 
 
 @intrinsic

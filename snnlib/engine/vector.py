@@ -5,7 +5,7 @@ would do in turns at every slice, and so nothing is allocated either; and nothin
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -27,6 +27,8 @@ __all__ = [
     "bare",
     "find",
     "has_wide_registers",
+    "known",
+    "least",
     "nonzero",
     "ones",
     "part",
@@ -62,6 +64,24 @@ def with_flags(made: Any, **flags: bool) -> Any:
 def has_wide_registers(context: Any) -> bool:
     """Whether the CPU that is compiled for has AVX-512."""
     return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+
+
+def known(kind: Any, value: Callable[[Any], Any]) -> Any:
+    """A function without arguments: what ``value`` says of the context when it is compiled."""
+
+    @intrinsic
+    def constant(typing):
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return context.get_constant(kind, value(context))
+
+        return kind(), build
+
+    return constant
+
+
+def least(builder: Any, a: Any, b: Any) -> Any:
+    """The lesser of two integers."""
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
 class Array:
