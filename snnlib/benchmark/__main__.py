@@ -184,7 +184,7 @@ def _row(spec: Spec, gates: dict[Spec, dict[str, Any]]) -> dict[str, Any]:
 def _start(spec: Spec) -> dict[str, Any]:
     """Two processes after each other, of which the first finds empty caches."""
     with tempfile.TemporaryDirectory() as folder:
-        caches = ("XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR")
+        caches = ("XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
         environment = {**os.environ, **dict.fromkeys(caches, folder)}
         found = _child(spec, environment)
         again = found if found.get("reason") else _child(spec, environment)

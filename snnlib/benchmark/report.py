@@ -15,7 +15,7 @@ from snnlib.benchmark.workloads import OURS, Table
 __all__ = ["compare", "draw", "machine", "markdown", "text"]
 
 _PACKAGES = (
-    *("snnlib", "torch", "numpy", "numba", "triton"),
+    *("snnlib", "torch", "numpy", "llvmlite", "triton"),
     *("norse", "snntorch", "spikingjelly", "sinabs"),
 )
 

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import importlib.util
 import os
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -22,7 +21,7 @@ def load(text: str, compiler: str) -> ModuleType:
     """
     try:
         return _import_from(_folder(compiler), text)
-    except (OSError, RuntimeError):  # neither we nor Numba can write there: this process compiles for itself
+    except (OSError, RuntimeError):  # nothing can be written there: this process has its own
         return _import_from(Path(_own_folder().name), text)
 
 
@@ -98,7 +97,6 @@ def _import_from(folder: Path, text: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # Numba finds cached functions by the name of their module
     spec.loader.exec_module(module)
     return module
 

@@ -7,41 +7,27 @@ are functions of their own, as :mod:`snnlib.engine.entry` makes them, and a loop
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from snnlib.engine.vector import arrays
+from snnlib.engine.vector import BYTE, INTEGER, Array, Builder, built
 
-__all__ = ["call_with_four", "call_with_three"]
+__all__ = ["call_address"]
 
 
-@intrinsic
-def call_with_three(typing, address, a, b, c):
-    """Call a function of three arrays."""
-    return types.void(address, a, b, c), _build
-
-
-@intrinsic
-def call_with_four(typing, address, a, b, c, d):
-    """Call a function of four arrays."""
-    return types.void(address, a, b, c, d), _build
-
-
-def _build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """``f(void *result, void **error, void **arrays, int64_t *shapes, T *numbers)``, without numbers."""
-    address, *given = arrays(context, builder, signature, args)
-    pointer, integer = ir.IntType(8).as_pointer(), ir.IntType(64)
-    shapes = [size for array in given for size in array.shape]
-    places = cgutils.alloca_once(builder, ir.ArrayType(pointer, len(given)))
-    counts = cgutils.alloca_once(builder, ir.ArrayType(integer, len(shapes)))
-    for k, array in enumerate(given):
-        builder.store(builder.bitcast(array.data, pointer), cgutils.gep_inbounds(builder, places, 0, k))
-    for k, size in enumerate(shapes):
-        builder.store(size, cgutils.gep_inbounds(builder, counts, 0, k))
-    result, error = (cgutils.alloca_once(builder, pointer) for _ in range(2))
-    kind = ir.FunctionType(ir.IntType(32), [pointer] * 5)
+@built
+def call_address(builder: Builder, address: Any, *arrays: Array) -> None:
+    """Call the function at ``address`` with these arrays."""
+    pointer = BYTE.as_pointer()
+    shapes = [size for array in arrays for size in array.shape]
+    places = _row(builder, pointer, [builder.bitcast(array.data, pointer) for array in arrays])
+    counts = _row(builder, INTEGER, shapes)
+    kind = ir.FunctionType(ir.VoidType(), [pointer] * 3)
     function = builder.inttoptr(address, kind.as_pointer())
-    rooms = [builder.bitcast(room, pointer) for room in (result, error, places, counts)]
-    builder.call(function, [*rooms, ir.Constant(pointer, None)])
-    return context.get_dummy_value()
+    builder.call(function, [places, counts, ir.Constant(pointer, None)])
+
+
+def _row(builder: Builder, kind: Any, values: list[Any]) -> Any:
+    """Values side by side in memory."""
+    room = builder.room(ir.ArrayType(kind, len(values)))
+    for k, value in enumerate(values):
+        builder.store(value, builder.gep(room, [builder.integer(0), builder.integer(k)], inbounds=True))
+    return builder.bitcast(room, BYTE.as_pointer())

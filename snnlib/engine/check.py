@@ -1,7 +1,6 @@
 """What is refused at the door: values and shapes that no neuron can have, each named and shown."""
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ __all__ = [
     "check_parameters",
     "is_concrete",
     "is_followed",
-    "may_compile",
 ]
 
 
@@ -38,11 +36,6 @@ def is_concrete(tensor: Tensor) -> bool:
 def is_followed() -> bool:
     """Whether somebody follows what operators run: a compiler, a dispatch mode."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-
-
-def may_compile() -> bool:
-    """Whether the user lets Numba compile."""
-    return os.environ.get("NUMBA_DISABLE_JIT", "0") in {"", "0"}
 
 
 def check_input(input: Tensor) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from snnlib.engine.compiler import apart
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.vector import Array, add_product, apart, arrays, bare, find, spread, strip_of
+from snnlib.engine.places import find
+from snnlib.engine.vector import BYTE, Array, Builder, built, strip_of
 
 __all__ = ["convolve", "give_back", "grow"]
 
@@ -22,7 +21,6 @@ _WIDE, _WIDER = 2 * LANES, 4 * LANES
 """Channels of a strip: two vectors, or four where there are enough."""
 
 
-@bare()
 def convolve(x, weights, bias, out, chosen, maps, places, begins, start, stop, pad_y, pad_x, pool):
     """``maps[n, y, x] = bias + sum over dy, dx of x[n, y + dy - pad_y, x + dx - pad_x] weights[dy, dx]``.
 
@@ -73,7 +71,6 @@ def convolve(x, weights, bias, out, chosen, maps, places, begins, start, stop, p
                         _choose(maps, pool, out, chosen, n, i, j, min(o, size - _WIDE))
 
 
-@bare()
 def grow(x, given, chosen, out, padded, places, counts, spots, values, start, stop, pad_y, pad_x, pool):
     """``out[dy, dx, c] += sum over n, y, x of x[n, y + dy - pad_y, x + dx - pad_x, c] g[n, y, x]``.
 
@@ -117,7 +114,6 @@ def grow(x, given, chosen, out, padded, places, counts, spots, values, start, st
                         _scatter(padded, shift + o, spots, values, c, counts[c], out, to + o)
 
 
-@bare()
 def give_back(given, chosen, maps, start, stop, pool):
     """The gradient of the maps of :func:`convolve`, of those that its output was chosen from.
 
@@ -131,7 +127,6 @@ def give_back(given, chosen, maps, start, stop, pool):
         _give(given, chosen, n, pool, maps, n, 0, 0)
 
 
-@bare()
 def _give(given, chosen, n, pool, maps, m, top, left):
     """Write the gradient of the maps of a sample to ``maps[m]``, from row ``top`` and column ``left`` on."""
     size = given.shape[3]
@@ -153,56 +148,57 @@ def _copy(given, out):
 # -- innermost loops, in LLVM's vectors ------------------------------------------------------------------
 
 
-def _begin(builder: Any, first: Array, indices: Sequence[Any]) -> list[Any]:
+def _begin(builder: Builder, first: Array, indices: Sequence[Any]) -> list[Any]:
     """Places for sums, which begin with vectors of ``first``."""
-    places = [cgutils.alloca_once(builder, first.vector) for _ in indices]
-    for index, place in zip(indices, places, strict=True):
-        builder.store(first.load(index), place)
-    return places
+    return [builder.room(first.vector, first.load(index)) for index in indices]
 
 
-def _add(builder: Any, sums: Sequence[Any], factor: Any, terms: Array, indices: Sequence[Any]) -> None:
+def _add(builder: Builder, sums: Sequence[Any], factor: Any, terms: Array, indices: Sequence[Any]) -> None:
     """Add ``factor`` times vectors of ``terms`` to the sums."""
     for index, place in zip(indices, sums, strict=True):
-        builder.store(add_product(builder, builder.load(place), factor, terms.load(index)), place)
+        builder.store(builder.add_product(builder.load(place), factor, terms.load(index)), place)
 
 
-def _end(builder: Any, sums: Sequence[Any], out: Array, indices: Sequence[Any]) -> None:
+def _end(builder: Builder, sums: Sequence[Any], out: Array, indices: Sequence[Any]) -> None:
     """Write the sums to ``out``."""
     for index, place in zip(indices, sums, strict=True):
         out.store(builder.load(place), index)
 
 
 def _gathering(vectors: int) -> Any:
-    @intrinsic
-    def one_strip(typing, x, first, weights, bias, places, begins, out, n, i, j, o):
+    @built
+    def one_strip(
+        builder: Builder,
+        x: Array,
+        first: Any,
+        weights: Array,
+        bias: Array,
+        places: Array,
+        begins: Array,
+        out: Array,
+        n: Any,
+        i: Any,
+        j: Any,
+        o: Any,
+    ) -> None:
         """A strip of channels, from ``o`` on, of ``out[n, i, j]``. Place 0 of the first row is ``x[first]``."""
-
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x, first, weights, bias, places, begins, out, n, i, j, o = arrays(context, builder, signature, args)
-            add, mul = builder.add, builder.mul
-            rows, columns, channels, size = weights.shape
-            width = begins.shape[1]
-            length, seen, left = mul(x.shape[2], channels), mul(columns, channels), mul(j, channels)
-            sums = _begin(builder, bias, strip_of(builder, o, vectors))
-            with cgutils.for_range(builder, rows) as row:
-                dy = row.index
-                line = add(i, dy)
-                at = add(mul(line, width), j)
-                begin, end = begins.scalar(at), begins.scalar(add(at, columns))
-                source = add(first, mul(line, length))
-                filter = builder.sub(mul(dy, seen), left)
-                with cgutils.for_range(builder, builder.sub(end, begin)) as loop:
-                    place = places.scalar(add(begin, loop.index))
-                    factor = x.spread(add(source, place))
-                    begun = add(mul(add(filter, place), size), o)
-                    _add(builder, sums, factor, weights, strip_of(builder, begun, vectors))
-            _end(builder, sums, out, strip_of(builder, _pixel(builder, out, n, i, j, o), vectors))
-            return context.get_dummy_value()
-
-        place = types.int64
-        arguments = x, place, weights, bias, places, begins, out, place, place, place, place
-        return types.void(*arguments), build
+        add, mul = builder.add, builder.mul
+        rows, columns, channels, size = weights.shape
+        width = begins.shape[1]
+        length, seen, left = mul(x.shape[2], channels), mul(columns, channels), mul(j, channels)
+        sums = _begin(builder, bias, strip_of(builder, o, vectors))
+        with builder.counted(rows) as dy:
+            line = add(i, dy)
+            at = add(mul(line, width), j)
+            begin, end = begins.scalar(at), begins.scalar(add(at, columns))
+            source = add(first, mul(line, length))
+            filter = builder.sub(mul(dy, seen), left)
+            with builder.counted(builder.sub(end, begin)) as k:
+                place = places.scalar(add(begin, k))
+                factor = x.spread(add(source, place))
+                begun = add(mul(add(filter, place), size), o)
+                _add(builder, sums, factor, weights, strip_of(builder, begun, vectors))
+        _end(builder, sums, out, strip_of(builder, _pixel(builder, out, n, i, j, o), vectors))
 
     return one_strip
 
@@ -211,26 +207,28 @@ _gather, _gather_wider = _gathering(2), _gathering(4)
 
 
 def _scattering(vectors: int) -> Any:
-    @intrinsic
-    def one_strip(typing, padded, shift, spots, values, c, count, out, to):
+    @built
+    def one_strip(
+        builder: Builder,
+        padded: Array,
+        shift: Any,
+        spots: Array,
+        values: Array,
+        c: Any,
+        count: Any,
+        out: Array,
+        to: Any,
+    ) -> None:
         """Add to a strip of channels, from ``out[to]`` on, the sum over one input channel's numbers."""
-
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            padded, shift, spots, values, c, count, out, to = arrays(context, builder, signature, args)
-            add = builder.add
-            targets = strip_of(builder, to, vectors)
-            sums = _begin(builder, out, targets)
-            begin = builder.mul(c, spots.shape[1])
-            with cgutils.for_range(builder, count) as loop:
-                at = add(begin, loop.index)
-                factor = values.spread(at)
-                begun = add(spots.scalar(at), shift)
-                _add(builder, sums, factor, padded, strip_of(builder, begun, vectors))
-            _end(builder, sums, out, targets)
-            return context.get_dummy_value()
-
-        place = types.int64
-        return types.void(padded, place, spots, values, place, place, out, place), build
+        targets = strip_of(builder, to, vectors)
+        sums = _begin(builder, out, targets)
+        begin = builder.mul(c, spots.shape[1])
+        with builder.counted(count) as k:
+            at = builder.add(begin, k)
+            factor = values.spread(at)
+            begun = builder.add(spots.scalar(at), shift)
+            _add(builder, sums, factor, padded, strip_of(builder, begun, vectors))
+        _end(builder, sums, out, targets)
 
     return one_strip
 
@@ -238,76 +236,69 @@ def _scattering(vectors: int) -> Any:
 _scatter, _scatter_wider = _scattering(2), _scattering(4)
 
 
-@intrinsic
-def _choose(typing, maps, pool, out, chosen, n, i, j, o):
+@built
+def _choose(
+    builder: Builder, maps: Array, pool: Any, out: Array, chosen: Array, n: Any, i: Any, j: Any, o: Any
+) -> None:
     """The largest of the pixels of ``maps[0]`` that ``out[n, i, j]`` stands for, and which it is.
 
     Of equals the first, and NaN before all, as torch has it.
     """
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        maps, pool, out, chosen, n, i, j, o = arrays(context, builder, signature, args)
-        to = _pixel(builder, out, n, i, j, o)
-        first = _pixel(builder, maps, None, builder.mul(i, pool), builder.mul(j, pool), o)
-        for shift in (0, LANES):
-            begin, target = (builder.add(at, ir.Constant(at.type, shift)) for at in (first, to))
-            best = cgutils.alloca_once(builder, maps.vector)
-            which = cgutils.alloca_once(builder, ir.VectorType(ir.IntType(8), LANES))
-            builder.store(maps.load(begin), best)
-            builder.store(ir.Constant(which.type.pointee, None), which)
-            for at, k in _window(builder, maps, begin, pool):
-                seen, so_far = maps.load(at), builder.load(best)
-                larger, none = (
-                    builder.fcmp_ordered(">", seen, so_far),
-                    builder.fcmp_unordered("uno", seen, seen),
-                )
-                better = builder.or_(larger, none)
-                builder.store(builder.select(better, seen, so_far), best)
-                number = spread(builder, builder.trunc(k, ir.IntType(8)), LANES)
-                builder.store(builder.select(better, number, builder.load(which)), which)
-            out.store(builder.load(best), target)
-            chosen.store(builder.load(which), target)
-        return context.get_dummy_value()
-
-    place = types.int64
-    return types.void(maps, place, out, chosen, place, place, place, place), build
+    to = _pixel(builder, out, n, i, j, o)
+    first = _pixel(builder, maps, None, builder.mul(i, pool), builder.mul(j, pool), o)
+    small = ir.VectorType(BYTE, LANES)
+    for shift in (0, LANES):
+        begin, target = (builder.add(at, builder.integer(shift)) for at in (first, to))
+        best = builder.room(maps.vector, maps.load(begin))
+        which = builder.room(small, ir.Constant(small, None))
+        for at, k in _window(builder, maps, begin, pool):
+            seen, so_far = maps.load(at), builder.load(best)
+            larger = builder.fcmp_ordered(">", seen, so_far)
+            better = builder.or_(larger, builder.fcmp_unordered("uno", seen, seen))
+            builder.store(builder.select(better, seen, so_far), best)
+            number = builder.spread(builder.trunc(k, BYTE), LANES)
+            builder.store(builder.select(better, number, builder.load(which)), which)
+        out.store(builder.load(best), target)
+        chosen.store(builder.load(which), target)
 
 
-@intrinsic
-def _put_back(typing, given, chosen, n, i, j, o, maps, m, top, left, pool):
+@built
+def _put_back(
+    builder: Builder,
+    given: Array,
+    chosen: Array,
+    n: Any,
+    i: Any,
+    j: Any,
+    o: Any,
+    maps: Array,
+    m: Any,
+    top: Any,
+    left: Any,
+    pool: Any,
+) -> None:
     """To the pixels that ``given[n, i, j]`` stands for: it to the chosen one, 0 to the others."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        given, chosen, n, i, j, o, maps, m, top, left, pool = arrays(context, builder, signature, args)
-        add, mul = builder.add, builder.mul
-        source = _pixel(builder, given, n, i, j, o)
-        first = _pixel(builder, maps, m, add(top, mul(i, pool)), add(left, mul(j, pool)), o)
-        for shift in (0, LANES):
-            begin, at = (add(index, ir.Constant(index.type, shift)) for index in (first, source))
-            value = given.load(at)
-            which = chosen.load(at, ir.VectorType(ir.IntType(8), LANES))
-            for to, k in _window(builder, maps, begin, pool):
-                here = builder.icmp_unsigned(
-                    "==", which, spread(builder, builder.trunc(k, ir.IntType(8)), LANES)
-                )
-                maps.store(builder.select(here, value, ir.Constant(value.type, None)), to)
-        return context.get_dummy_value()
-
-    place = types.int64
-    fixed = given, chosen, place, place, place, place
-    return types.void(*fixed, maps, place, place, place, place), build
+    add, mul = builder.add, builder.mul
+    source = _pixel(builder, given, n, i, j, o)
+    first = _pixel(builder, maps, m, add(top, mul(i, pool)), add(left, mul(j, pool)), o)
+    for shift in (0, LANES):
+        begin, at = (add(index, builder.integer(shift)) for index in (first, source))
+        value = given.load(at)
+        which = chosen.load(at, ir.VectorType(BYTE, LANES))
+        for to, k in _window(builder, maps, begin, pool):
+            here = builder.icmp_unsigned("==", which, builder.spread(builder.trunc(k, BYTE), LANES))
+            maps.store(builder.select(here, value, ir.Constant(value.type, None)), to)
 
 
-def _pixel(builder: Any, maps: Array, n: Any, i: Any, j: Any, o: Any) -> Any:
+def _pixel(builder: Builder, maps: Array, n: Any, i: Any, j: Any, o: Any) -> Any:
     """The index of ``maps[n, i, j, o]``, of the first sample without ``n``."""
     row = i if n is None else builder.add(builder.mul(n, maps.shape[1]), i)
     return builder.add(builder.mul(builder.add(builder.mul(row, maps.shape[2]), j), maps.shape[3]), o)
 
 
-def _window(builder: Any, maps: Array, first: Any, pool: Any) -> Iterator[tuple[Any, Any]]:
+def _window(builder: Builder, maps: Array, first: Any, pool: Any) -> Iterator[tuple[Any, Any]]:
     """A loop over ``pool`` times ``pool`` pixels: the index of each, and its number."""
     line = builder.mul(maps.shape[2], maps.shape[3])
-    with cgutils.for_range(builder, pool) as rows, cgutils.for_range(builder, pool) as columns:
-        a, b = rows.index, columns.index
+    with builder.counted(pool) as a, builder.counted(pool) as b:
         at = builder.add(builder.mul(a, line), builder.mul(b, maps.shape[3]))
         yield builder.add(first, at), builder.add(builder.mul(a, pool), b)

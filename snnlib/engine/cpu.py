@@ -1,6 +1,6 @@
 """The fused loop for the CPU: a traced step as machine code, time inside, neurons in blocks outside.
 
-Numba compiles the two programs of :mod:`snnlib.engine.trace` into loops over a block of neurons, which become
+LLVM compiles the two programs of :mod:`snnlib.engine.trace` into loops over a block of neurons, which become
 SIMD instructions. A block stays in the first cache while time runs over it, so each value of the sequence is
 touched once. The additions and multiplications are those of the reference loop in the same order and
 precision, so that outputs are equal bit for bit where the step has no exp, tanh and the like.
@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from snnlib.engine.emit import emit, products
+from snnlib.engine.emit import emit
 from snnlib.engine.emit_loops import AHEAD, LANES, PRODUCTS
 from snnlib.engine.kernel import Kernel, own, still, wide
-from snnlib.engine.machine import Array, Loop, as_array
+from snnlib.engine.machine import Array, Loop, as_array, shared
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.packed import Packed, unpacked
 from snnlib.engine.program import Traced
@@ -63,7 +63,7 @@ def _product(name: str, dtype: torch.dtype) -> int:
         "push": (row, strips, row),
         "grow": (row, row, matrix, places),
     }
-    return Loop(products(), name, dtype, ()).address(kinds[name])
+    return shared("product", name, dtype).address(kinds[name])
 
 
 _Part = tuple[int, int, list[Array]]

@@ -7,45 +7,58 @@ Elementary Functions).
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-__all__ = ["exp", "expm1", "tanh", "where"]
+from snnlib.engine.vector import Builder, built
+
+__all__ = ["cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh", "where"]
 
 _LN2_BEHIND = 2.3190468138462996e-17
 """ln 2 beyond the digits of ``math.log(2)``."""
 
 
-@intrinsic
-def exp(typing, x):
+@built
+def exp(builder: Builder, x: Any) -> Any:
     """``exp(x)``, within 0.8 units in the last place."""
-    return x(x), _built(_exp)
+    return _exp(_Numbers(builder, x), x)
 
 
-@intrinsic
-def expm1(typing, x):
+@built
+def expm1(builder: Builder, x: Any) -> Any:
     """``exp(x) - 1``, within 2 units in the last place."""
-    return x(x), _built(_expm1)
+    return _expm1(_Numbers(builder, x), x)
 
 
-@intrinsic
-def tanh(typing, x):
+@built
+def tanh(builder: Builder, x: Any) -> Any:
     """``tanh(x)``, within 3 units in the last place."""
-    return x(x), _built(_tanh)
+    return _tanh(_Numbers(builder, x), x)
 
 
-@intrinsic
-def where(typing, condition, a, b):
+@built
+def where(builder: Builder, condition: Any, a: Any, b: Any) -> Any:
     """``a`` where ``condition`` holds, ``b`` elsewhere; both are computed."""
+    return builder.select(condition, a, b)
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(*args)
 
-    return a(condition, a, a), build
+def _known(name: str) -> Any:
+    @built
+    def function(builder: Builder, x: Any) -> Any:
+        """A function that LLVM knows; where the CPU does not have it, it calls the C library's."""
+        return _Numbers(builder, x).call(f"llvm.{name}", x)
+
+    return function
+
+
+cos, floor, log, sin, sqrt = map(_known, ("cos", "floor", "log", "sin", "sqrt"))
+
+
+@built
+def log1p(builder: Builder, x: Any) -> Any:
+    """``log(1 + x)``, of the C library."""
+    return builder.call_named("log1pf" if isinstance(x.type, ir.FloatType) else "log1p", x.type, x)
 
 
 class _Kind(NamedTuple):
@@ -63,27 +76,24 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    types.float32: _Kind(ir.FloatType(), ir.IntType(32), 23, 127, 9, -104.0, 89.0),
-    types.float64: _Kind(ir.DoubleType(), ir.IntType(64), 52, 1023, 14, -746.0, 710.0),
+    ir.FloatType(): _Kind(ir.FloatType(), ir.IntType(32), 23, 127, 9, -104.0, 89.0),
+    ir.DoubleType(): _Kind(ir.DoubleType(), ir.IntType(64), 52, 1023, 14, -746.0, 710.0),
 }
 
 
 class _Numbers:
-    """Arithmetic in a function that is being built, for one type of number."""
+    """Arithmetic in a function that is being compiled, in the type of ``x``."""
 
-    def __init__(self, builder: Any, kind: _Kind) -> None:
-        self.builder, self.kind = builder, kind
+    def __init__(self, builder: Builder, x: Any) -> None:
+        self.builder, self.kind = builder, _KINDS[x.type]
         self.add, self.subtract, self.times, self.over = builder.fadd, builder.fsub, builder.fmul, builder.fdiv
+        self.add_product = builder.add_product
 
     def number(self, value: float) -> Any:
         return ir.Constant(self.kind.number, value)
 
     def integer(self, value: int) -> Any:
         return ir.Constant(self.kind.integer, value)
-
-    def add_product(self, sum: Any, a: Any, b: Any) -> Any:
-        """``sum + a b`` with one rounding, where the CPU can."""
-        return self.builder.fadd(sum, self.builder.fmul(a, b, flags=("contract",)), flags=("contract",))
 
     def call(self, name: str, *values: Any) -> Any:
         """A function of one or two numbers that LLVM knows."""
@@ -96,13 +106,6 @@ class _Numbers:
             self.builder.add(n, self.integer(self.kind.bias)), self.integer(self.kind.digits)
         )
         return self.builder.bitcast(raised, self.kind.number)
-
-
-def _built(function: Callable[[_Numbers, Any], Any]) -> Any:
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return function(_Numbers(builder, _KINDS[signature.args[0]]), args[0])
-
-    return build
 
 
 def _exp(m: _Numbers, x: Any) -> Any:

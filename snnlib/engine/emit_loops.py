@@ -1,6 +1,5 @@
-"""The two loops of a traced step, forward and backward, as Python that Numba compiles."""
+"""The two loops of a traced step, forward and backward, in the language of :mod:`snnlib.engine.compiler`."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from snnlib.engine.expression import expression, literal
@@ -39,8 +38,8 @@ def _over_steps(line: str) -> list[str]:
 _HEARD = [
     f"k = t & {AHEAD - 1}",
     "if weighted and k == 0:",
-    *_over_steps("call_with_four(multiply, x[s * moves, c:d], columns_in, drive[s - t, : b - a], active)"),
-    "call_with_four(multiply, first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
+    *_over_steps("call_address(multiply, x[s * moves, c:d], columns_in, drive[s - t, : b - a], active)"),
+    "call_address(multiply, first[a:b] if t == 0 else z[t - 1, a:b], columns, row[: b - a], active)",
     "if weighted:",
     "    add(drive[k, : b - a], row[: b - a])",
     "else:",
@@ -52,19 +51,19 @@ _PUSHED = [
     "if t == gz.shape[0] - 1:",
     "    copy(last[a:b], total[: b - a])",
     "else:",
-    f"    call_with_three(push, rows[t + 1 & {AHEAD - 1}, : b - a], weights, total[: b - a])",
+    f"    call_address(push, rows[t + 1 & {AHEAD - 1}, : b - a], weights, total[: b - a])",
     "add(gz[t, a:b], total[: b - a])",
 ]
 """The gradient of the output of recurrent neurons, before a step back."""
 _GROWN = [
     "if learns and k == 0:",
     *_over_steps(
-        "call_with_four(grow, first[a:b] if s == 0 else z[s - 1, a:b], rows[s - t, : b - a], gw, active)"
+        "call_address(grow, first[a:b] if s == 0 else z[s - 1, a:b], rows[s - t, : b - a], gw, active)"
     ),
     "if learns_in and k == 0:",
-    *_over_steps("call_with_four(grow, x[s * moves, c:d], rows[s - t, : b - a], gw_in, active)"),
+    *_over_steps("call_address(grow, x[s * moves, c:d], rows[s - t, : b - a], gw_in, active)"),
     "if asked and weighted and k == 0:",
-    *_over_steps("call_with_three(push, rows[s - t, : b - a], weights_in, gx[s, c:d])"),
+    *_over_steps("call_address(push, rows[s - t, : b - a], weights_in, gx[s, c:d])"),
     "elif asked and not weighted:",
     "    copy(rows[k, : b - a], gx[t, a:b])",
 ]
@@ -100,9 +99,9 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
         pack = "found = pack(word, events, there, squeezed, found)"
         bits = f"word = masks[to] = bits_of({given[-1] if marked else 'z[t, a:b]'})"
         words = _in_words([*_SIDES, *ahead, *steps, pack, bits, "to += 1"])
-        steps = ["found = word = zero", *words, *_SIDES, pack, "at = append(squeezed, found, packed, at)"]
+        steps = ["found = word = 0", *words, *_SIDES, pack, "at = append(squeezed, found, packed, at)"]
         rows += _EVENTS
-        before = "r = at = to = zero = np.int64(0)"  # for a literal all would be compiled once more
+        before = "r = at = to = 0"
         after = [f"blocks[r, {k}] = {v}" for k, v in enumerate(("a", "b", "at", "to"))]
         after += ["r += 1"]
     over = "range(z.shape[0])"
@@ -157,7 +156,7 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
         place = ["begun, found = back(b - a, masks, end)", "to, at = begun, at - found"]
         # a word is unpacked one word ahead: a vector that is read right behind its numbers waits for them
-        first = "column = unpack(masks[to], squeezed, np.int64(0), events, here)"
+        first = "column = unpack(masks[to], squeezed, 0, events, here)"
         second = "column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, there)"
         words = _in_words([*_SIDES, *ahead, second, *steps, "to += 1"])
         steps = [*place, *between, *_SIDES, first, *words, "end = begun"]
@@ -172,7 +171,7 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     arrays += ["gw", "gw_in", "g_first", "rows", "total", "active"]
     more = [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked"]
     arguments = [*rows, *more, *_SIZES, "moves"]
-    after = ["call_with_three(push, rows[0, : b - a], weights, g_first[a:b])"]
+    after = ["call_address(push, rows[0, : b - a], weights, g_first[a:b])"]
     return inner + _loop("backward", arguments, numbers, over, steps, [_INPUTS], after, packed=bool(events))
 
 
@@ -209,8 +208,7 @@ def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str
             lines.append(f"{target}_[j] = {literal(value)}")
     for target, value in zip(sums, program.outputs[len(written) :], strict=True):
         lines.append(f"{target}_[j] += {literal(value)}")
-    # by name: a number that is made where it is used takes longer to compile than what is done with it
-    return [line.replace("F(0.0)", "ZERO").replace("F(1.0)", "ONE") for line in lines]
+    return lines
 
 
 def _call(name: str, given: Sequence[str], program: Program) -> str:
@@ -263,27 +261,12 @@ def _loop(
     blocks = "for a in range(start, stop, block):\n        b = min(a + block, stop)"
     if packed:
         blocks = "for r in range(start, stop):\n        a, b, at, end = blocks[r]"
-    lines = f"{ahead}\n        for t in {over}:\n{inside}{behind}\n"
     return f"""
 
-@njit(error_model="numpy", nogil=True, cache=True, _nrt=False)
+
 def {name}({signature}):
 {f"    {before}" if before else ""}
-    {blocks}{_unchecked(lines)}"""
-
-
-_SLICE = re.compile(r"(\w+)\[(?:([^\[\]:]+), )?([^\[\]:,]*?) ?: ?([^\[\]:]+)\]")
-
-
-def _unchecked(lines: str) -> str:
-    """Slices as calls of :func:`snnlib.engine.vector.part` and ``row_part``.
-
-    Numba compares the bounds of each slice with the array's, which takes as long as the work on a few neurons.
-    """
-
-    def call(found: re.Match[str]) -> str:
-        array, row, start, stop = found.groups()
-        places = f"{start or 0}, {stop}"
-        return f"row_part({array}, {row}, {places})" if row else f"part({array}, {places})"
-
-    return _SLICE.sub(call, lines)
+    {blocks}{ahead}
+        for t in {over}:
+{inside}{behind}
+"""

@@ -10,12 +10,9 @@ import functools
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from snnlib.engine.emit_loops import LANES, WORD
-from snnlib.engine.vector import Array, arrays, bare, has_wide_registers, known, nonzero, ones, put_bits
+from snnlib.engine.vector import BIT, Array, Builder, built, nonzero, ones, put_bits
 
 __all__ = ["append", "back", "bits_of", "packing"]
 
@@ -33,7 +30,6 @@ def packing(kept: int, read: int, marks: bool) -> tuple[Any, Any]:
         marks: whether to unpack as well where they are, as 1 and 0 in a row more.
     """
 
-    @bare(forceinline=True)
     def pack(word, rows, first, squeezed, at):
         """Move the columns of ``rows`` where ``word`` has a bit together.
 
@@ -61,7 +57,6 @@ def packing(kept: int, read: int, marks: bool) -> tuple[Any, Any]:
                 at += 1
         return at
 
-    @bare(forceinline=True)
     def unpack(word, squeezed, at, rows, first):
         """Undo :func:`pack`. Where ``word`` has no bit, ``rows`` gets any numbers.
 
@@ -89,7 +84,6 @@ def packing(kept: int, read: int, marks: bool) -> tuple[Any, Any]:
     return pack, unpack
 
 
-@bare(forceinline=True)
 def bits_of(marked):
     """A bit for each of the neurons of a word, or of the last ones, which are fewer: whether it is not 0."""
     word = 0
@@ -102,7 +96,6 @@ def bits_of(marked):
     return word
 
 
-@bare(forceinline=True)
 def append(squeezed, found, packed, at):
     """Append the first ``found`` columns to ``packed``, behind those of ``at`` events, one row after another.
 
@@ -120,7 +113,6 @@ def append(squeezed, found, packed, at):
     return at + found
 
 
-@bare(forceinline=True)
 def back(size, masks, to):
     """From the end of the words of a step of ``size`` neurons to their beginning: memory is read ahead from low
     to high addresses.
@@ -134,56 +126,32 @@ def back(size, masks, to):
     return first, found
 
 
-moves_vectors = known(types.boolean, has_wide_registers)
-"""Whether numbers are moved by whole vectors, which takes AVX-512."""
+@built
+def moves_vectors(builder: Builder) -> bool:
+    """Whether numbers are moved by whole vectors, which takes AVX-512."""
+    return builder.has_wide_registers
 
 
-@intrinsic
-def _lowest(typing, word):
+@built
+def _lowest(builder: Builder, word: Any) -> Any:
     """The place of the lowest bit, of which there must be one."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), build
+    return builder.cttz(word, ir.Constant(BIT, 1))
 
 
 def _copying(lanes: int) -> Any:
-    @intrinsic
-    def copy(typing, source, a, target, b):
+    @built
+    def copy(builder: Builder, source: Array, a: Any, target: Array, b: Any) -> None:
         """Numbers from ``source[a]`` on to ``target[b]`` and on, counted from their first ones."""
-
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            source, a, target, b = arrays(context, builder, signature, args)
-            target.store(source.load(a, ir.VectorType(source.number, lanes)), b)
-            return context.get_dummy_value()
-
-        return _signature(source, target), build
+        target.store(source.load(a, ir.VectorType(source.number, lanes)), b)
 
     return copy
-
-
-@intrinsic
-def _squeeze(typing, rows, a, packed, b, mask):
-    """Numbers from ``rows[a]`` on whose bit in ``mask`` is set, to ``packed[b]`` and on; others behind them."""
-    return _signature(rows, packed, mask), _moving("compress", is_packed=1)
-
-
-@intrinsic
-def _spread(typing, packed, a, rows, b, mask):
-    """Undo :func:`_squeeze`, from ``packed[a]`` to ``rows[b]`` and on; any number where no bit is set."""
-    return _signature(packed, rows, mask), _moving("expand", is_packed=0)
-
-
-def _signature(source: Any, target: Any, *more: Any) -> Any:
-    return types.void(source, types.int64, target, types.int64, *more)
 
 
 _move, _copy_vector = _copying(1), _copying(LANES)
 
 
 def _moving(name: str, is_packed: int) -> Any:
-    """The code of an intrinsic that moves ``LANES`` numbers, as many at a time as fill a register.
+    """A function that moves ``LANES`` numbers, as many at a time as fill a register.
 
     Without AVX-512, where nothing but a test calls it, the numbers are moved one by one.
 
@@ -192,35 +160,37 @@ def _moving(name: str, is_packed: int) -> Any:
         is_packed: which side has no gaps, 0 for the source and 1 for the target.
     """
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, a, target, b, mask = arrays(context, builder, signature, args)
-        there = has_wide_registers(context)
-        lanes, moved = _moved(builder, source, name) if there else (1, None)
-        width = ir.Constant(mask.type, lanes)
+    @built
+    def move(builder: Builder, source: Array, a: Any, target: Array, b: Any, mask: Any) -> None:
+        lanes, moved = _moved(builder, source, name) if builder.has_wide_registers else (1, None)
+        width = builder.integer(lanes)
         for _ in range(LANES // lanes):
-            bits = builder.and_(mask, ir.Constant(mask.type, (1 << lanes) - 1))
+            bits = builder.and_(mask, builder.integer((1 << lanes) - 1))
             numbers = source.load(a, ir.VectorType(source.number, lanes))
             target.store(moved(numbers, bits) if moved else numbers, b)
             steps = [width, width]
             steps[is_packed] = builder.ctpop(bits)
             a, b, mask = builder.add(a, steps[0]), builder.add(b, steps[1]), builder.lshr(mask, width)
-        return context.get_dummy_value()
 
-    return build
+    return move
 
 
-def _moved(builder: Any, source: Array, name: str) -> tuple[int, Any]:
+def _moved(builder: Builder, source: Array, name: str) -> tuple[int, Any]:
     """How many numbers a register has, and AVX-512's instruction for these and an integer with their bits."""
     lanes, kind = (8, "f64") if isinstance(source.number, ir.DoubleType) else (16, "f32")
-    vector, marks = ir.VectorType(source.number, lanes), ir.VectorType(ir.IntType(1), lanes)
-    function = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(vector, [vector, vector, marks]),
-        f"llvm.x86.avx512.mask.{name}.v{lanes}{kind}",
-    )
+    vector, marks = ir.VectorType(source.number, lanes), ir.VectorType(BIT, lanes)
 
     def moved(numbers: Any, bits: Any) -> Any:
         marked = builder.bitcast(builder.trunc(bits, ir.IntType(lanes)), marks)
-        return builder.call(function, [numbers, ir.Constant(vector, None), marked])
+        nothing = ir.Constant(vector, None)
+        return builder.call_named(
+            f"llvm.x86.avx512.mask.{name}.v{lanes}{kind}", vector, numbers, nothing, marked
+        )
 
     return lanes, moved
+
+
+_squeeze = _moving("compress", is_packed=1)
+"""Numbers from ``source[a]`` on whose bit in ``mask`` is set, to ``target[b]`` and on; others behind them."""
+_spread = _moving("expand", is_packed=0)
+"""Undo :data:`_squeeze`, from ``source[a]`` to ``target[b]`` and on; any number where no bit is set."""

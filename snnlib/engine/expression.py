@@ -1,11 +1,11 @@
-"""Operators of a program in the words of the language of a loop, Numba's unless others are given."""
+"""Operators of a program in the words of :mod:`snnlib.engine.compiler`, unless others are given."""
 
 from snnlib.engine.bits import BITS
 from snnlib.engine.program import Line, Value
 
 __all__ = ["CALLED", "INFIX", "POWERS", "expression", "literal"]
 
-# "where" and not "if", "&" and not "and": a branch is long to compile, and LLVM does not always take it out
+# "where" and not "if": LLVM does not always take a branch out
 INFIX = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
@@ -63,7 +63,7 @@ def literal(value: Value) -> str:
 
 
 def expression(line: Line, infix: dict[str, str] = INFIX, powers: dict[float, str] = POWERS) -> str:
-    """A line's right side, in the words of Numba unless others are given."""
+    """A line's right side, in the words of :data:`INFIX` unless others are given."""
     arguments = [literal(a) for a in line.arguments]
     exponent = line.arguments[1] if line.operator == "pow" else None
     if isinstance(exponent, int | float) and exponent in powers:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
-from snnlib.engine.check import may_compile
+from snnlib.engine.machine import unavailable
 from snnlib.engine.program import without_backward
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters
 from snnlib.engine.trace import trace
@@ -91,7 +91,7 @@ def _compiled(
         traced = trace(step, numbers, tensors, learned, dt, dtype, sparse)
         traced = traced if backward else without_backward(traced)
         name = hashlib.sha256(repr((traced, dtype, recurrent, backend)).encode()).hexdigest()[:24]
-        # Numba and Triton take their time to import: not before a sequence is run
+        # LLVM and Triton take their time to import: not before a sequence is run
         build = importlib.import_module(f"snnlib.engine.{backend}").build
         with _LOCK:
             if name not in kernel.KERNELS:
@@ -110,8 +110,8 @@ def _check(backend: str, device: str) -> None:
     """
     if backend == "gpu" and importlib.util.find_spec("triton") is None:
         raise UntraceableError("its kernels need Triton, which is not installed (pip install triton)")
-    if backend == "cpu" and not may_compile():
-        raise UntraceableError("NUMBA_DISABLE_JIT is set, and Numba may not compile its loop")
+    if backend == "cpu" and (reason := unavailable()):
+        raise UntraceableError(f"LLVM makes no machine code here ({reason})")
     interpreted = backend == "gpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if device not in {"cpu": ("cpu",), "gpu": ("cuda", *(("cpu",) if interpreted else ()))}[backend]:
         wanted = {"cpu": "on the CPU", "gpu": "on CUDA"}[backend]

@@ -8,14 +8,11 @@ written with LLVM's vectors (:mod:`snnlib.engine.vector`). A term may be multipl
 
 from typing import Any
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from snnlib.engine.compiler import apart
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.strips import rows_at_a_time, rows_of, strips_at_a_time, strips_from, strips_of, sums
-from snnlib.engine.vector import add_product, apart, arrays, bare, find, least, nonzero, ones, strip_of
+from snnlib.engine.places import find
+from snnlib.engine.strips import rows_at_a_time, strips_at_a_time, strips_from, sums
+from snnlib.engine.vector import Array, Builder, built, nonzero, ones, strip_of
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]
 
@@ -41,7 +38,6 @@ def copy(a, out):
         out[j] = a[j]
 
 
-@bare()
 def multiply(heard, weights, out, active):
     """``out[s] = sum over m of heard[s, m] weights[m]``; where most are zero, only over those that are not.
 
@@ -66,7 +62,6 @@ def multiply(heard, weights, out, active):
             _gather(heard, s * size, weights, active, count, out, s * width, width, j)
 
 
-@bare()
 def push(given, weights, out):
     """``out[s] = sum over n of given[s, n] weights[n]``, dense.
 
@@ -93,7 +88,6 @@ def push(given, weights, out):
             _push(given, s, samples, weights, out, width, j)
 
 
-@bare()
 def grow(heard, given, out, active):
     """``out[m] += sum over s of heard[s, m] given[s]``: the gradient of weights, of one step's samples.
 
@@ -127,7 +121,6 @@ def grow(heard, given, out, active):
                 out[m, j] += heard[s * size + m] * given[s * width + j]
 
 
-@bare()
 def _is_sparse(values):
     """Whether fewer than a quarter are other than zero, so that to look for them pays."""
     count, rest = 0, values.shape[0] % LANES
@@ -142,25 +135,29 @@ def _is_sparse(values):
 
 
 def _gathering(count: int) -> Any:
-    @intrinsic
-    def some_strips(typing, heard, a, weights, active, found, out, b, width, j):
+    @built
+    def some_strips(
+        builder: Builder,
+        heard: Array,
+        a: Any,
+        weights: Array,
+        active: Array,
+        found: Any,
+        out: Array,
+        b: Any,
+        width: Any,
+        j: Any,
+    ) -> None:
         """Strips of :func:`multiply` from ``j`` on, for the sample at ``heard[a]``, to ``out[b]``."""
+        strips = strips_from(builder, weights, width, j, count)
 
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            heard, a, weights, active, found, out, b, width, j = arrays(context, builder, signature, args)
-            strips = strips_from(builder, weights, width, j, count)
+        def visit(k: Any) -> Any:
+            row = active.scalar(k)
+            return [strip.at(row) for strip in strips], [builder.add(a, row)]
 
-            def visit(k: Any) -> Any:
-                row = active.scalar(k)
-                return [strip.index(row) for strip in strips], [builder.add(a, row)]
-
-            (totals,) = sums(builder, heard, weights, found, visit, 1, count)
-            for strip, total in zip(strips, totals, strict=True):
-                out.store(total, builder.add(b, strip.column))
-            return context.get_dummy_value()
-
-        place = types.int64
-        return types.void(heard, place, weights, active, place, out, place, place, place), build
+        (totals,) = sums(builder, heard, weights, found, visit, 1, count)
+        for strip, total in zip(strips, totals, strict=True):
+            out.store(total, builder.add(b, strip.column))
 
     return some_strips
 
@@ -169,23 +166,26 @@ _gather, _gather_strips = _gathering(1), _gathering(_STRIPS)
 
 
 def _scattering(vectors: int) -> Any:
-    @intrinsic
-    def one_strip(typing, heard, a, given, b, active, count, out, j):
+    @built
+    def one_strip(
+        builder: Builder,
+        heard: Array,
+        a: Any,
+        given: Array,
+        b: Any,
+        active: Array,
+        count: Any,
+        out: Array,
+        j: Any,
+    ) -> None:
         """One strip of columns of :func:`grow` for the sample at ``heard[a]`` and ``given[b]``."""
-
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            heard, a, given, b, active, count, out, j = arrays(context, builder, signature, args)
-            terms = [given.load(index) for index in strip_of(builder, builder.add(b, j), vectors)]
-            with cgutils.for_range(builder, count) as loop:
-                row = active.scalar(loop.index)
-                factor = heard.spread(builder.add(a, row))
-                begin = builder.add(builder.mul(row, out.shape[1]), j)
-                for index, term in zip(strip_of(builder, begin, vectors), terms, strict=True):
-                    out.store(add_product(builder, out.load(index), factor, term), index)
-            return context.get_dummy_value()
-
-        place = types.int64
-        return types.void(heard, place, given, place, active, place, out, place), build
+        terms = [given.load(index) for index in strip_of(builder, builder.add(b, j), vectors)]
+        with builder.counted(count) as k:
+            row = active.scalar(k)
+            factor = heard.spread(builder.add(a, row))
+            begin = builder.add(builder.mul(row, out.shape[1]), j)
+            for index, term in zip(strip_of(builder, begin, vectors), terms, strict=True):
+                out.store(builder.add_product(out.load(index), factor, term), index)
 
     return one_strip
 
@@ -193,47 +193,36 @@ def _scattering(vectors: int) -> Any:
 _scatter, _scatter_wider = _scattering(2), _scattering(4)
 
 
-@intrinsic
-def _push(typing, given, s, samples, weights, out, width, j):
+@built
+def _push(
+    builder: Builder, given: Array, s: Any, samples: Any, weights: Array, out: Array, width: Any, j: Any
+) -> None:
     """Strips of :func:`push` from ``j`` on, for samples from ``s`` on; in the place of more the last one."""
+    rows, count, size = rows_at_a_time(builder, given), strips_at_a_time(builder), weights.shape[1]
+    strips = strips_from(builder, weights, width, j, count)
+    last = builder.sub(samples, builder.integer(1))
+    chosen = [builder.least(builder.add(s, builder.integer(k)), last) for k in range(rows)]
+    starts = [builder.mul(sample, size) for sample in chosen]
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        given, s, samples, weights, out, width, j = arrays(context, builder, signature, args)
-        rows, count, size = rows_of(given), strips_of(context), weights.shape[1]
-        strips = strips_from(builder, weights, width, j, count)
-        last = builder.sub(samples, ir.Constant(s.type, 1))
-        chosen = [least(builder, builder.add(s, ir.Constant(s.type, k)), last) for k in range(rows)]
-        starts = [builder.mul(sample, size) for sample in chosen]
+    def visit(k: Any) -> Any:
+        return [strip.at(k) for strip in strips], [builder.add(start, k) for start in starts]
 
-        def visit(k: Any) -> Any:
-            return [strip.index(k) for strip in strips], [builder.add(start, k) for start in starts]
-
-        for sample, totals in zip(chosen, sums(builder, given, weights, size, visit, rows, count), strict=True):
-            begin = builder.mul(sample, width)
-            for strip, total in zip(strips, totals, strict=True):
-                out.store(total, builder.add(begin, strip.column))
-        return context.get_dummy_value()
-
-    place = types.int64
-    return types.void(given, place, place, weights, out, place, place), build
+    for sample, totals in zip(chosen, sums(builder, given, weights, size, visit, rows, count), strict=True):
+        begin = builder.mul(sample, width)
+        for strip, total in zip(strips, totals, strict=True):
+            out.store(total, builder.add(begin, strip.column))
 
 
-@intrinsic
-def _grow_four(typing, heard, given, samples, out, m, j):
+@built
+def _grow_four(builder: Builder, heard: Array, given: Array, samples: Any, out: Array, m: Any, j: Any) -> None:
     """One vector of columns of four rows of :func:`grow`."""
+    size, width = out.shape
+    rows = [builder.add(m, builder.integer(k)) for k in range(_ROWS)]
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        heard, given, samples, out, m, j = arrays(context, builder, signature, args)
-        size, width = out.shape
-        rows = [builder.add(m, ir.Constant(m.type, k)) for k in range(_ROWS)]
+    def visit(s: Any) -> Any:
+        start = builder.mul(s, size)
+        return [builder.add(builder.mul(s, width), j)], [builder.add(start, row) for row in rows]
 
-        def visit(s: Any) -> Any:
-            start = builder.mul(s, size)
-            return [builder.add(builder.mul(s, width), j)], [builder.add(start, row) for row in rows]
-
-        for row, (total,) in zip(rows, sums(builder, heard, given, samples, visit, _ROWS, 1), strict=True):
-            index = builder.add(builder.mul(row, width), j)
-            out.store(builder.fadd(out.load(index), total), index)
-        return context.get_dummy_value()
-
-    return types.void(heard, given, types.int64, out, types.int64, types.int64), build
+    for row, (total,) in zip(rows, sums(builder, heard, given, samples, visit, _ROWS, 1), strict=True):
+        index = builder.add(builder.mul(row, width), j)
+        out.store(builder.fadd(out.load(index), total), index)

@@ -201,7 +201,7 @@ def source(
         dt: time step in s.
         dtype: of its state.
         recurrent: whether its output returns through recurrent weights.
-        backend: "cpu" for Numba's source, "gpu" for Triton's.
+        backend: "cpu" for that of the loops on the CPU, "gpu" for Triton's.
 
     Raises:
         ValueError: ``backend`` is another.

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from snnlib.engine.check import is_concrete, may_compile
-from snnlib.engine.emit import convolutions
+from snnlib.engine.check import is_concrete
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.machine import Loop, as_array
+from snnlib.engine.machine import Loop, as_array, shared, unavailable
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.threads import shares_of, together
 
@@ -132,7 +131,7 @@ def _is_possible(
         and not torch.is_autocast_enabled("cpu")
         and torch.autograd.forward_ad._current_level < 0
         and input.numel() > 0
-        and may_compile()
+        and not unavailable()
     )
 
 
@@ -267,7 +266,7 @@ def _of_maps(gradient: Tensor, chosen: Tensor, sides: Sequence[int], pool: int) 
 
 @functools.cache
 def _loop(name: str, dtype: torch.dtype) -> Loop:
-    return Loop(convolutions(), name, dtype, ())
+    return shared("convolve", name, dtype)
 
 
 def _lies_last(value: Tensor) -> bool:

@@ -1,196 +1,198 @@
-"""LLVM's vectors in functions that Numba compiles, for loops that its vectoriser does not find.
+"""LLVM's vectors, for functions of :mod:`snnlib.engine.compiler`: what its vectoriser would not find.
 
-``bare`` is how all functions of the loops are compiled: nothing counts references (``_nrt``), which two threads
-would do in turns at every slice, and so nothing is allocated either; and nothing is called from Python.
+A function marked :func:`built` runs while another one is compiled, and writes LLVM's instructions for one call.
 """
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from snnlib.engine.emit_loops import LANES, LINE, WORD
 
 __all__ = [
+    "BIT",
+    "BYTE",
+    "INTEGER",
     "Array",
-    "add_product",
-    "apart",
-    "append_places",
-    "arrays",
+    "Builder",
     "ask_to_read",
     "ask_to_write",
-    "bare",
-    "find",
-    "has_wide_registers",
-    "known",
-    "least",
+    "built",
     "nonzero",
     "ones",
-    "part",
     "put_bits",
-    "row_part",
-    "spread",
     "strip_of",
-    "viewed",
-    "with_flags",
 ]
 
+BIT, BYTE, INTEGER = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 
-bare = functools.partial(njit, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-def apart(function: Any) -> Any:
-    """``bare`` for a function that writes to no array which overlaps another: nobody has to look. Inlined."""
-    return with_flags(bare(forceinline=True)(function), noalias=True)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def with_flags(made: Any, **flags: bool) -> Any:
-    """A function of ``njit`` with flags of Numba's own, which njit has no names for."""
-
-    def customize(given: Any) -> Any:
-        for name, value in flags.items():
-            setattr(given, name, value)
-        return given
-
-    made._compiler._customize_flags = customize
-    return made
+def built(function: _Function) -> _Function:
+    """Mark a function that takes a :class:`Builder` and LLVM's values, and returns what a call gives."""
+    function.is_built = True  # type: ignore[attr-defined]
+    return function
 
 
-def has_wide_registers(context: Any) -> bool:
-    """Whether the CPU that is compiled for has AVX-512."""
-    return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+class Builder(ir.IRBuilder):  # type: ignore[misc]
+    """Where instructions are written to.
+
+    Parameters:
+        block: as for LLVM's own.
+        features: what the CPU has that is compiled for, each ``+name``.
+    """
+
+    def __init__(self, block: Any, features: frozenset[str]) -> None:
+        super().__init__(block)
+        self.features = features
+
+    @property
+    def has_wide_registers(self) -> bool:
+        """Whether the CPU that is compiled for has AVX-512."""
+        return "+avx512f" in self.features
+
+    def integer(self, value: int) -> Any:
+        return ir.Constant(INTEGER, value)
+
+    def room(self, kind: Any, value: Any = None) -> Any:
+        """A place for a value, made once at the entry of the function, and filled here."""
+        with self.goto_entry_block():
+            place = self.alloca(kind)
+        if value is not None:
+            self.store(value, place)
+        return place
+
+    @contextlib.contextmanager
+    def counted(self, stop: Any, start: Any = None, step: Any = None, order: str = "<") -> Iterator[Any]:
+        """A loop over the integers from ``start``, 0 if not given, as long as they are ``order stop``."""
+        place = self.room(INTEGER, self.integer(0) if start is None else start)
+        head, body, end = (self.append_basic_block() for _ in range(3))
+        self.branch(head)
+        self.position_at_end(head)
+        index = self.load(place)
+        self.cbranch(self.icmp_signed(order, index, stop), body, end)
+        self.position_at_end(body)
+        yield index
+        if not self.block.is_terminated:  # by a return
+            self.store(self.add(index, self.integer(1) if step is None else step, flags=("nsw",)), place)
+            self.branch(head)
+        self.position_at_end(end)
+
+    def least(self, a: Any, b: Any) -> Any:
+        """The lesser of two integers."""
+        return self.select(self.icmp_signed("<", a, b), a, b)
+
+    def spread(self, number: Any, lanes: int) -> Any:
+        """A vector of one number, many times."""
+        nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+        one = self.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+        return self.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
+
+    def add_product(self, sum: Any, a: Any, b: Any) -> Any:
+        """``sum + a b``, with one rounding where the CPU can, or two."""
+        return self.fadd(sum, self.fmul(a, b, flags=("contract",)), flags=("contract",))
+
+    def call_named(self, name: str, kind: Any, *values: Any) -> Any:
+        """Call a function of the C library, or of LLVM's, that takes these values and returns this type."""
+        known = self.module.globals.get(name)
+        kinds = [value.type for value in values]
+        return self.call(known or ir.Function(self.module, ir.FunctionType(kind, kinds), name), values)
 
 
-def known(kind: Any, value: Callable[[Any], Any]) -> Any:
-    """A function without arguments: what ``value`` says of the context when it is compiled."""
+class Scopes(NamedTuple):
+    """What LLVM is told of an array: where it is, and where other arrays are, which it does not overlap."""
 
-    @intrinsic
-    def constant(typing):
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return context.get_constant(kind, value(context))
-
-        return kind(), build
-
-    return constant
-
-
-def least(builder: Any, a: Any, b: Any) -> Any:
-    """The lesser of two integers."""
-    return builder.select(builder.icmp_signed("<", a, b), a, b)
+    own: Any
+    others: Any
 
 
 class Array:
-    """A C-contiguous array in a function that is being built; an index counts from its first number."""
+    """A contiguous array in a function that is being compiled; an index counts from its first number.
 
-    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
-        made = context.make_array(kind)(context, builder, value)
-        self.builder, self.data = builder, made.data
-        self.shape = cgutils.unpack_tuple(builder, made.shape)
-        self.number = context.get_value_type(kind.dtype)
-        self.vector = ir.VectorType(self.number, LANES)
-        self.align = min(4, context.get_abi_sizeof(self.number))
+    Parameters:
+        builder: where instructions are written to.
+        number: the type of its numbers.
+        data: where the first is.
+        shape: integers.
+        scopes: what it does not overlap, if somebody knows.
+    """
+
+    def __init__(
+        self, builder: Builder, number: Any, data: Any, shape: Sequence[Any], scopes: Scopes | None = None
+    ) -> None:
+        self.builder, self.number, self.data, self.shape = builder, number, data, tuple(shape)
+        self.scopes = scopes
+        self.vector = ir.VectorType(number, LANES)
+        self.align = 1 if number == BYTE else 4
+
+    def part(self, data: Any, shape: Sequence[Any]) -> "Array":
+        """An array in the same memory."""
+        return Array(self.builder, self.number, data, shape, self.scopes)
+
+    def within(self, scopes: Scopes) -> "Array":
+        """The same array, of which is known what it does not overlap."""
+        return Array(self.builder, self.number, self.data, self.shape, scopes)
+
+    def index(self, *places: Any) -> Any:
+        """Of the number at these places; without the last ones, of the first number there."""
+        at = self.builder.integer(0)
+        for size, place in zip(self.shape, places, strict=False):
+            at = self.builder.add(self.builder.mul(at, size), place)
+        for size in self.shape[len(places) :]:
+            at = self.builder.mul(at, size)
+        return at
 
     def scalar(self, index: Any) -> Any:
-        return self.builder.load(self.builder.gep(self.data, [index]))
+        return self._marked(self.builder.load(self.place(index)))
+
+    def put(self, value: Any, index: Any) -> None:
+        self._marked(self.builder.store(value, self.place(index)))
 
     def load(self, index: Any, vector: Any = None) -> Any:
         """A vector, of ``LANES`` numbers unless of a type that is given."""
-        return self.builder.load(self._place(index, vector or self.vector), align=self.align)
+        return self._marked(self.builder.load(self._place_of(index, vector or self.vector), align=self.align))
 
     def store(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self._place(index, value.type), align=self.align)
+        self._marked(self.builder.store(value, self._place_of(index, value.type), align=self.align))
 
-    def _place(self, index: Any, vector: Any) -> Any:
-        return self.builder.bitcast(self.builder.gep(self.data, [index]), vector.as_pointer())
+    def place(self, index: Any) -> Any:
+        return self.builder.gep(self.data, [index], inbounds=True)
 
     def spread(self, index: Any) -> Any:
         """A vector of one number, many times."""
-        return spread(self.builder, self.scalar(index), LANES)
+        return self.builder.spread(self.scalar(index), LANES)
+
+    def _place_of(self, index: Any, vector: Any) -> Any:
+        return self.builder.bitcast(self.place(index), vector.as_pointer())
+
+    def _marked(self, instruction: Any) -> Any:
+        if self.scopes is not None:
+            instruction.set_metadata("alias.scope", self.scopes.own)
+            instruction.set_metadata("noalias", self.scopes.others)
+        return instruction
 
 
-def spread(builder: Any, number: Any, lanes: int) -> Any:
-    """A vector of one number, many times."""
-    nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
-    one = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
-
-
-def arrays(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
-    """The arguments of an intrinsic, arrays made usable."""
-    return [
-        Array(context, builder, kind, value) if isinstance(kind, types.Array) else value
-        for kind, value in zip(signature.args, args, strict=True)
-    ]
-
-
-def strip_of(builder: Any, index: Any, vectors: int) -> list[Any]:
+def strip_of(builder: Builder, index: Any, vectors: int) -> list[Any]:
     """Where some vectors begin that lie side by side."""
-    return [builder.add(index, ir.Constant(index.type, k * LANES)) for k in range(vectors)]
-
-
-def add_product(builder: Any, sum: Any, a: Any, b: Any) -> Any:
-    """``sum + a b``, with one rounding or two."""
-    return builder.fadd(sum, builder.fmul(a, b, flags=("contract",)), flags=("contract",))
-
-
-@intrinsic
-def part(typing, array, start, stop):
-    """``array[start:stop]``, whose bounds nobody looks at."""
-    return types.Array(array.dtype, 1, "C")(array, types.int64, types.int64), _cut
-
-
-@intrinsic
-def row_part(typing, array, row, start, stop):
-    """``array[row, start:stop]``, whose bounds nobody looks at."""
-    return types.Array(array.dtype, 1, "C")(array, types.int64, types.int64, types.int64), _cut
-
-
-def _cut(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    source = context.make_array(signature.args[0])(context, builder, args[0])
-    *row, start, stop = args[1:]
-    at = start
-    if row:
-        width = cgutils.unpack_tuple(builder, source.shape)[1]
-        at = builder.add(builder.mul(row[0], width), start)
-    data, shape = builder.gep(source.data, [at]), [builder.sub(stop, start)]
-    return viewed(context, builder, signature.return_type, data, shape)
-
-
-def viewed(context: Any, builder: Any, kind: Any, data: Any, shape: Sequence[Any]) -> Any:
-    """A contiguous array in memory that somebody else keeps."""
-    size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
-    strides = [size]
-    for length in reversed(shape[1:]):
-        strides.insert(0, builder.mul(strides[0], length))
-    made = context.make_array(kind)(context, builder)
-    populate_array(made, data, shape, strides, size, None)
-    return made._getvalue()
+    return [builder.add(index, builder.integer(k * LANES)) for k in range(vectors)]
 
 
 def _asking(to_write: int) -> Any:
-    @intrinsic
-    def ask(typing, array, row, start):
+    @built
+    def ask(builder: Builder, array: Array, row: Any, start: Any) -> None:
         """Bring a word of ``array[row]``, from ``start`` on, into the second cache. It need not exist."""
-
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            array, row, start = arrays(context, builder, signature, args)
-            byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-            function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-            at = builder.add(builder.mul(row, array.shape[1]), start)
-            flags = [ir.Constant(flag, value) for value in (to_write, 2, 1)]  # the second cache, and data
-            numbers = LINE // context.get_abi_sizeof(array.number)
-            for k in range(0, WORD, numbers):
-                place = builder.gep(array.data, [builder.add(at, ir.Constant(at.type, k))])
-                builder.call(function, [builder.bitcast(place, byte), *flags])
-            return context.get_dummy_value()
-
-        return types.void(array, types.int64, types.int64), build
+        byte, flag = BYTE.as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        at = builder.add(builder.mul(row, array.shape[1]), start)
+        flags = [ir.Constant(flag, value) for value in (to_write, 2, 1)]  # the second cache, and data
+        size = 1 if array.number == BYTE else 8 if isinstance(array.number, ir.DoubleType) else 4
+        for k in range(0, WORD, LINE // size):
+            place = builder.gep(array.data, [builder.add(at, builder.integer(k))])
+            builder.call(function, [builder.bitcast(place, byte), *flags])
 
     return ask
 
@@ -198,108 +200,21 @@ def _asking(to_write: int) -> Any:
 ask_to_read, ask_to_write = _asking(0), _asking(1)
 
 
-@intrinsic
-def nonzero(typing, z, a):
+@built
+def nonzero(builder: Builder, z: Array, a: Any) -> Any:
     """One bit for each of the numbers from ``z[a]`` on that fill a vector: whether it is not zero."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        z, a = arrays(context, builder, signature, args)
-        bits = builder.fcmp_unordered("!=", z.load(a), ir.Constant(z.vector, None))
-        return builder.zext(builder.bitcast(bits, ir.IntType(LANES)), ir.IntType(64))
-
-    return types.int64(z, types.int64), build
+    bits = builder.fcmp_unordered("!=", z.load(a), ir.Constant(z.vector, None))
+    return builder.zext(builder.bitcast(bits, ir.IntType(LANES)), INTEGER)
 
 
-@intrinsic
-def ones(typing, mask):
+@built
+def ones(builder: Builder, mask: Any) -> Any:
     """How many bits are set."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.int64(types.int64), build
+    return builder.ctpop(mask)
 
 
-@intrinsic
-def append_places(typing, mask, first, places, count):
-    """Write ``first`` plus the place of each bit that is set to ``places[count]`` and on, others behind them.
-
-    Without a branch: which bits are set nobody can predict.
-
-    Returns:
-        How many there are then.
-    """
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask, first, places, count = arrays(context, builder, signature, args)
-        eight, small = ir.VectorType(first.type, 8), ir.VectorType(ir.IntType(8), 8)
-        table = byte_table(builder, [first_set(bits, 8) for bits in range(256)])
-        for _ in range(LANES // 8):
-            bits = builder.and_(mask, ir.Constant(mask.type, 255))
-            row = builder.load(builder.gep(table, [ir.Constant(mask.type, 0), bits]))
-            found = builder.zext(builder.bitcast(row, small), eight)
-            places.store(builder.add(found, spread(builder, first, 8)), count)
-            count = builder.add(count, builder.ctpop(bits))
-            first = builder.add(first, ir.Constant(first.type, 8))
-            mask = builder.lshr(mask, ir.Constant(mask.type, 8))
-        return count
-
-    return types.int64(mask, first, places, count), build
-
-
-def first_set(bits: int, count: int) -> list[int]:
-    """The places of the bits that are set, and any others behind them."""
-    return sorted(range(count), key=lambda place: not bits >> place & 1)
-
-
-def byte_table(builder: Any, rows: list[list[int]]) -> Any:
-    """Rows of eight small numbers in constant memory, each as one integer of 64 bits."""
-    integer = ir.IntType(64)
-    values = [int.from_bytes(bytes(row), "little") for row in rows]
-    content = ir.Constant(ir.ArrayType(integer, len(values)), [ir.Constant(integer, v) for v in values])
-    return cgutils.global_constant(builder.module, "order", content)
-
-
-@intrinsic
-def put_bits(typing, mask, out, a):
+@built
+def put_bits(builder: Builder, mask: Any, out: Array, a: Any) -> None:
     """Write 1 for each bit that is set, and 0 for the others, to a vector of numbers from ``out[a]`` on."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask, out, a = arrays(context, builder, signature, args)
-        bits = builder.trunc(mask, ir.IntType(LANES))
-        out.store(builder.uitofp(builder.bitcast(bits, ir.VectorType(ir.IntType(1), LANES)), out.vector), a)
-        return context.get_dummy_value()
-
-    return types.void(mask, out, types.int64), build
-
-
-@bare()
-def find(z, a, first, size, places, count):
-    """Which of the numbers from ``z[a]`` on, ``size`` of them, are not zero, in order.
-
-    Parameters:
-        z: of any shape; ``a`` counts from its first number.
-        first: the place of ``z[a]``.
-        places: where their places are written to, behind ``count`` others; with room for a vector more.
-
-    Returns:
-        How many places there are then.
-    """
-    for m in range(0, size - LANES + 1, LANES):
-        count = append_places(nonzero(z, a + m), first + m, places, count)
-    for m in range(size - size % LANES, size):
-        places[count] = first + m
-        count += _differs(z, a + m)
-    return count
-
-
-@intrinsic
-def _differs(typing, z, a):
-    """Whether the number ``z[a]`` is not zero, 1 or 0."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        z, a = arrays(context, builder, signature, args)
-        bit = builder.fcmp_unordered("!=", z.scalar(a), ir.Constant(z.number, 0.0))
-        return builder.zext(bit, ir.IntType(64))
-
-    return types.int64(z, types.int64), build
+    bits = builder.bitcast(builder.trunc(mask, ir.IntType(LANES)), ir.VectorType(BIT, LANES))
+    out.store(builder.uitofp(bits, out.vector), a)

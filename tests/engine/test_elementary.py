@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba import njit
+import torch
 
 from snnlib.engine import elementary
+from tests.engine.compiled import ready
 
 LONGER = {np.float32: np.float64, np.float64: np.longdouble}
 WITHIN = {"exp": 0.8, "expm1": 2.0, "tanh": 3.0}
@@ -14,21 +15,25 @@ WITHIN = {"exp": 0.8, "expm1": 2.0, "tanh": 3.0}
 RANGES = [(-1e-3, 1e-3), (-1.0, 1.0), (-20.0, 20.0), (-1000.0, 1000.0)]
 
 
-@pytest.fixture(scope="module", params=sorted(WITHIN))
-def named(request: pytest.FixtureRequest) -> tuple[str, Any]:
-    function = getattr(elementary, request.param)
+def compiled(name: str) -> Any:
+    """An elementary function of arrays."""
+    function = getattr(elementary, name)
 
-    @njit(error_model="numpy")
     def of_all(x, out):
         for j in range(x.shape[0]):
             out[j] = function(x[j])
 
     def call(x: np.ndarray) -> np.ndarray:
-        out = np.empty_like(x)
-        of_all(x, out)
-        return out
+        given, out = torch.from_numpy(x), torch.from_numpy(np.empty_like(x))
+        ready(of_all, (given, out))(given, out)
+        return out.numpy()
 
-    return request.param, call
+    return call
+
+
+@pytest.fixture(scope="module", params=sorted(WITHIN))
+def named(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    return request.param, compiled(request.param)
 
 
 @pytest.mark.parametrize("number", LONGER)
@@ -61,14 +66,9 @@ def test_what_is_no_ordinary_number(named, number) -> None:
 @pytest.mark.parametrize("number", LONGER)
 def test_exp_below_the_smallest_normal_number(number) -> None:
     """Its last digits are lost one by one down to zero; the step there is rounded once."""
-
-    @njit(error_model="numpy")
-    def function(x):
-        return elementary.exp(x)
-
     kind = np.finfo(number)
-    for exponent in range(kind.minexp - 1, kind.minexp - kind.nmant - 1, -1):
-        x = number(exponent * np.log(2.0))
-        found, true = function(x), np.exp(x)
-        assert abs(float(found) - float(true)) <= float(kind.smallest_subnormal)
-        assert found > 0
+    exponents = np.arange(kind.minexp - 1, kind.minexp - kind.nmant - 1, -1)
+    x = (exponents * np.log(2.0)).astype(number)
+    found = compiled("exp")(x)
+    assert (np.abs(found.astype(float) - np.exp(x).astype(float)) <= float(kind.smallest_subnormal)).all()
+    assert (found > 0).all()

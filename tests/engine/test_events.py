@@ -1,64 +1,64 @@
 """What is packed for spikes alone comes back."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import njit
+import torch
 
-from snnlib.engine import events
+from snnlib.engine import events, machine
 from snnlib.engine.emit_loops import LANES, WORD
+from snnlib.engine.entry import Target
 from snnlib.engine.events import append, back, bits_of, packing
 from snnlib.engine.product import copy
-from snnlib.engine.vector import bare, part, row_part
+from snnlib.engine.vector import built
+from tests.engine.compiled import ready, target_with
 
-loop = njit(error_model="numpy", _nrt=False)
 
-
-def compiled(kept: int, read: int, marks: bool):
+def functions(kept: int, read: int, marks: bool):
     """One step of neurons, word by word as the loops of :mod:`snnlib.engine.emit_loops` go over them."""
-    pack, unpack = packing.__wrapped__(kept, read, marks)  # not those that another test had compiled
+    pack, unpack = packing(kept, read, marks)
 
-    @loop
     def packed_(marked, rows, room, squeezed, packed, masks, place):
         at, to = place
-        found = np.int64(0)
+        found = 0
         for u in range(0, marked.shape[0], WORD):
             v, first = min(u + WORD, marked.shape[0]), (to & 1) * WORD
             for e in range(kept):
-                copy(row_part(rows, e, u, v), row_part(room, e, first, first + v - u))
-            masks[to] = bits_of(part(marked, u, v))
+                copy(rows[e, u:v], room[e, first : first + v - u])
+            masks[to] = bits_of(marked[u:v])
             found = pack(masks[to], room, first, squeezed, found)
             to += 1
         place[0], place[1] = append(squeezed, found, packed, at), to
 
-    @loop
-    def unpacked(size, packed, masks, place, room, squeezed, rows):
+    def unpacked(packed, masks, place, room, squeezed, rows, done):
+        size = rows.shape[1]
         first_word, found = back(size, masks, place[1])
         place[0], place[1] = place[0] - found, first_word
         at, to = place
-        column = np.int64(0)
+        column = 0
         for e in range(read):
             start = kept * at + e % kept * found
-            copy(part(packed, start, start + found), row_part(squeezed, e, 0, found))
+            copy(packed[start : start + found], squeezed[e, 0:found])
         for u in range(0, size, WORD):
             v, first = min(u + WORD, size), (to & 1) * WORD
             column = unpack(masks[to], squeezed, column, room, first)
             for e in range(read + marks):
-                copy(row_part(room, e, first, first + v - u), row_part(rows, e, u, v))
+                copy(room[e, first : first + v - u], rows[e, u:v])
             to += 1
-        return found, column, to - place[1]
+        done[0], done[1], done[2] = found, column, to - place[1]
 
     return packed_, unpacked
 
 
-def assert_comes_back() -> None:
+def assert_comes_back(target: Target) -> None:
     rng = np.random.default_rng(0)
     for dtype, kept, read, marks in ((np.float32, 3, 2, True), (np.float64, 1, 2, False)):
-        pack, unpack = compiled(kept, read, marks)
+        row, table = (torch.from_numpy(np.empty([0] * n, dtype)) for n in (1, 2))
+        places = torch.empty(0, dtype=torch.int64)
+        pack, unpack = functions(kept, read, marks)
+        pack = ready(pack, (row, table, table, table, row, places, places), target)
+        unpack = ready(unpack, (row, places, places, table, table, table, places), target)
         for size, rate in ((1, 1.0), (16, 0.5), (77, 0.1), (64, 0.0), (200, 1.0)):
             marked = (rng.random((9, size)) < rate).astype(dtype)
             rows = rng.standard_normal((9, kept, size)).astype(dtype)
@@ -66,16 +66,18 @@ def assert_comes_back() -> None:
             masks, place = np.zeros(9 * -(-size // WORD), np.int64), np.zeros(2, np.int64)
             room, squeezed = np.empty((read + 2, 2 * WORD), dtype), np.full((kept, size + LANES), np.nan, dtype)
             for step in range(9):
-                pack(marked[step], rows[step], room, squeezed, packed, masks, place)
+                arrays = marked[step], rows[step], room, squeezed, packed, masks, place
+                pack(*map(torch.from_numpy, arrays))
             assert place.tolist() == [marked.sum(), len(masks)]
             wanted = [rows[step][:, np.flatnonzero(marked[step])].ravel() for step in range(9)]
             np.testing.assert_array_equal(packed[: kept * place[0]], np.concatenate(wanted))
             for step in range(8, -1, -1):
-                found = np.full((read + 1, size), np.nan, dtype)
+                found = np.full((read + marks, size), np.nan, dtype)
                 spikes = marked[step].sum()
                 squeezed = np.full((read, size + LANES), np.nan, dtype)
-                done = unpack(size, packed, masks, place, room, squeezed, found)
-                assert done == (spikes, spikes, -(-size // WORD))
+                done = np.zeros(3, np.int64)
+                unpack(*map(torch.from_numpy, (packed, masks, place, room, squeezed, found, done)))
+                assert done.tolist() == [spikes, spikes, -(-size // WORD)]
                 there = np.flatnonzero(marked[step])
                 again = rows[step, np.arange(read) % kept][:, there]
                 np.testing.assert_array_equal(found[:read, there], again)
@@ -88,22 +90,13 @@ def assert_comes_back() -> None:
 @pytest.mark.parametrize("vectors", [False, True])
 def test_what_was_packed_comes_back(vectors: bool, monkeypatch: pytest.MonkeyPatch):
     """By both ways to move numbers; without AVX-512 the second is another spelling of it."""
-    monkeypatch.setattr(events, "moves_vectors", bare(lambda: vectors))
-    assert_comes_back()
+    monkeypatch.setattr(events, "moves_vectors", built(lambda builder: vectors))
+    assert_comes_back(machine._target())
 
 
 @pytest.mark.parametrize(("cpu", "features"), [("generic", ""), ("haswell", "+avx2,+popcnt")])
 def test_without_what_this_cpu_has_too(cpu: str, features: str):
-    """By a process whose machine code is for another CPU, which this one must know too."""
+    """By machine code for another CPU, which this one must know too."""
     if features and "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this CPU has no AVX2")
-    code = f"""
-from numba.core.registry import cpu_target
-found = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-assert "+avx512f" not in found and ("+avx2" in found) == {bool(features)}
-from tests.engine.test_events import assert_comes_back
-assert_comes_back()
-"""
-    plain = {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
-    done = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert_comes_back(target_with(cpu, features))

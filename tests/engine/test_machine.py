@@ -1,4 +1,4 @@
-"""Machine code on disk: a later process calls it without Numba, and takes none that is not made for it."""
+"""Machine code on disk: a later process does not compile it, and takes none that is not made for it."""
 
 import os
 import subprocess
@@ -9,15 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from snnlib import lif_feed_forward_step
+from snnlib import LIFParameters, lif_feed_forward_step
 from snnlib.engine import cache, cpu, fused, kernel, machine, scan
+from snnlib.engine.trace import trace
 from tests.neurons import NEURONS, draw_input, draw_parameters, generator
 
 SOURCE = """
-from numba import njit
-
-
-@njit(error_model="numpy", nogil=True, _nrt=False)
 def times(a, out, active, start, stop, c0):
     for j in range(start, stop):
         out[j] = a[j] * c0
@@ -31,7 +28,7 @@ for net in (snnlib.LIF(), snnlib.LIFRecurrent(3, 3)):
     x = torch.linspace(0, 3, 50 * 2 * 3).reshape(50, 2, 3).requires_grad_()
     (net(x)[0] * torch.linspace(1, 2, 3)).sum().backward()
     print(x.grad.double().sum().item())
-print("numba" in sys.modules)
+print("snnlib.engine.compiler" in sys.modules)
 """
 
 
@@ -58,7 +55,6 @@ def fresh() -> machine.Loop:
     return machine.Loop(SOURCE, "times", torch.float32, (3.0,))
 
 
-known = pytest.mark.skipif(not machine._is_known_platform(), reason="Numba alone keeps machine code here")
 RIGHT = [-1.0, 3.0, 6.0, 9.0, -1.0]
 
 
@@ -68,7 +64,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     original = machine.Loop._compile
 
-    def compile_and_note(self: machine.Loop, kinds: machine._Kinds, integers: int) -> bytes | None:
+    def compile_and_note(self: machine.Loop, kinds: machine._Kinds, integers: int) -> bytes:
         found.append(self._name)
         return original(self, kinds, integers)
 
@@ -88,38 +84,35 @@ def run(code: str, folder: Path) -> "subprocess.Popen[str]":
 
 
 def finished(process: "subprocess.Popen[str]") -> tuple[list[str], bool]:
-    """The sums that it printed, and whether it has imported Numba."""
+    """The sums that it printed, and whether it has imported the compiler."""
     said, _ = process.communicate()
     assert process.returncode == 0, said
     *sums, imported = said.split()
     return sums, imported == "True"
 
 
-@known
-def test_a_later_process_does_not_import_numba(tmp_path: Path):
+def test_a_later_process_does_not_compile(tmp_path: Path):
     first = [run(WHOLE, tmp_path) for _ in range(2)]  # at once, into one empty cache
     said = [finished(process) for process in first]
     sums, _ = said[0]
     assert said == [(sums, True)] * 2
-    assert len(files(tmp_path)) == len([*("forward", "backward") * 2, "multiply", "push", "grow"])
+    assert len(files(tmp_path)) == len([*("forward", "backward") * 2, "multiply", "push", "grow", "probe"])
     assert finished(run(WHOLE, tmp_path)) == (sums, False)
 
 
-@known
 def test_a_loop_is_compiled_once(folder: Path, compiled: list[str]):
     assert times_three(fresh()) == RIGHT
     assert times_three(fresh()) == RIGHT
     assert compiled == ["times"]
 
 
-@known
-@pytest.mark.parametrize("damage", ["empty", "half", "one byte", "no name"])
+@pytest.mark.parametrize("damage", ["empty", "half", "one byte", "seal"])
 def test_a_damaged_file_is_compiled_again(folder: Path, compiled: list[str], damage: str):
     times_three(fresh())
     (path,) = files(folder)
     whole = path.read_bytes()
     changed = whole[:-1] + bytes([whole[-1] ^ 1])
-    parts = {"empty": b"", "half": whole[: len(whole) // 2], "one byte": changed, "no name": whole[:40]}
+    parts = {"empty": b"", "half": whole[: len(whole) // 2], "one byte": changed, "seal": whole[:32]}
     path.write_bytes(parts[damage])
     assert times_three(fresh()) == RIGHT
     assert compiled == ["times"] * 2
@@ -128,7 +121,6 @@ def test_a_damaged_file_is_compiled_again(folder: Path, compiled: list[str], dam
     assert compiled == ["times"] * 2
 
 
-@known
 def test_machine_code_of_another_cpu_is_not_taken(
     folder: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -164,59 +156,73 @@ def test_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert cache.kept("key", "compiler") is None
 
 
-@known
-def test_a_missing_symbol_is_left_to_numba(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def object_code(text: str) -> bytes:
     import llvmlite.binding as llvm
 
-    module = llvm.parse_assembly(
-        "declare i32 @snnlib_nowhere()\ndefine i32 @f() {\n %1 = call i32 @snnlib_nowhere()\n ret i32 %1\n}"
-    )
-    machine._linker()  # makes LLVM ready
-    machine_of = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
-    stored = b"f\0" + machine_of.emit_object(module)
-    assert machine._link(stored) is None
+    machine._initialize()
+    target = llvm.Target.from_default_triple().create_target_machine(reloc="pic", codemodel="small")
+    return bytes(target.emit_object(llvm.parse_assembly(text, llvm.create_context())))
+
+
+MISSING = "declare void @snnlib_nowhere()\ndefine void @times() {\n call void @snnlib_nowhere()\n ret void\n}"
+
+
+@pytest.mark.parametrize("what", ["a missing symbol", "nonsense"])
+def test_what_cannot_be_loaded_is_compiled_again(folder: Path, compiled: list[str], what: str):
+    """Another C library wrote it, say."""
+    kinds = ((torch.float32, 1), (torch.float32, 1), (torch.int64, 1))
+    stored = object_code(MISSING) if what == "a missing symbol" else b"nonsense"
+    assert machine._link("times", stored) is None
+    cache.keep(fresh()._key(kinds, 2), machine._compiler(), stored)
+    assert times_three(fresh()) == RIGHT
+    assert compiled == ["times"]
+    assert times_three(fresh()) == RIGHT
+    assert compiled == ["times"]
+
+
+def test_what_can_never_be_loaded_is_an_error_with_a_way_out(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    stored = object_code(MISSING)
     monkeypatch.setattr(machine.Loop, "_compile", lambda *_: stored)
-    assert times_three(fresh()) == RIGHT
+    with pytest.raises(RuntimeError, match="its code of times; backend='reference' needs none"):
+        times_three(fresh())
 
 
-def test_what_numba_does_not_have_is_not_needed(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """Object code comes from Numba's insides, which another version may not have."""
-    monkeypatch.setitem(sys.modules, "snnlib.engine.entry", None)
-    assert times_three(fresh()) == RIGHT
+def test_where_nothing_can_be_compiled_it_says_why(monkeypatch: pytest.MonkeyPatch, folder: Path):
+    def fail(*_: object) -> bytes:
+        raise OSError("no such CPU")
 
-
-@known
-def test_what_is_no_object_code_is_left_to_numba(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    machine.unavailable.cache_clear()
     with monkeypatch.context() as patched:
-        patched.setattr(machine.Loop, "_compile", lambda *_: b"f\0nonsense")
-        assert times_three(fresh()) == RIGHT
-    # the next one is linked again
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "other"))
-    loop = fresh()
-    assert times_three(loop) == RIGHT
-    assert [run.__qualname__.split(".")[1] for run in loop._ready.values()] == ["_at"]
+        patched.setattr(machine.Loop, "_compile", fail)
+        assert machine.unavailable() == "OSError: no such CPU"
+    machine.unavailable.cache_clear()
+    assert machine.unavailable() == ""
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
+    """What is done on other systems than Linux on x86-64."""
+    monkeypatch.setattr(machine, "_is_known_platform", lambda: False)
+    for made in (machine._linker, cpu._product):
+        made.cache_clear()
+    yield
+    for made in (machine._linker, cpu._product):
+        made.cache_clear()
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_through_numba_it_is_the_same(monkeypatch: pytest.MonkeyPatch, folder: Path, recurrent: bool):
-    from snnlib.engine.trace import trace
-    from snnlib.functional import LIFParameters
-
+def test_on_other_systems_it_is_the_same(elsewhere: None, recurrent: bool):
     x = torch.randn(30, 3, 40, generator=generator(0))
-    w = [torch.randn(40, 40, generator=generator(1)) / 10] if recurrent else []
-    wanted, _ = scan(lif_feed_forward_step, x, recurrent_weights=w[0] if w else None, backend="cpu")
-    monkeypatch.setattr(machine, "_is_known_platform", lambda: False)
-    cpu._product.cache_clear()
+    w = torch.randn(40, 40, generator=generator(1)) / 10 if recurrent else None
+    wanted, _ = scan(lif_feed_forward_step, x, recurrent_weights=w, backend="reference")
     traced = trace(lif_feed_forward_step, LIFParameters(), (), (), 0.001, torch.float32)
-    kernel = cpu.build(traced, "lif", torch.float32, recurrent)
+    built = cpu.build(traced, "lif", torch.float32, recurrent)
     states = [torch.zeros(3, 40) for _ in range(2 + recurrent)]
-    assert torch.equal(kernel.forward(x, states, [], w)[0], wanted)
+    assert torch.equal(built.forward(x, states, [], [] if w is None else [w])[0], wanted)
 
 
-@known
-def test_a_loop_with_many_arguments_needs_no_numba_either(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_loop_with_many_arguments_is_kept_too(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Recurrent, with every parameter learned, by the adjoint, which makes the longest list of arguments."""
-    monkeypatch.setattr(machine.Loop, "_through_numba", lambda self: pytest.fail("it goes through Numba"))
     monkeypatch.setattr(kernel, "KERNELS", {})
     fused._compiled.cache_clear()
     cpu._product.cache_clear()

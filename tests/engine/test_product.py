@@ -5,15 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from numba import njit
 from torch import Tensor
 
 from snnlib.engine import product, strips
 from snnlib.engine.cpu import in_strips
-from snnlib.engine.emit import products
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.machine import Loop, as_array
-from snnlib.engine.vector import bare
+from snnlib.engine.machine import as_array, shared
+from snnlib.engine.vector import Builder
+from tests.engine.compiled import ready
 
 SAMPLES, ROWS, COLUMNS = (1, 3, 4, 9), (1, 7, 64), (1, LANES - 1, LANES, LANES + 1, 3 * LANES, 5 * LANES + 3)
 SHAPES = list(itertools.product(SAMPLES, ROWS, COLUMNS))
@@ -41,7 +40,7 @@ def assert_near(found: Tensor, expected: Tensor, whole: Tensor) -> None:
 @pytest.mark.parametrize("share", [0.1, 1.0], ids=["sparse", "dense"])
 def test_what_is_heard_is_multiplied(dtype: torch.dtype, share: float):
     torch.manual_seed(0)
-    multiply = Loop(products(), "multiply", dtype, ())
+    multiply = shared("product", "multiply", dtype)
     for samples, rows, columns in SHAPES:
         heard, weights = drawn((samples, rows), share, dtype), drawn((rows, columns), dtype=dtype)
         out, whole = room(samples * columns, dtype)
@@ -53,7 +52,7 @@ def test_what_is_heard_is_multiplied(dtype: torch.dtype, share: float):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_are_pushed_back(dtype: torch.dtype):
     torch.manual_seed(0)
-    push = Loop(products(), "push", dtype, ())
+    push = shared("product", "push", dtype)
     for samples, rows, columns in SHAPES:
         given, weights = drawn((samples, rows), dtype=dtype), drawn((rows, columns), dtype=dtype)
         out, whole = room(samples * columns, dtype)
@@ -62,19 +61,20 @@ def test_gradients_are_pushed_back(dtype: torch.dtype):
 
 
 def test_gradients_are_pushed_back_by_wide_registers(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(strips, "has_wide_registers", lambda context: True)
-    push = bare()(product.push.py_func)  # not the one that was compiled before
+    monkeypatch.setattr(Builder, "has_wide_registers", True)
 
-    @njit(error_model="numpy", _nrt=False)
-    def taken(given, weights, out):
-        push(given, weights, out)
-        return strips.strips_at_a_time()
+    def push(given, weights, out, taken):
+        product.push(given, weights, out)
+        taken[0] = strips.strips_at_a_time()
 
+    row, matrix, taken = torch.empty(0), torch.empty(0, 0, 0), torch.zeros(1, dtype=torch.int64)
+    run = ready(push, (row, matrix, row, taken))
     torch.manual_seed(0)
     for samples, rows, columns in SHAPES:
         given, weights = drawn((samples, rows)), drawn((rows, columns))
         out, whole = room(samples * columns)
-        assert taken(given.flatten().numpy(), in_strips(weights).numpy(), out.numpy()) == 2
+        run(given.flatten(), in_strips(weights), out, taken)
+        assert taken.item() == 2
         assert_near(out, given @ weights, whole)
 
 
@@ -82,7 +82,7 @@ def test_gradients_are_pushed_back_by_wide_registers(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("share", [0.1, 1.0], ids=["sparse", "dense"])
 def test_gradients_of_weights_grow(dtype: torch.dtype, share: float):
     torch.manual_seed(0)
-    grow = Loop(products(), "grow", dtype, ())
+    grow = shared("product", "grow", dtype)
     for samples, rows, columns in SHAPES:
         heard, given = drawn((samples, rows), share, dtype), drawn((samples, columns), dtype=dtype)
         out, whole = room(rows * columns, dtype)
@@ -94,7 +94,7 @@ def test_gradients_of_weights_grow(dtype: torch.dtype, share: float):
 
 
 def test_nothing_heard_is_nothing():
-    push = Loop(products(), "push", torch.float32, ())
+    push = shared("product", "push", torch.float32)
     out, whole = room(5)
     push([as_array(v) for v in (torch.empty(0), in_strips(torch.empty(0, 5)), out)])
     assert_near(out, torch.zeros(5), whole)

@@ -1,0 +1,291 @@
+"""The language of the loops means what Python means by the same words."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from snnlib.engine import elementary
+from snnlib.engine.compiler import apart, defined
+from snnlib.engine.vector import Builder, built
+from tests.engine.compiled import ready
+
+NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+def as_python(function: Callable[..., None], *arrays: Tensor) -> None:
+    """Call it without compiling, with NumPy's arrays, whose memory is that of the tensors."""
+    function(*(array.numpy() for array in arrays))
+
+
+def assert_is_python(function: Callable[..., None], *arrays: Tensor) -> None:
+    """Compiled it does to the arrays what Python does."""
+    mine, theirs = ([array.clone() for array in arrays] for _ in range(2))
+    ready(function, mine)(*mine)
+    as_python(function, *theirs)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+    assert not all(torch.equal(a, b) for a, b in zip(mine, arrays, strict=True))
+
+
+def integers(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def test_loops_and_branches():
+    def function(out):
+        for j in range(out.shape[0]):
+            out[j] = j
+        for j in range(1, out.shape[0], 3):
+            out[j] += 10 * j
+        for j in range(out.shape[0] - 1, 2, -2):
+            out[j] -= 1
+        for j in range(5, 5):
+            out[j] = 999
+        count = 0
+        while count * count < 20:
+            count += 1
+        if count == 5:
+            out[0] = 1
+        elif count == 6:
+            out[0] = 2
+        else:
+            out[0] = 3
+        a, b = count, out[3]
+        a, b = b, a
+        out[1], out[2] = a, b
+        out[4] = j  # as the loop left it
+
+    assert_is_python(function, torch.zeros(11, dtype=torch.int64))
+
+
+def test_arithmetic_of_integers():
+    def function(a, b, out):
+        x, y = int(a[0]), int(b[0])  # NumPy's comparisons do not add up
+        out[0], out[1], out[2], out[3] = x + y, x - y, x * y, x // y
+        out[4], out[5], out[6], out[7] = x % y, x << 3, x >> 2, -x
+        out[8], out[9] = x & y, x | y
+        out[10], out[11] = min(x, y), max(x, y, 7) if False else max(x, y)
+        out[12] = (x < y) + (x <= y) + (x > y) + (x >= y) + 10 * (x == y) + 100 * (x != y)
+        out[13] = int(x < y) << 4
+        out[14] = 5 if x > 3 and y > 3 else 6
+        out[15] = 5 if x > 300 or y > 3 else 6
+        out[16] = int(not x > 3)
+        word = y
+        word &= word - 1
+        out[17] = word
+
+    for x, y in ((100, 7), (4, 9), (5, 5)):
+        assert_is_python(function, integers(x), integers(y), torch.zeros(18, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_arithmetic_of_numbers(dtype: torch.dtype):
+    F = NUMBERS[dtype]
+
+    def function(a, b, out, order):
+        for j in range(a.shape[0]):
+            x, y = a[j], b[j]
+            out[0, j], out[1, j], out[2, j], out[3, j] = x + y, x - y, x * y, x / y
+            out[4, j], out[5, j] = -x, abs(x)
+            out[6, j] = F(0.1) + x
+            out[7, j] = F(1.0) if x > 0.5 else y
+            out[8, j] = x * y + x  # two roundings
+            out[9, j] = 2
+            out[9, j] *= x
+            order[j] = (x < y) + 2 * (x <= y) + 4 * (x > y) + 8 * (x >= y) + 16 * (x == y) + 32 * (x != y)
+            order[j] += 64 if x else 128
+
+    values = [0.3, -1.5, math.nan, math.inf, -0.0, 1e-40, 1.0]
+    a = torch.tensor([x for x in values for _ in values], dtype=dtype)
+    b = torch.tensor([y for _ in values for y in values], dtype=dtype)
+    with np.errstate(all="ignore"):
+        order = torch.zeros(len(a), dtype=torch.int64)
+        assert_is_python(function, a, b, torch.zeros(10, len(a), dtype=dtype), order)
+
+
+def test_parts_of_arrays():
+    def function(a, out):
+        planes, rows, columns = a.shape
+        for k in range(planes):
+            plane = a[k]
+            for i in range(rows):
+                row = plane[i]
+                out[k, i, 0:2] = row[columns - 1]
+                out[k, i, 3:] = plane.shape[1]
+                part = a[k, i, 1:4]
+                out[k, i, 2] = part[1] + part.shape[0]
+        chosen = a[0, 0] if columns > 3 else a[1, 1]
+        out[1, 1, 0] = chosen[2]
+        chosen = a[0, 1]
+        out[1, 1, 1] = chosen[1]
+        first, second = a.shape[1:]
+        out[0, 0, :] = first * 10 + second
+
+    a = torch.arange(30).reshape(2, 3, 5)
+    assert_is_python(function, a, torch.zeros_like(a))
+
+
+def test_what_python_knows_is_computed_while_compiling():
+    scale, names = 3, (4, 5)
+
+    def function(out):
+        if scale == 3:
+            out[0] = names[1] * scale
+        else:
+            no_such_function(out)  # noqa: F821
+        for j in range(scale):
+            out[1 + j] = scale**2 + names[0]
+
+    assert_is_python(function, torch.zeros(6, dtype=torch.int64))
+
+
+def test_functions_call_functions():
+    def halved(x):
+        if x % 2:
+            return x, -1
+        return x // 2, 1
+
+    def steps(x):
+        """Collatz, to 1."""
+        count = 0
+        while x > 1:
+            half, sign = halved(x)
+            x = half if sign > 0 else 3 * x + 1
+            count += 1
+        return count
+
+    def function(out):
+        for j in range(1, out.shape[0]):
+            out[j] = steps(j) + steps(2 * j)
+
+    assert_is_python(function, torch.zeros(30, dtype=torch.int64))
+
+
+def test_the_body_of_a_loop_may_return():
+    def first_above(a, bound):
+        for j in range(a.shape[0]):
+            if a[j] > bound:
+                return j
+        return -1
+
+    def function(a, out):
+        for k in range(out.shape[0]):
+            out[k] = first_above(a, k)
+
+    assert_is_python(function, integers(0, 2, 1, 5), torch.zeros(7, dtype=torch.int64))
+
+
+def test_bytes_hold_bits():
+    def function(x, out, back):
+        for j in range(x.shape[0]):
+            out[j] = elementary.where(
+                x[j] > np.float32(0.0), np.float32(1.0), np.float32(0.0)
+            ) + elementary.where(x[j] > np.float32(1.0), np.float32(2.0), np.float32(0.0))
+            back[j] = int((out[j] & 1) != 0) + 10 * int((out[j] & 2) != 0)
+
+    x, out = torch.tensor([-1.0, 0.5, 2.0]), torch.zeros(3, dtype=torch.uint8)
+    back = torch.zeros(3, dtype=torch.int64)
+    ready(function, (x, out, back))(x, out, back)
+    assert out.tolist() == [0, 1, 3]
+    assert back.tolist() == [0, 1, 11]
+
+
+def test_apart_is_told_to_llvm_and_nothing_else():
+    """A function that is not apart sees what it wrote."""
+
+    @apart
+    def doubled(a, out):
+        for j in range(a.shape[0]):
+            out[j] = a[j] + a[j]
+
+    def running(a, out):
+        for j in range(a.shape[0]):
+            out[j] = out[j] + a[j]
+
+    def function(a, out):
+        doubled(a, out)
+        running(out[0 : out.shape[0] - 1], out[1:])
+
+    assert_is_python(function, torch.arange(40.0), torch.zeros(40))
+
+
+def test_a_branch_that_is_not_taken_reads_nothing():
+    def function(a, out):
+        for j in range(out.shape[0]):
+            out[j] = a[j * 1_000_000_000] if j < 1 else np.float32(7.0)
+
+    assert_is_python(function, torch.tensor([3.0]), torch.zeros(4))
+
+
+def test_a_source_has_functions_of_its_own_and_others():
+    text = (
+        "from math import pi\nfrom snnlib.engine.product import copy\n\n"
+        "def twice(x):\n    return 2 * x\n\ndef run(a, out):\n    copy(a, out)\n    out[0] = twice(a[1]) + pi\n"
+    )
+    a, out = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    ready(defined(text)["run"], (a, out))(a, out)
+    assert out.tolist() == [4 + math.pi, 2.0, 3.0]
+
+
+def _float_as_integer(out):
+    count = 1
+    count = out[0]
+    out[1] = count
+
+
+def _unknown_word(out):
+    with out:
+        pass
+
+
+def _star(out):
+    first, *_ = 1, 2
+    out[0] = first
+
+
+def _untyped(out):
+    number = 0.5
+    out[0] = number
+
+
+def _lost(out, places):
+    places[0] = out[0]
+
+
+def _no_such_name(out):
+    out[0] = nowhere(out)  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("function", "arrays", "error", "words"),
+    [
+        (_float_as_integer, (torch.zeros(2),), TypeError, r"count was \['i64'\] before"),
+        (_unknown_word, (torch.zeros(2),), AttributeError, "_run_with"),
+        (_star, (torch.zeros(2),), TypeError, r"\*_ is nothing to assign to"),
+        (_untyped, (torch.zeros(2),), TypeError, r"0.5 may be float32 or float64"),
+        (_lost, (torch.zeros(2), integers(0)), TypeError, "cannot be i64"),
+        (_no_such_name, (torch.zeros(2),), KeyError, "nowhere"),
+    ],
+)
+def test_what_is_not_of_the_language_is_refused(function: Any, arrays: Any, error: Any, words: str):
+    with pytest.raises(error, match=words) as found:
+        ready(function, arrays)
+    assert found.value.__notes__[-1].startswith(f"in {function.__name__}: ")
+
+
+def test_what_is_built_gets_integers_of_llvm():
+    found = []
+
+    @built
+    def noted(builder: Builder, *values: Any) -> None:
+        found.extend(str(value.type) for value in values)
+
+    def function(out):
+        noted(3, True, out[0], out.shape[0])
+
+    ready(function, (torch.zeros(2),))
+    assert found == ["i64", "i64", "float", "i64"]
