@@ -1,7 +1,8 @@
 """Arithmetic of :mod:`snnlib.engine.compiler`: of values that are known while it compiles, and of LLVM's.
 
 What Python knows it computes itself. Types are LLVM's: integers of 64 bits, bytes, truth values of one bit,
-float32 and float64. A value is widened where none of it is lost; other values of two types have no sum.
+float32 and float64, and vectors of them. A value is widened where none of it is lost; other values of two types
+have no sum.
 """
 
 import ast
@@ -13,7 +14,18 @@ from llvmlite import ir
 
 from snnlib.engine.vector import BIT, BYTE, INTEGER, Builder
 
-__all__ = ["FLOATS", "at_run_time", "binary", "chosen", "compared", "like", "magnitude", "negative", "truth"]
+__all__ = [
+    "FLOATS",
+    "alike",
+    "at_run_time",
+    "binary",
+    "chosen",
+    "compared",
+    "like",
+    "negative",
+    "number_of",
+    "truth",
+]
 
 FLOATS = (ir.FloatType(), ir.DoubleType())
 
@@ -40,13 +52,13 @@ def binary(builder: Builder, kind: type[ast.AST], a: Any, b: Any) -> Any:
     """``a + b`` and the like; ``kind`` is Python's class for it."""
     if not isinstance(a, ir.Value) and not isinstance(b, ir.Value):
         return _PYTHON[kind](a, b)
-    a, b = _alike(builder, a, b)
+    a, b = alike(builder, a, b)
     if a.type == BIT and kind not in (ast.BitAnd, ast.BitOr):  # True + True is 2
         a, b = (like(builder, value, INTEGER) for value in (a, b))
-    if a.type not in FLOATS:
+    if number_of(a) not in FLOATS:
         return getattr(builder, _INTEGERS[kind])(a, b)
     if kind is ast.Pow:
-        return builder.call(builder.module.declare_intrinsic("llvm.pow", [a.type]), [a, b])
+        return builder.intrinsic("pow", a, b)
     return getattr(builder, _NUMBERS[kind])(a, b)
 
 
@@ -54,8 +66,8 @@ def compared(builder: Builder, kind: type[ast.AST], a: Any, b: Any) -> Any:
     """``a < b`` and the like. Of NaN nothing is true but that it is another."""
     if not isinstance(a, ir.Value) and not isinstance(b, ir.Value):
         return _PYTHON[kind](a, b)
-    a, b = _alike(builder, a, b)
-    if a.type not in FLOATS:
+    a, b = alike(builder, a, b)
+    if number_of(a) not in FLOATS:
         return builder.icmp_signed(_ORDERS[kind], a, b)
     compare = builder.fcmp_unordered if kind is ast.NotEq else builder.fcmp_ordered
     return compare(_ORDERS[kind], a, b)
@@ -63,7 +75,7 @@ def compared(builder: Builder, kind: type[ast.AST], a: Any, b: Any) -> Any:
 
 def chosen(builder: Builder, order: str, a: Any, b: Any) -> Any:
     """Of two integers the one that is ``<`` or ``>`` the other."""
-    a, b = _alike(builder, a, b)
+    a, b = alike(builder, a, b)
     return builder.select(builder.icmp_signed(order, a, b), a, b)
 
 
@@ -71,29 +83,26 @@ def negative(builder: Builder, value: Any) -> Any:
     """``-value``."""
     if not isinstance(value, ir.Value):
         return -value
-    return builder.fneg(value) if value.type in FLOATS else builder.neg(value)
-
-
-def magnitude(builder: Builder, number: Any) -> Any:
-    """``abs(number)``."""
-    return builder.call(builder.module.declare_intrinsic("llvm.fabs", [number.type]), [number])
+    return builder.fneg(value) if number_of(value) in FLOATS else builder.neg(value)
 
 
 def truth(builder: Builder, value: Any) -> Any:
     """Whether a value is other than zero."""
     if not isinstance(value, ir.Value):
         return bool(value)
-    if value.type == BIT:
+    if number_of(value) == BIT:
         return value
     return compared(builder, ast.NotEq, value, 0)
 
 
 def like(builder: Builder, value: Any, kind: Any) -> Any:
-    """A value in another type.
+    """A value in another type; one number as a vector of it.
 
     Raises:
         TypeError: some of it would be lost.
     """
+    if isinstance(kind, ir.VectorType) and not isinstance(getattr(value, "type", None), ir.VectorType):
+        return builder.spread(like(builder, value, kind.element), kind.count)
     if not isinstance(value, ir.Value):
         return ir.Constant(kind, float(value) if kind in FLOATS else int(value))
     if value.type == kind:
@@ -101,6 +110,23 @@ def like(builder: Builder, value: Any, kind: Any) -> Any:
     if value.type in (BIT, BYTE) and kind == INTEGER:
         return builder.zext(value, kind)
     raise TypeError(f"{value} cannot be {kind}")
+
+
+def alike(builder: Builder, a: Any, b: Any) -> tuple[Any, Any]:
+    """Both in the type of the wider one, where Python's own numbers have the other's."""
+    kinds = {value.type for value in (a, b) if isinstance(value, ir.Value)}
+    vectors = {kind for kind in kinds if isinstance(kind, ir.VectorType)}
+    if vectors:
+        kinds = vectors
+    elif len(kinds) > 1 or (BIT in kinds and not all(_is_truth(value) for value in (a, b))):
+        kinds = {INTEGER}
+    (kind,) = kinds
+    return like(builder, a, kind), like(builder, b, kind)
+
+
+def number_of(value: Any) -> Any:
+    """The type of a value, or of the numbers in a vector."""
+    return value.type.element if isinstance(value.type, ir.VectorType) else value.type
 
 
 def at_run_time(builder: Builder, value: Any) -> Any:
@@ -112,15 +138,6 @@ def at_run_time(builder: Builder, value: Any) -> Any:
     if isinstance(value, float):
         raise TypeError(f"{value} may be float32 or float64; np.float32({value}) is one")
     return builder.integer(int(value)) if isinstance(value, int) else value
-
-
-def _alike(builder: Builder, a: Any, b: Any) -> tuple[Any, Any]:
-    """Both in the type of the wider one, where Python's own numbers have the other's."""
-    kinds = {value.type for value in (a, b) if isinstance(value, ir.Value)}
-    if len(kinds) > 1 or (BIT in kinds and not all(_is_truth(value) for value in (a, b))):
-        kinds = {INTEGER}
-    (kind,) = kinds
-    return like(builder, a, kind), like(builder, b, kind)
 
 
 def _is_truth(value: Any) -> bool:

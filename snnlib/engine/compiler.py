@@ -14,14 +14,14 @@ Functions are plain ones; whatever they call is compiled into them. They know
 A variable keeps the type of its first value. What Python knows while it compiles it computes: numbers and
 tuples from around the function, and of a condition the branch that is taken.
 
-In a function marked :func:`apart` LLVM may take for granted that its arrays do not overlap. It may not change
-the order of sums, and joins a product with a sum only where it is told to.
+``for j in lanes(n)`` is a loop over a range whose body is compiled for ``LANES`` of them at once, and once more
+for those that are left. LLVM may not change the order of sums, and joins a product with a sum only where it is
+told to.
 """
 
 import ast
 import functools
 import inspect
-import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,20 +30,14 @@ import numpy as np
 from llvmlite import ir
 
 from snnlib.engine import arithmetic
-from snnlib.engine.arithmetic import at_run_time
-from snnlib.engine.vector import BIT, BYTE, INTEGER, Array, Builder, Scopes
+from snnlib.engine.arithmetic import FLOATS, at_run_time
+from snnlib.engine.emit_loops import LANES
+from snnlib.engine.vector import BIT, BYTE, INTEGER, Array, Builder, Lanes, lanes
 
-__all__ = ["apart", "call", "defined"]
+__all__ = ["call", "defined"]
 
 _NUMBERS = {np.float32: ir.FloatType(), np.float64: ir.DoubleType()}
-_BUILTINS = {"abs": abs, "int": int, "max": max, "min": min}
-_COUNT = itertools.count()
-
-
-def apart(function: Callable[..., None]) -> Callable[..., None]:
-    """Mark a function that writes to no array which overlaps another: nobody has to look."""
-    function.is_apart = True  # type: ignore[attr-defined]
-    return function
+_BUILTINS = {"abs": abs, "int": int, "max": max, "min": min, "range": range}
 
 
 def defined(text: str) -> dict[str, Any]:
@@ -63,8 +57,6 @@ def call(builder: Builder, function: Callable[..., Any], arguments: Sequence[Any
     Raises:
         AttributeError, KeyError, TypeError, ValueError: it is not in this language; notes say where.
     """
-    if hasattr(function, "is_apart"):
-        arguments = _apart(builder, arguments)
     return _Body(builder, function, arguments).compile()
 
 
@@ -76,26 +68,16 @@ def _parsed(function: Any) -> ast.FunctionDef:
     return found
 
 
-def _apart(builder: Builder, arguments: Sequence[Any]) -> list[Any]:
-    """The arguments, each array with a scope of its own in which the others are not."""
-    module, name = builder.module, f"apart{next(_COUNT)}"
-
-    def listed(*values: Any) -> Any:
-        return module.add_metadata(values)
-
-    domain = listed(ir.MetaDataString(module, name))
-    count = sum(isinstance(value, Array) for value in arguments)
-    scopes = [listed(ir.MetaDataString(module, f"{name}.{k}"), domain) for k in range(count)]
-    pairs = (Scopes(listed(scopes[k]), listed(*scopes[:k], *scopes[k + 1 :])) for k in range(count))
-    return [value.within(next(pairs)) if isinstance(value, Array) else value for value in arguments]
-
-
 class _Variable:
     """A local variable: places for the parts of its value, made for the first one."""
 
     def __init__(self) -> None:
         self._like: Any = None
         self._places: list[tuple[Any, Any]] = []
+
+    @property
+    def is_new(self) -> bool:
+        return not self._places
 
     def store(self, builder: Builder, value: Any, name: str) -> None:
         value = at_run_time(builder, value)
@@ -189,7 +171,10 @@ class _Body:
             self._assign(target, arithmetic.binary(self._builder, kind, before, value))
         elif isinstance(target, ast.Subscript):
             array, index = self._found(target)
-            array.put(arithmetic.binary(self._builder, kind, array.scalar(index), value), index)
+            array.put(
+                self._stored(array, arithmetic.binary(self._builder, kind, array.get(index), value), index),
+                index,
+            )
 
     def _run_if(self, statement: ast.If) -> None:
         condition = self._truth(statement.test)
@@ -216,12 +201,31 @@ class _Body:
 
     def _run_for(self, statement: ast.For) -> None:
         assert isinstance(statement.iter, ast.Call)
+        function = self._value(statement.iter.func)
+        if function is lanes:
+            self._run_lanes(statement, *map(self._value, statement.iter.args))
+            return
+        if function is not range:
+            raise TypeError(f"{ast.unparse(statement.iter)} is no range")
         bounds = [self._value(bound) for bound in statement.iter.args]
         start, stop, step = [*((0, *bounds) if len(bounds) == 1 else bounds), 1][:3]
         order = ">" if isinstance(step, int) and step < 0 else "<"
         start, stop, step = (at_run_time(self._builder, value) for value in (start, stop, step))
         with self._builder.counted(stop, start, step, order) as index:
             self._assign(statement.target, index)
+            self._run(statement.body)
+
+    def _run_lanes(self, statement: ast.For, count: Any) -> None:
+        assert isinstance(statement.target, ast.Name)
+        width = self._builder.integer(LANES)
+        whole = self._builder.sub(count, self._builder.srem(count, width))
+        inside = [name for name, variable in self._variables.items() if variable.is_new]
+        with self._builder.counted(whole, step=width) as index:
+            self._fixed[statement.target.id] = Lanes(index)
+            self._run(statement.body)
+        self._variables |= {name: _Variable() for name in inside}  # numbers that were vectors
+        with self._builder.counted(count, start=whole) as index:
+            self._fixed[statement.target.id] = index
             self._run(statement.body)
 
     def _assign(self, target: ast.expr, value: Any) -> None:
@@ -234,7 +238,7 @@ class _Body:
             self._variables[target.id].store(self._builder, value, target.id)
         elif isinstance(target, ast.Subscript):
             array, index = self._found(target)
-            value = self._stored(array, value)
+            value = self._stored(array, value, index)
             if isinstance(index, Array):  # every number of a row
                 with self._builder.counted(index.shape[0]) as k:
                     index.put(value, k)
@@ -243,11 +247,12 @@ class _Body:
         else:
             raise TypeError(f"{ast.unparse(target)} is nothing to assign to")
 
-    def _stored(self, array: Array, value: Any) -> Any:
+    def _stored(self, array: Array, value: Any, index: Any) -> Any:
         """A value in the type of an array's numbers; bits that were added up as numbers as a byte."""
-        if array.number == BYTE and isinstance(value, ir.Value) and value.type in arithmetic.FLOATS:
-            return self._builder.fptoui(value, BYTE)
-        return arithmetic.like(self._builder, value, array.number)
+        if array.number == BYTE and isinstance(value, ir.Value) and arithmetic.number_of(value) in FLOATS:
+            vector = isinstance(value.type, ir.VectorType)
+            return self._builder.fptoui(value, array.vector if vector else BYTE)
+        return arithmetic.like(self._builder, value, array.vector if isinstance(index, Lanes) else array.number)
 
     # -- expressions -------------------------------------------------------------------------------------
 
@@ -261,9 +266,10 @@ class _Body:
         return node.value
 
     def _value_name(self, node: ast.Name) -> Any:
-        if node.id in self._variables:
-            return self._variables[node.id].load(self._builder)
-        return self._fixed[node.id] if node.id in self._fixed else self._around[node.id]
+        if node.id in self._fixed:
+            return self._fixed[node.id]
+        found = self._variables.get(node.id)
+        return self._around[node.id] if found is None else found.load(self._builder)
 
     def _value_tuple(self, node: ast.Tuple) -> tuple[Any, ...]:
         return tuple(self._value(one) for one in node.elts)
@@ -273,7 +279,7 @@ class _Body:
 
     def _value_subscript(self, node: ast.Subscript) -> Any:
         array, index = self._found(node)
-        return array.scalar(index) if isinstance(array, Array) and not isinstance(index, Array) else index
+        return array.get(index) if isinstance(array, Array) and not isinstance(index, Array) else index
 
     def _found(self, node: ast.Subscript) -> tuple[Any, Any]:
         """The array, and the index of a number in it or a part of it; of a tuple its part."""
@@ -289,6 +295,9 @@ class _Body:
             length = at_run_time(self._builder, arithmetic.binary(self._builder, ast.Sub, high, indices[-1]))
         else:
             indices.append(self._value(last))
+            if isinstance(indices[-1], Lanes):
+                (index,) = indices
+                return array, index
         at = array.index(*(arithmetic.like(self._builder, index, INTEGER) for index in indices))
         if length is None and not rest:
             return array, at
@@ -334,7 +343,7 @@ class _Body:
         if function in (min, max):
             return arithmetic.chosen(self._builder, "<" if function is min else ">", *arguments)
         if function is abs:
-            return arithmetic.magnitude(self._builder, *arguments)
+            return self._builder.intrinsic("fabs", *arguments)
         if function is int or function in _NUMBERS:
             (value,) = arguments
             return arithmetic.like(self._builder, value, _NUMBERS.get(function, INTEGER))

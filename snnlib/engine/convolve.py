@@ -10,10 +10,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from snnlib.engine.compiler import apart
 from snnlib.engine.emit_loops import LANES
 from snnlib.engine.places import find
-from snnlib.engine.vector import BYTE, Array, Builder, built, strip_of
+from snnlib.engine.vector import BYTE, Array, Builder, built, lanes, strip_of
 
 __all__ = ["convolve", "give_back", "grow"]
 
@@ -139,9 +138,8 @@ def _give(given, chosen, n, pool, maps, m, top, left):
                     _put_back(given, chosen, n, i, j, min(o, size - _WIDE), maps, m, top, left, pool)
 
 
-@apart
 def _copy(given, out):
-    for o in range(given.shape[0]):
+    for o in lanes(given.shape[0]):
         out[o] = given[o]
 
 

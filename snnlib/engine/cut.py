@@ -14,8 +14,9 @@ __all__ = ["cheapest_cut", "split"]
 
 _Node = tuple[str, str]
 _SOURCE, _SINK = ("source", ""), ("sink", "")
-_SLOW = {"cos", "exp", "expm1", "log", "log1p", "pow", "rsqrt", "sigmoid", "sin", "sqrt", "tanh"}
-"""Operators that are not computed again for events: it takes longer than to keep what they gave."""
+_SLOW = {"cos", "log", "log1p", "pow", "sin"}
+"""Operators that are not computed again for events: the C library computes one number after the other, which
+takes longer than to keep them."""
 _BIT = 8
 """The price of a bit a step, where a number's is 100; bits share a byte, which is a quarter of a number."""
 _PACKED = 5

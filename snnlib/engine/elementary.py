@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
+from snnlib.engine.arithmetic import alike, like, number_of
 from snnlib.engine.vector import Builder, built
 
 __all__ = ["cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh", "where"]
@@ -40,6 +41,9 @@ def tanh(builder: Builder, x: Any) -> Any:
 @built
 def where(builder: Builder, condition: Any, a: Any, b: Any) -> Any:
     """``a`` where ``condition`` holds, ``b`` elsewhere; both are computed."""
+    a, b = alike(builder, a, b)
+    if isinstance(condition.type, ir.VectorType):
+        a, b = (like(builder, value, ir.VectorType(number_of(value), condition.type.count)) for value in (a, b))
     return builder.select(condition, a, b)
 
 
@@ -47,7 +51,7 @@ def _known(name: str) -> Any:
     @built
     def function(builder: Builder, x: Any) -> Any:
         """A function that LLVM knows; where the CPU does not have it, it calls the C library's."""
-        return _Numbers(builder, x).call(f"llvm.{name}", x)
+        return builder.intrinsic(name, x)
 
     return function
 
@@ -58,7 +62,16 @@ cos, floor, log, sin, sqrt = map(_known, ("cos", "floor", "log", "sin", "sqrt"))
 @built
 def log1p(builder: Builder, x: Any) -> Any:
     """``log(1 + x)``, of the C library."""
-    return builder.call_named("log1pf" if isinstance(x.type, ir.FloatType) else "log1p", x.type, x)
+    number = number_of(x)
+    name = "log1pf" if isinstance(number, ir.FloatType) else "log1p"
+    if x.type == number:
+        return builder.call_named(name, number, x)
+    for k in range(x.type.count):
+        place = ir.Constant(ir.IntType(32), k)
+        x = builder.insert_element(
+            x, builder.call_named(name, number, builder.extract_element(x, place)), place
+        )
+    return x
 
 
 class _Kind(NamedTuple):
@@ -85,27 +98,32 @@ class _Numbers:
     """Arithmetic in a function that is being compiled, in the type of ``x``."""
 
     def __init__(self, builder: Builder, x: Any) -> None:
-        self.builder, self.kind = builder, _KINDS[x.type]
+        self.builder, self.kind, self._like = builder, _KINDS[number_of(x)], x.type
         self.add, self.subtract, self.times, self.over = builder.fadd, builder.fsub, builder.fmul, builder.fdiv
         self.add_product = builder.add_product
 
     def number(self, value: float) -> Any:
-        return ir.Constant(self.kind.number, value)
+        return like(self.builder, value, self._like)
 
     def integer(self, value: int) -> Any:
-        return ir.Constant(self.kind.integer, value)
+        return like(self.builder, value, self.as_integers)
+
+    @property
+    def as_integers(self) -> Any:
+        """The type of integers of the same size."""
+        if isinstance(self._like, ir.VectorType):
+            return ir.VectorType(self.kind.integer, self._like.count)
+        return self.kind.integer
 
     def call(self, name: str, *values: Any) -> Any:
         """A function of one or two numbers that LLVM knows."""
-        kind = ir.FunctionType(self.kind.number, [self.kind.number] * len(values))
-        function = self.builder.module.declare_intrinsic(name, [self.kind.number], kind)
-        return self.builder.call(function, values)
+        return self.builder.intrinsic(name, *values)
 
     def power_of_two(self, n: Any) -> Any:
         raised = self.builder.shl(
             self.builder.add(n, self.integer(self.kind.bias)), self.integer(self.kind.digits)
         )
-        return self.builder.bitcast(raised, self.kind.number)
+        return self.builder.bitcast(raised, self._like)
 
 
 def _exp(m: _Numbers, x: Any) -> Any:
@@ -127,8 +145,8 @@ def _expm1(m: _Numbers, x: Any) -> Any:
 
 def _tanh(m: _Numbers, x: Any) -> Any:
     """``-e / (2 + e)`` with ``e = exp(-2 |x|) - 1``, and the sign of x."""
-    e = _expm1(m, m.times(m.number(-2.0), m.call("llvm.fabs", x)))
-    return m.call("llvm.copysign", m.over(e, m.add(m.number(2.0), e)), x)
+    e = _expm1(m, m.times(m.number(-2.0), m.call("fabs", x)))
+    return m.call("copysign", m.over(e, m.add(m.number(2.0), e)), x)
 
 
 def _reduced(m: _Numbers, x: Any) -> tuple[Any, Any, list[Any]]:
@@ -151,6 +169,6 @@ def _reduced(m: _Numbers, x: Any) -> tuple[Any, Any, list[Any]]:
     total = m.number(1 / math.factorial(m.kind.terms - 1))
     for k in range(m.kind.terms - 2, 1, -1):
         total = m.add_product(m.number(1 / math.factorial(k)), total, r)
-    whole = m.builder.sub(m.builder.bitcast(sum, m.kind.integer), m.builder.bitcast(large, m.kind.integer))
+    whole = m.builder.sub(m.builder.bitcast(sum, m.as_integers), m.builder.bitcast(large, m.as_integers))
     half = m.builder.ashr(whole, m.integer(1))
     return r, m.add_product(lost, m.times(r, r), total), [half, m.builder.sub(whole, half)]

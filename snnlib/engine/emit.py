@@ -13,18 +13,18 @@ __all__ = ["Source", "emit", "lifted"]
 _HEAD = '''"""Made by snnlib.engine.cpu from the step {name}, for snnlib.engine.compiler."""
 
 import numpy as np
-from snnlib.engine.compiler import apart
 from snnlib.engine.elementary import {called}
+from snnlib.engine.vector import lanes
 {used}
 F = np.{dtype}
 '''
 _SHARED = """
 from snnlib.engine.call import call_address
-from snnlib.engine.events import append, back, bits_of, packing
+from snnlib.engine.events import append, at_place, back, bits_of, has_bit, moving
 from snnlib.engine.product import add, copy
 from snnlib.engine.vector import ask_to_read, ask_to_write
 
-pack, unpack = packing({kept}, {read}, marks={marks})
+pack, unpack = moving({kept}, {read})
 """
 
 
@@ -52,7 +52,7 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     used = ""
     if recurrent or traced.events:
         kept, read = len(traced.events), len(traced.between.outputs)
-        used = _SHARED.format(kept=kept, read=read, marks=not traced.marked)
+        used = _SHARED.format(kept=kept, read=read)
     number = str(dtype).removeprefix("torch.")
     head = _HEAD.format(name=name, called=", ".join(sorted({*CALLED, "where"})), used=used, dtype=number)
     bare = traced._replace(forward=forward, backward=backward, between=between)

@@ -1,6 +1,7 @@
 """The two loops of a traced step, forward and backward, in the language of :mod:`snnlib.engine.compiler`."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from snnlib.engine.expression import expression, literal
 from snnlib.engine.program import Program, Traced, numbers_of
@@ -10,7 +11,7 @@ __all__ = ["AHEAD", "LANES", "LINE", "PRODUCTS", "WORD", "backward_loop", "forwa
 LANES = 16
 """Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
 WORD = 64
-"""Neurons whose bits are in one integer, see :func:`snnlib.engine.events.packing`."""
+"""Neurons whose bits are in one integer, see :func:`snnlib.engine.events.moving`."""
 LINE = 64
 """Bytes in a line of the cache."""
 PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
@@ -70,6 +71,23 @@ _GROWN = [
 """The gradients of weights and of the input, after a step back."""
 
 
+class _Aside(NamedTuple):
+    """What a time step does for events beside its program.
+
+    Attributes:
+        arguments: names of what it is given for that.
+        first: a line before all neurons.
+        begin, end: lines for a neuron, before its program and after it.
+        result: what the function returns.
+    """
+
+    arguments: Sequence[str] = ()
+    first: str = ""
+    begin: Sequence[str] = ()
+    end: Sequence[str] = ()
+    result: str = ""
+
+
 def forward_loop(traced: Traced, recurrent: bool) -> str:
     """The function ``forward``: arrays of the input, of states and parameters, of the output, of what is kept,
     and the rest.
@@ -82,14 +100,18 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
     states = [n for n in program.inputs if n.startswith("s")]
     parameters = [n for n in program.inputs if n.startswith("p")]
     kept = [f"k{k}" for k in range(len(traced.saved))]
-    events = [f"e{k}" for k in range(len(traced.events))]
-    marked = ["m"] if traced.marked else []
     rows = ["x", *states, *parameters, "z", *kept]
-    inner = _inner("forward", [*rows, *events, *marked], program, ["z", *states, *kept, *events, *marked])
+    written = ["z", *states, *kept]
+    events = [f"e{k}" for k in range(len(traced.events))]
+    more = _Aside()
+    if events:
+        mark = literal(program.outputs[-1 if traced.marked else 0])
+        more = _Aside(first="word = 0", end=[f"word |= at_place(bits_of({mark}), j)"], result="word")
+    inner = _inner("forward", [*rows, *events], program, [*written, *events], more=more)
     numbers = numbers_of(program)
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
     given += [f"{n}[t, a:b]" for n in kept]
-    given += [f"events[{k}, {_ROOM}]" for k in range(len(events) + len(marked))]
+    given += [f"events[{k}, {_ROOM}]" for k in range(len(events))]
     if recurrent:
         given[0] = "row[: b - a]"
     steps, before, after = [_call("forward", given, program)], "", []
@@ -97,8 +119,8 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
         ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(["z", *kept], "t + 1"))
         # a word is packed one word later: by then it is known how often the loop over its bits goes round
         pack = "found = pack(word, events, there, squeezed, found)"
-        bits = f"word = masks[to] = bits_of({given[-1] if marked else 'z[t, a:b]'})"
-        words = _in_words([*_SIDES, *ahead, *steps, pack, bits, "to += 1"])
+        steps = ["before = word", f"word = {steps[0]}", pack.replace("word", "before")]
+        words = _in_words([*_SIDES, *ahead, *steps, "masks[to] = word", "to += 1"])
         steps = ["found = word = 0", *words, *_SIDES, pack, "at = append(squeezed, found, packed, at)"]
         rows += _EVENTS
         before = "r = at = to = 0"
@@ -108,8 +130,8 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
     if not recurrent:
         return inner + _loop("forward", [*rows, "moves"], numbers, over, steps, [], after, before)
     steps = [*_HEARD, *steps]
-    more = ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
-    arguments = [*rows, *more, *_SIZES, "moves"]
+    rows += ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
+    arguments = [*rows, *_SIZES, "moves"]
     return inner + _loop("forward", arguments, numbers, over, steps, [_INPUTS], after, before)
 
 
@@ -129,20 +151,23 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     output = ["z"] if traced.uses_output or recurrent else []
     timed = ["gz", *output, *kept, "gx"]
     rows = [*timed, *states, *parameters, *sums]
+    arguments = list(rows)
     program, later = _kept_in_place(program, states) if events and not recurrent else (program, [])
-    inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums)
+    more = _Aside()
+    if events and not traced.marked:  # its bits are nearer than the output itself
+        more = _Aside(["word"], begin=["z = where(has_bit(word, j), F(1.0), F(0.0))"])
+        rows.remove("z")
+    inner = _inner("backward", [*rows, *events], program, ["gx", *states], sums, more)
     numbers = numbers_of(program)
     own = {
         name: f"next_{name}[: b - a]" if name in later else f"{name}[a:b]"
         for name in (*states, *parameters, *sums)
     }
-    given = [*(f"{n}[t, a:b]" for n in timed), *own.values()]
-    room = [f"events[{k}, {_ROOM}]" for k in range(len(events) + 1)]
-    given += room[:-1]
-    if events and not traced.marked:  # its bits are nearer than the output itself
-        given[1] = room[-1]
+    places = {name: f"{name}[t, a:b]" for name in timed} | own
     if recurrent:
-        given[0], given[len(timed) - 1] = "total[: b - a]", "rows[k, : b - a]"
+        places |= {"gz": "total[: b - a]", "gx": "rows[k, : b - a]"}
+    given = [places[name] for name in rows]
+    given += [*(f"events[{k}, {_ROOM}]" for k in range(len(events))), *more.arguments]
     steps = [_call("backward", given, program)]
     if events:
         packed = [f"e{k}" for k in range(len(traced.events))]
@@ -158,19 +183,19 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         # a word is unpacked one word ahead: a vector that is read right behind its numbers waits for them
         first = "column = unpack(masks[to], squeezed, 0, events, here)"
         second = "column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, there)"
-        words = _in_words([*_SIDES, *ahead, second, *steps, "to += 1"])
+        words = _in_words([*_SIDES, *ahead, second, "word = masks[to]", *steps, "to += 1"])
         steps = [*place, *between, *_SIDES, first, *words, "end = begun"]
-        rows += _EVENTS
+        arguments += _EVENTS
     over = "range(gz.shape[0] - 1, -1, -1)"
     if not recurrent:
         nexts = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
         after = [f"copy(gz[0, a:b], {name}[a:b])" for name in later]
-        return inner + _loop("backward", rows, numbers, over, [*nexts, *steps], (), after, packed=bool(events))
+        steps = [*nexts, *steps]
+        return inner + _loop("backward", arguments, numbers, over, steps, (), after, packed=bool(events))
     steps = [*_PUSHED, *steps, *_GROWN]
     arrays = ["last", "first", "weights", "x", "weights_in"]
     arrays += ["gw", "gw_in", "g_first", "rows", "total", "active"]
-    more = [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked"]
-    arguments = [*rows, *more, *_SIZES, "moves"]
+    arguments += [*arrays, *PRODUCTS["backward"], "weighted", "learns", "learns_in", "asked", *_SIZES, "moves"]
     after = ["call_address(push, rows[0, : b - a], weights, g_first[a:b])"]
     return inner + _loop("backward", arguments, numbers, over, steps, [_INPUTS], after, packed=bool(events))
 
@@ -184,29 +209,33 @@ def _kept_in_place(program: Program, states: Sequence[str]) -> tuple[Program, li
     return program._replace(outputs=(first, *still, *ends[len(states) :])), later
 
 
-def _inner(name: str, rows: list[str], program: Program, written: list[str], sums: Sequence[str] = ()) -> str:
+def _inner(
+    name: str,
+    rows: list[str],
+    program: Program,
+    written: list[str],
+    sums: Sequence[str] = (),
+    more: _Aside = _Aside(),
+) -> str:
     """One time step of a block of neurons."""
-    arguments = ", ".join([*(f"{n}_" for n in rows), *numbers_of(program)])
-    lines = "\n".join(f"        {line}" for line in _body(program, written, sums))
-    return f"""
-
-@apart
-def _{name}({arguments}):
-    for j in range({rows[0]}_.shape[0]):
-{lines}
-"""
+    arguments = ", ".join([*(f"{n}_" for n in rows), *more.arguments, *numbers_of(program)])
+    body = [*more.begin, *_body(program, rows, written, sums), *more.end]
+    lines = [*([more.first] if more.first else []), f"for j in lanes({rows[0]}_.shape[0]):"]
+    lines += [f"    {line}" for line in body]
+    lines += [f"return {more.result}"] if more.result else []
+    inside = "\n".join(f"    {line}" for line in lines)
+    return f"\n\ndef _{name}({arguments}):\n{inside}\n"
 
 
-def _body(program: Program, written: list[str], sums: Sequence[str]) -> list[str]:
+def _body(program: Program, rows: list[str], written: list[str], sums: Sequence[str]) -> list[str]:
     """The program for one neuron; it loads all that it reads first, because states are written in place."""
     used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
-    rows = [name for name in program.inputs if name in used and not name.startswith("c")]
-    lines = [f"{name} = {name}_[j]" for name in rows]
+    lines = [f"{name} = {name}_[j]" for name in program.inputs if name in used and name in rows]
     lines += [f"{line.name} = {expression(line)}" for line in program.lines]
     for target, value in zip(written, program.outputs, strict=False):
         if value != target or value not in program.inputs:  # a state that stays is there
             lines.append(f"{target}_[j] = {literal(value)}")
-    for target, value in zip(sums, program.outputs[len(written) :], strict=True):
+    for target, value in zip(sums, program.outputs[len(written) :], strict=False):
         lines.append(f"{target}_[j] += {literal(value)}")
     return lines
 

@@ -44,13 +44,12 @@ def compiled(
     made = llvm.Target.from_triple(triple)
     machine = made.create_target_machine(cpu, features, 3, "pic" if model == "small" else "default", model)
     text = str(written(function, name, kinds, integers, numbers, target))
-    module = llvm.parse_assembly(
-        text, llvm.create_context()
-    )  # of its own: other threads may use LLVM's first one
+    context = llvm.create_context()  # other threads may use the one that all share
+    module = llvm.parse_assembly(text, context)
     module.data_layout = str(machine.target_data)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization, options.slp_vectorization = True, False
+    options.loop_vectorization = options.slp_vectorization = False  # it is in vectors where that pays
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
     return bytes(machine.emit_object(module))

@@ -1,60 +1,58 @@
 """What is kept for events alone, packed one after another, by the fused loops of :mod:`snnlib.engine.cpu`.
 
 To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So spikes are bits of words,
-64 neurons in each: a loop goes from bit to bit, or AVX-512 moves the numbers of 16 neurons at a time, whether
-there are bits or not. The words are kept, and from them the way back has the spikes too: a thirty-second of
-what is to be read.
+64 neurons in each: a loop goes from bit to bit, or where there are many AVX-512 moves the numbers of 16 neurons
+at a time, whether there are bits or not. The words are kept, and from them the way back has the spikes too: a
+thirty-second of what is to be read.
 """
 
+import ast
 import functools
 from typing import Any
 
 from llvmlite import ir
 
+from snnlib.engine.arithmetic import compared
 from snnlib.engine.emit_loops import LANES, WORD
-from snnlib.engine.vector import BIT, Array, Builder, built, nonzero, ones, put_bits
+from snnlib.engine.vector import BIT, INTEGER, Array, Builder, Lanes, built, ones
 
-__all__ = ["append", "back", "bits_of", "packing"]
+__all__ = ["append", "at_place", "back", "bits_of", "has_bit", "moving"]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
+_FEW = 10
+"""Bits of a word up to which a loop over them is faster than AVX-512 (Genoa)."""
 
 
 @functools.cache
-def packing(kept: int, read: int, marks: bool) -> tuple[Any, Any]:
-    """``pack`` and ``unpack``, for the compiler to know what they move; once for all loops that move as much.
-
-    Parameters:
-        kept: numbers of a neuron that are packed.
-        read: numbers of a neuron that are unpacked.
-        marks: whether to unpack as well where they are, as 1 and 0 in a row more.
-    """
+def moving(kept: int, read: int) -> tuple[Any, Any]:
+    """``pack`` and ``unpack`` for ``kept`` numbers of a neuron forward and ``read`` back."""
 
     def pack(word, rows, first, squeezed, at):
         """Move the columns of ``rows`` where ``word`` has a bit together.
 
         Parameters:
-            word: see :func:`bits_of`.
-            rows: ``[kept or more, 2 WORD]``; the neurons of the word are the columns from ``first`` on.
+            word: a bit for each of ``WORD`` neurons.
+            rows: ``[kept, 2 WORD]``; the neurons of the word are the columns from ``first`` on.
             squeezed: ``[kept, events + LANES]``: whole vectors are written, and read again.
             at: the column that the first is moved to.
 
         Returns:
             The column for the next ones.
         """
-        if moves_vectors():
+        if moves_vectors(word):
             for k in range(0, WORD, LANES):
                 mask = word >> k & _ALL
                 for e in range(kept):
-                    _squeeze(rows, 2 * e * WORD + first + k, squeezed, e * squeezed.shape[1] + at, mask)
+                    _compress(rows, e, first + k, mask, squeezed, at)
                 at += ones(mask)
-        else:
-            while word:
-                k = _lowest(word)
-                for e in range(kept):
-                    _move(rows, 2 * e * WORD + first + k, squeezed, e * squeezed.shape[1] + at)
-                word &= word - 1
-                at += 1
+            return at
+        while word:
+            k = _lowest(word)
+            for e in range(kept):
+                squeezed[e, at] = rows[e, first + k]
+            word &= word - 1
+            at += 1
         return at
 
     def unpack(word, squeezed, at, rows, first):
@@ -63,37 +61,48 @@ def packing(kept: int, read: int, marks: bool) -> tuple[Any, Any]:
         Returns:
             The column of the next neurons.
         """
-        if marks:
-            for k in range(0, WORD, LANES):
-                put_bits(word >> k & _ALL, rows, 2 * read * WORD + first + k)
-        if moves_vectors():
+        if moves_vectors(word):
             for k in range(0, WORD, LANES):
                 mask = word >> k & _ALL
                 for e in range(read):
-                    _spread(squeezed, e * squeezed.shape[1] + at, rows, 2 * e * WORD + first + k, mask)
+                    _expand(squeezed, e, at, mask, rows, first + k)
                 at += ones(mask)
-        else:
-            while word:
-                k = _lowest(word)
-                for e in range(read):
-                    _move(squeezed, e * squeezed.shape[1] + at, rows, 2 * e * WORD + first + k)
-                word &= word - 1
-                at += 1
+            return at
+        while word:
+            k = _lowest(word)
+            for e in range(read):
+                rows[e, first + k] = squeezed[e, at]
+            word &= word - 1
+            at += 1
         return at
 
     return pack, unpack
 
 
-def bits_of(marked):
-    """A bit for each of the neurons of a word, or of the last ones, which are fewer: whether it is not 0."""
-    word = 0
-    if marked.shape[0] == WORD:
-        for k in range(0, WORD, LANES):
-            word |= nonzero(marked, k) << k
-    else:
-        for k in range(marked.shape[0]):
-            word |= int(marked[k] != 0) << k
-    return word
+@built
+def bits_of(builder: Builder, value: Any) -> Any:
+    """A bit for each number of a vector, or for one: whether it is not 0."""
+    bits = compared(builder, ast.NotEq, value, 0)
+    if isinstance(bits.type, ir.VectorType):
+        bits = builder.bitcast(bits, ir.IntType(LANES))
+    return builder.zext(bits, INTEGER)
+
+
+@built
+def at_place(builder: Builder, bits: Any, j: Any) -> Any:
+    """The bits of the neurons ``j`` where they are in a word."""
+    return builder.shl(bits, _first(j))
+
+
+@built
+def has_bit(builder: Builder, word: Any, j: Any) -> Any:
+    """Of each of the neurons ``j`` whether it has a bit in a word."""
+    bits = builder.lshr(word, _first(j))
+    return _as_marks(builder, bits, LANES) if isinstance(j, Lanes) else builder.trunc(bits, BIT)
+
+
+def _first(j: Any) -> Any:
+    return j.first if isinstance(j, Lanes) else j
 
 
 def append(squeezed, found, packed, at):
@@ -127,9 +136,11 @@ def back(size, masks, to):
 
 
 @built
-def moves_vectors(builder: Builder) -> bool:
-    """Whether numbers are moved by whole vectors, which takes AVX-512."""
-    return builder.has_wide_registers
+def moves_vectors(builder: Builder, word: Any) -> Any:
+    """Whether numbers are moved by whole vectors: where there is AVX-512 and there are more than a few bits."""
+    if not builder.has_wide_registers:
+        return False
+    return builder.icmp_signed(">", builder.ctpop(word), builder.integer(_FEW))
 
 
 @built
@@ -138,59 +149,51 @@ def _lowest(builder: Builder, word: Any) -> Any:
     return builder.cttz(word, ir.Constant(BIT, 1))
 
 
-def _copying(lanes: int) -> Any:
-    @built
-    def copy(builder: Builder, source: Array, a: Any, target: Array, b: Any) -> None:
-        """Numbers from ``source[a]`` on to ``target[b]`` and on, counted from their first ones."""
-        target.store(source.load(a, ir.VectorType(source.number, lanes)), b)
-
-    return copy
+@built
+def _copy_vector(builder: Builder, source: Array, a: Any, target: Array, b: Any) -> None:
+    """Numbers from ``source[a]`` on to ``target[b]`` and on, counted from their first ones."""
+    target.store(source.load(a), b)
 
 
-_move, _copy_vector = _copying(1), _copying(LANES)
-
-
-def _moving(name: str, is_packed: int) -> Any:
-    """A function that moves ``LANES`` numbers, as many at a time as fill a register.
-
-    Without AVX-512, where nothing but a test calls it, the numbers are moved one by one.
-
-    Parameters:
-        name: of AVX-512's instruction.
-        is_packed: which side has no gaps, 0 for the source and 1 for the target.
-    """
-
-    @built
-    def move(builder: Builder, source: Array, a: Any, target: Array, b: Any, mask: Any) -> None:
-        lanes, moved = _moved(builder, source, name) if builder.has_wide_registers else (1, None)
-        width = builder.integer(lanes)
-        for _ in range(LANES // lanes):
-            bits = builder.and_(mask, builder.integer((1 << lanes) - 1))
-            numbers = source.load(a, ir.VectorType(source.number, lanes))
-            target.store(moved(numbers, bits) if moved else numbers, b)
-            steps = [width, width]
-            steps[is_packed] = builder.ctpop(bits)
-            a, b, mask = builder.add(a, steps[0]), builder.add(b, steps[1]), builder.lshr(mask, width)
-
-    return move
-
-
-def _moved(builder: Builder, source: Array, name: str) -> tuple[int, Any]:
-    """How many numbers a register has, and AVX-512's instruction for these and an integer with their bits."""
-    lanes, kind = (8, "f64") if isinstance(source.number, ir.DoubleType) else (16, "f32")
-    vector, marks = ir.VectorType(source.number, lanes), ir.VectorType(BIT, lanes)
-
-    def moved(numbers: Any, bits: Any) -> Any:
-        marked = builder.bitcast(builder.trunc(bits, ir.IntType(lanes)), marks)
-        nothing = ir.Constant(vector, None)
-        return builder.call_named(
-            f"llvm.x86.avx512.mask.{name}.v{lanes}{kind}", vector, numbers, nothing, marked
+@built
+def _compress(builder: Builder, rows: Array, e: Any, first: Any, bits: Any, squeezed: Array, at: Any) -> None:
+    """Numbers of row ``e`` from column ``first`` on that have a bit to column ``at`` and on, others behind."""
+    begin, to = rows.index(e, first), squeezed.index(e, at)
+    for places, own in _registers(builder, squeezed, bits):
+        some = rows.load(
+            builder.add(begin, builder.integer(places[0])), ir.VectorType(rows.number, len(places))
         )
+        squeezed.store(_by_avx512(builder, "compress", some, own), to)
+        to = builder.add(to, builder.ctpop(own))
 
-    return lanes, moved
+
+@built
+def _expand(builder: Builder, squeezed: Array, e: Any, at: Any, bits: Any, rows: Array, first: Any) -> None:
+    """Undo :func:`_compress`; any number where there is no bit."""
+    begin, to = squeezed.index(e, at), rows.index(e, first)
+    for places, own in _registers(builder, squeezed, bits):
+        some = squeezed.load(begin, ir.VectorType(squeezed.number, len(places)))
+        rows.store(_by_avx512(builder, "expand", some, own), builder.add(to, builder.integer(places[0])))
+        begin = builder.add(begin, builder.ctpop(own))
 
 
-_squeeze = _moving("compress", is_packed=1)
-"""Numbers from ``source[a]`` on whose bit in ``mask`` is set, to ``target[b]`` and on; others behind them."""
-_spread = _moving("expand", is_packed=0)
-"""Undo :data:`_squeeze`, from ``source[a]`` to ``target[b]`` and on; any number where no bit is set."""
+def _registers(builder: Builder, array: Array, bits: Any) -> list[tuple[range, Any]]:
+    """The numbers of a vector that are in one register, and their bits."""
+    lanes = 8 if isinstance(array.number, ir.DoubleType) else 16
+    mask = builder.integer((1 << lanes) - 1)
+    starts = range(0, LANES, lanes)
+    return [(range(k, k + lanes), builder.and_(builder.lshr(bits, builder.integer(k)), mask)) for k in starts]
+
+
+def _by_avx512(builder: Builder, name: str, numbers: Any, bits: Any) -> Any:
+    """An instruction of AVX-512 that moves the numbers of a register."""
+    kind = numbers.type
+    size = "f64" if isinstance(kind.element, ir.DoubleType) else "f32"
+    function = f"llvm.x86.avx512.mask.{name}.v{kind.count}{size}"
+    nothing = ir.Constant(kind, None)
+    return builder.call_named(function, kind, numbers, nothing, _as_marks(builder, bits, kind.count))
+
+
+def _as_marks(builder: Builder, bits: Any, lanes: int) -> Any:
+    """The lowest bits of an integer as a vector of them."""
+    return builder.bitcast(builder.trunc(bits, ir.IntType(lanes)), ir.VectorType(BIT, lanes))

@@ -36,7 +36,7 @@ _Kinds = tuple[tuple[torch.dtype, int], ...]
 
 _NUMBER: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 _SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)  # a call lets other Python threads run
-_LOCK = threading.RLock()
+_LOCK = threading.Lock()
 
 
 class Loop:
@@ -80,9 +80,7 @@ class Loop:
                 keep(key, _compiler(), code)
                 found = _link(self._name, code)
             if found is None:
-                raise RuntimeError(
-                    f"LLVM cannot load its code of {self._name}; backend='reference' needs none"
-                )
+                raise RuntimeError(f"LLVM cannot load its code of {self._name}; backend='reference' needs none")
             return found
 
     def _key(self, kinds: _Kinds, integers: int) -> str:

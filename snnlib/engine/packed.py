@@ -33,7 +33,7 @@ class Packed:
     """
 
     def __init__(self, traced: Traced, steps: int, block: int, dtype: torch.dtype) -> None:
-        self._count, self._marks = len(traced.events), bool(traced.marked)
+        self._count = len(traced.events)
         self._steps, self._block, self._dtype = steps, block, dtype
         self._rooms: list[tuple[np.ndarray, Tensor, np.ndarray]] = []
 
@@ -47,7 +47,7 @@ class Packed:
         blocks = np.empty((len(sizes), 4), np.int64)
         masks = on_cpu(self._steps * sum(-(-size // WORD) for size in sizes), dtype=torch.int64)
         self._rooms.append((memory, masks, blocks))
-        row = on_cpu(self._count + self._marks, 2 * WORD, dtype=self._dtype)
+        row = on_cpu(self._count, 2 * WORD, dtype=self._dtype)
         squeezed = on_cpu(self._count, self._block + LANES, dtype=self._dtype)
         tensors = row, squeezed, torch.from_numpy(memory), masks, torch.from_numpy(blocks)
         return [(value, value.shape) for value in tensors]
@@ -73,7 +73,7 @@ def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[i
     count = len(traced.between.outputs)
     for at in range(0, len(kept), _TENSORS):
         numbers, masks, blocks = kept[at : at + _TENSORS]
-        room = [numbers.new_empty(count + 1, 2 * WORD), numbers.new_empty(count, block + LANES)]
+        room = [numbers.new_empty(count, 2 * WORD), numbers.new_empty(count, block + LANES)]
         tensors = *room, numbers, masks, blocks
         parts.append((0, len(blocks), [(value, value.shape) for value in tensors]))
     return parts

@@ -8,11 +8,10 @@ written with LLVM's vectors (:mod:`snnlib.engine.vector`). A term may be multipl
 
 from typing import Any
 
-from snnlib.engine.compiler import apart
 from snnlib.engine.emit_loops import LANES
 from snnlib.engine.places import find
 from snnlib.engine.strips import rows_at_a_time, strips_at_a_time, strips_from, sums
-from snnlib.engine.vector import Array, Builder, built, nonzero, ones, strip_of
+from snnlib.engine.vector import Array, Builder, built, lanes, nonzero, ones, strip_of
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]
 
@@ -24,17 +23,15 @@ _STRIPS = 4
 """Strips of weights that a sparse product takes at a time."""
 
 
-@apart
 def add(a, out):
     """``out += a`` for one block."""
-    for j in range(out.shape[0]):
+    for j in lanes(out.shape[0]):
         out[j] += a[j]
 
 
-@apart
 def copy(a, out):
     """``out = a`` for one block."""
-    for j in range(out.shape[0]):
+    for j in lanes(out.shape[0]):
         out[j] = a[j]
 
 

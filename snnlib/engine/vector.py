@@ -17,12 +17,13 @@ __all__ = [
     "INTEGER",
     "Array",
     "Builder",
+    "Lanes",
     "ask_to_read",
     "ask_to_write",
     "built",
+    "lanes",
     "nonzero",
     "ones",
-    "put_bits",
     "strip_of",
 ]
 
@@ -95,6 +96,13 @@ class Builder(ir.IRBuilder):  # type: ignore[misc]
         """``sum + a b``, with one rounding where the CPU can, or two."""
         return self.fadd(sum, self.fmul(a, b, flags=("contract",)), flags=("contract",))
 
+    def intrinsic(self, name: str, *values: Any) -> Any:
+        """Call a function of numbers, or of vectors of them, that LLVM knows."""
+        kind = values[0].type
+        number, lanes = (kind.element, f"v{kind.count}") if isinstance(kind, ir.VectorType) else (kind, "")
+        bits = "f64" if isinstance(number, ir.DoubleType) else "f32"
+        return self.call_named(f"llvm.{name}.{lanes}{bits}", kind, *values)
+
     def call_named(self, name: str, kind: Any, *values: Any) -> Any:
         """Call a function of the C library, or of LLVM's, that takes these values and returns this type."""
         known = self.module.globals.get(name)
@@ -102,11 +110,14 @@ class Builder(ir.IRBuilder):  # type: ignore[misc]
         return self.call(known or ir.Function(self.module, ir.FunctionType(kind, kinds), name), values)
 
 
-class Scopes(NamedTuple):
-    """What LLVM is told of an array: where it is, and where other arrays are, which it does not overlap."""
+class Lanes(NamedTuple):
+    """``LANES`` indices side by side.
 
-    own: Any
-    others: Any
+    Attributes:
+        first: the first of them.
+    """
+
+    first: Any
 
 
 class Array:
@@ -117,24 +128,16 @@ class Array:
         number: the type of its numbers.
         data: where the first is.
         shape: integers.
-        scopes: what it does not overlap, if somebody knows.
     """
 
-    def __init__(
-        self, builder: Builder, number: Any, data: Any, shape: Sequence[Any], scopes: Scopes | None = None
-    ) -> None:
+    def __init__(self, builder: Builder, number: Any, data: Any, shape: Sequence[Any]) -> None:
         self.builder, self.number, self.data, self.shape = builder, number, data, tuple(shape)
-        self.scopes = scopes
         self.vector = ir.VectorType(number, LANES)
         self.align = 1 if number == BYTE else 4
 
     def part(self, data: Any, shape: Sequence[Any]) -> "Array":
         """An array in the same memory."""
-        return Array(self.builder, self.number, data, shape, self.scopes)
-
-    def within(self, scopes: Scopes) -> "Array":
-        """The same array, of which is known what it does not overlap."""
-        return Array(self.builder, self.number, self.data, self.shape, scopes)
+        return Array(self.builder, self.number, data, shape)
 
     def index(self, *places: Any) -> Any:
         """Of the number at these places; without the last ones, of the first number there."""
@@ -145,18 +148,26 @@ class Array:
             at = self.builder.mul(at, size)
         return at
 
-    def scalar(self, index: Any) -> Any:
-        return self._marked(self.builder.load(self.place(index)))
+    def get(self, index: Any) -> Any:
+        """The number, or the vector of them, at an index or :class:`Lanes`."""
+        return self.load(index.first) if isinstance(index, Lanes) else self.scalar(index)
 
     def put(self, value: Any, index: Any) -> None:
-        self._marked(self.builder.store(value, self.place(index)))
+        """The other way around."""
+        if isinstance(index, Lanes):
+            self.store(value, index.first)
+        else:
+            self.builder.store(value, self.place(index))
+
+    def scalar(self, index: Any) -> Any:
+        return self.builder.load(self.place(index))
 
     def load(self, index: Any, vector: Any = None) -> Any:
         """A vector, of ``LANES`` numbers unless of a type that is given."""
-        return self._marked(self.builder.load(self._place_of(index, vector or self.vector), align=self.align))
+        return self.builder.load(self._place_of(index, vector or self.vector), align=self.align)
 
     def store(self, value: Any, index: Any) -> None:
-        self._marked(self.builder.store(value, self._place_of(index, value.type), align=self.align))
+        self.builder.store(value, self._place_of(index, value.type), align=self.align)
 
     def place(self, index: Any) -> Any:
         return self.builder.gep(self.data, [index], inbounds=True)
@@ -168,11 +179,10 @@ class Array:
     def _place_of(self, index: Any, vector: Any) -> Any:
         return self.builder.bitcast(self.place(index), vector.as_pointer())
 
-    def _marked(self, instruction: Any) -> Any:
-        if self.scopes is not None:
-            instruction.set_metadata("alias.scope", self.scopes.own)
-            instruction.set_metadata("noalias", self.scopes.others)
-        return instruction
+
+def lanes(count: int) -> None:
+    """``for j in lanes(count)``, where it is compiled, is ``for j in range(count)`` whose body runs for
+    ``LANES`` of them at once, as long as there are as many: none may need what another has done."""
 
 
 def strip_of(builder: Builder, index: Any, vectors: int) -> list[Any]:
@@ -211,10 +221,3 @@ def nonzero(builder: Builder, z: Array, a: Any) -> Any:
 def ones(builder: Builder, mask: Any) -> Any:
     """How many bits are set."""
     return builder.ctpop(mask)
-
-
-@built
-def put_bits(builder: Builder, mask: Any, out: Array, a: Any) -> None:
-    """Write 1 for each bit that is set, and 0 for the others, to a vector of numbers from ``out[a]`` on."""
-    bits = builder.bitcast(builder.trunc(mask, ir.IntType(LANES)), ir.VectorType(BIT, LANES))
-    out.store(builder.uitofp(bits, out.vector), a)

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnlib.engine import elementary
-from snnlib.engine.compiler import apart, defined
-from snnlib.engine.vector import Builder, built
+from snnlib.engine.compiler import defined
+from snnlib.engine.elementary import where
+from snnlib.engine.emit_loops import LANES
+from snnlib.engine.events import at_place, bits_of
+from snnlib.engine.vector import Builder, built, lanes
 from tests.engine.compiled import ready
 
 NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}
@@ -179,38 +181,75 @@ def test_the_body_of_a_loop_may_return():
     assert_is_python(function, integers(0, 2, 1, 5), torch.zeros(7, dtype=torch.int64))
 
 
-def test_bytes_hold_bits():
+@pytest.mark.parametrize("dtype", NUMBERS)
+@pytest.mark.parametrize("size", [0, 1, LANES - 1, LANES, 3 * LANES + 5])
+def test_lanes_are_a_range(dtype: torch.dtype, size: int):
+    F = NUMBERS[dtype]
+
+    def scaled(a, out, c):
+        for j in lanes(a.shape[0]):
+            x, y = a[j], out[j]
+            above = (x > y) | (x == F(0.0))
+            out[j] = where(above, x * c, where(x != x, F(1.0), -y)) + F(0.5) / (abs(x) + 1)
+            out[j] += 2
+
+    def counted(a, out, c):
+        for j in range(a.shape[0]):
+            x, y = a[j], out[j]
+            above = (x > y) | (x == F(0.0))
+            out[j] = where(above, x * c, where(x != x, F(1.0), -y)) + F(0.5) / (abs(x) + 1)
+            out[j] += 2
+
+    def vectors(a, out, c):
+        scaled(a, out, c[0])
+
+    def numbers(a, out, c):
+        counted(a, out, c[0])
+
+    torch.manual_seed(0)
+    a, c = torch.randn(size, dtype=dtype), torch.tensor([1.7], dtype=dtype)
+    a[::5], a[1::7] = 0.0, math.nan
+    mine, theirs = (torch.full((size,), 0.3, dtype=dtype) for _ in range(2))
+    for function, out in ((vectors, mine), (numbers, theirs)):
+        ready(function, (a, out, c))(a, out, c)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+    assert size == 0 or not (mine == 0.3).any()
+
+
+def test_bytes_of_lanes_hold_bits():
+    size = 2 * LANES + 3
+
     def function(x, out, back):
-        for j in range(x.shape[0]):
-            out[j] = elementary.where(
-                x[j] > np.float32(0.0), np.float32(1.0), np.float32(0.0)
-            ) + elementary.where(x[j] > np.float32(1.0), np.float32(2.0), np.float32(0.0))
-            back[j] = int((out[j] & 1) != 0) + 10 * int((out[j] & 2) != 0)
+        for j in lanes(x.shape[0]):
+            low = where(x[j] > F(0.0), F(1.0), F(0.0))
+            out[j] = low + where(x[j] > F(1.0), F(2.0), F(0.0))
+        for j in lanes(x.shape[0]):
+            back[j] = where((out[j] & 2) != 0, x[j], F(0.0))
 
-    x, out = torch.tensor([-1.0, 0.5, 2.0]), torch.zeros(3, dtype=torch.uint8)
-    back = torch.zeros(3, dtype=torch.int64)
+    F = np.float32
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0)) * 2
+    out, back = torch.zeros(size, dtype=torch.uint8), torch.zeros(size)
     ready(function, (x, out, back))(x, out, back)
-    assert out.tolist() == [0, 1, 3]
-    assert back.tolist() == [0, 1, 11]
+    assert torch.equal(out, (x > 0).byte() + 2 * (x > 1).byte())
+    assert torch.equal(back, torch.where(x > 1, x, 0.0))
 
 
-def test_apart_is_told_to_llvm_and_nothing_else():
-    """A function that is not apart sees what it wrote."""
+def test_carried_through_lanes():
+    """What was a variable before goes on through vectors and what is left; what was not is made twice."""
 
-    @apart
-    def doubled(a, out):
-        for j in range(a.shape[0]):
-            out[j] = a[j] + a[j]
+    def function(x, out):
+        word = 0
+        for j in lanes(x.shape[0]):
+            bits = bits_of(x[j])
+            word |= at_place(bits, j)
+        out[0] = word
 
-    def running(a, out):
-        for j in range(a.shape[0]):
-            out[j] = out[j] + a[j]
-
-    def function(a, out):
-        doubled(a, out)
-        running(out[0 : out.shape[0] - 1], out[1:])
-
-    assert_is_python(function, torch.arange(40.0), torch.zeros(40))
+    for size in (1, 16, 63, 64):
+        x = (torch.arange(size) % 3 == 0).float()
+        out = torch.zeros(1, dtype=torch.int64)
+        ready(function, (x, out))(x, out)
+        wanted = sum(1 << k for k in range(0, size, 3))
+        assert out.item() % (1 << 64) == wanted
 
 
 def test_a_branch_that_is_not_taken_reads_nothing():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from snnlib.engine import elementary
+from snnlib.engine.vector import lanes
 from tests.engine.compiled import ready
 
 LONGER = {np.float32: np.float64, np.float64: np.longdouble}
@@ -20,7 +21,7 @@ def compiled(name: str) -> Any:
     function = getattr(elementary, name)
 
     def of_all(x, out):
-        for j in range(x.shape[0]):
+        for j in lanes(x.shape[0]):
             out[j] = function(x[j])
 
     def call(x: np.ndarray) -> np.ndarray:
@@ -42,7 +43,7 @@ def test_last_digits_are_right(named, number, bounds) -> None:
     if number is np.float64 and np.finfo(np.longdouble).nmant <= np.finfo(number).nmant:
         pytest.skip("NumPy has no longer number than float64 here")
     name, function = named
-    x = np.random.default_rng(0).uniform(*bounds, 100_000).astype(number)
+    x = np.random.default_rng(0).uniform(*bounds, 100_003).astype(number)
     found = function(x)
     with np.errstate(over="ignore", under="ignore"):
         true = getattr(np, name)(x.astype(LONGER[number]))
