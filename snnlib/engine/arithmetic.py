@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from snnlib.engine.vector import BIT, BYTE, INTEGER, Builder
+from snnlib.engine.builder import BIT, BYTE, INTEGER, Builder
 
 __all__ = [
     "FLOATS",

@@ -8,7 +8,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from snnlib.engine.vector import BYTE, INTEGER, Array, Builder, built
+from snnlib.engine.builder import BYTE, INTEGER, Array, Builder, built
 
 __all__ = ["call_address"]
 

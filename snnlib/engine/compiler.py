@@ -8,7 +8,7 @@ Functions are plain ones; whatever they call is compiled into them. They know
 - assignments, ``if``, ``while``, ``for`` over a ``range``, ``return``, arithmetic, comparisons, a value that
   hangs on a condition; ``//`` and ``%`` of what is not negative; ``and`` and ``or`` of what may be computed in
   any case;
-- functions like themselves, those that are :func:`snnlib.engine.vector.built`, ``abs``, ``int``, ``max``,
+- functions like themselves, those that are :func:`snnlib.engine.builder.built`, ``abs``, ``int``, ``max``,
   ``min``, and NumPy's types of number.
 
 A variable keeps the type of its first value. What Python knows while it compiles it computes: numbers and
@@ -31,8 +31,8 @@ from llvmlite import ir
 
 from snnlib.engine import arithmetic
 from snnlib.engine.arithmetic import FLOATS, at_run_time
+from snnlib.engine.builder import BIT, BYTE, INTEGER, Array, Builder, Lanes, lanes
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.vector import BIT, BYTE, INTEGER, Array, Builder, Lanes, lanes
 
 __all__ = ["call", "defined"]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from snnlib.engine.arithmetic import alike, like, number_of
-from snnlib.engine.vector import Builder, built
+from snnlib.engine.builder import Builder, built
 
 __all__ = ["cos", "exp", "expm1", "floor", "log", "log1p", "sin", "sqrt", "tanh", "where"]
 

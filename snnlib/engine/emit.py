@@ -13,16 +13,16 @@ __all__ = ["Source", "emit", "lifted"]
 _HEAD = '''"""Made by snnlib.engine.cpu from the step {name}, for snnlib.engine.compiler."""
 
 import numpy as np
+from snnlib.engine.builder import lanes
 from snnlib.engine.elementary import {called}
-from snnlib.engine.vector import lanes
 {used}
 F = np.{dtype}
 '''
 _SHARED = """
 from snnlib.engine.call import call_address
-from snnlib.engine.events import append, at_place, back, bits_of, has_bit, moving
+from snnlib.engine.events import append, at_place, back, has_bit, moving
 from snnlib.engine.product import add, copy
-from snnlib.engine.vector import ask_to_read, ask_to_write
+from snnlib.engine.vector import ask_to_read, ask_to_write, bits_of
 
 pack, unpack = moving({kept}, {read})
 """

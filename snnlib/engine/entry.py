@@ -10,8 +10,8 @@ import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
 
+from snnlib.engine.builder import BYTE, INTEGER, Array, Builder
 from snnlib.engine.compiler import call
-from snnlib.engine.vector import BYTE, INTEGER, Array, Builder
 
 __all__ = ["Kind", "Target", "compiled", "written"]
 

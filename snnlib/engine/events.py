@@ -6,17 +6,16 @@ at a time, whether there are bits or not. The words are kept, and from them the 
 thirty-second of what is to be read.
 """
 
-import ast
 import functools
 from typing import Any
 
 from llvmlite import ir
 
-from snnlib.engine.arithmetic import compared
+from snnlib.engine.builder import BIT, Array, Builder, Lanes, built
 from snnlib.engine.emit_loops import LANES, WORD
-from snnlib.engine.vector import BIT, INTEGER, Array, Builder, Lanes, built, ones
+from snnlib.engine.vector import ones
 
-__all__ = ["append", "at_place", "back", "bits_of", "has_bit", "moving"]
+__all__ = ["append", "at_place", "back", "has_bit", "moving"]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
@@ -77,15 +76,6 @@ def moving(kept: int, read: int) -> tuple[Any, Any]:
         return at
 
     return pack, unpack
-
-
-@built
-def bits_of(builder: Builder, value: Any) -> Any:
-    """A bit for each number of a vector, or for one: whether it is not 0."""
-    bits = compared(builder, ast.NotEq, value, 0)
-    if isinstance(bits.type, ir.VectorType):
-        bits = builder.bitcast(bits, ir.IntType(LANES))
-    return builder.zext(bits, INTEGER)
 
 
 @built

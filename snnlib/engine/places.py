@@ -4,8 +4,9 @@ from typing import Any
 
 from llvmlite import ir
 
+from snnlib.engine.builder import BYTE, INTEGER, Array, Builder, built
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.vector import BYTE, INTEGER, Array, Builder, built, nonzero
+from snnlib.engine.vector import bits_of, nonzero
 
 __all__ = ["find"]
 
@@ -32,8 +33,7 @@ def find(z, a, first, size, places, count):
 @built
 def _differs(builder: Builder, z: Array, a: Any) -> Any:
     """Whether the number ``z[a]`` is not zero, 1 or 0."""
-    bit = builder.fcmp_unordered("!=", z.scalar(a), ir.Constant(z.number, 0.0))
-    return builder.zext(bit, INTEGER)
+    return bits_of(builder, z.scalar(a))
 
 
 @built

@@ -1,188 +1,14 @@
-"""LLVM's vectors, for functions of :mod:`snnlib.engine.compiler`: what its vectoriser would not find.
+"""Functions of LLVM's vectors that several loops call."""
 
-A function marked :func:`built` runs while another one is compiled, and writes LLVM's instructions for one call.
-"""
-
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from llvmlite import ir
 
+from snnlib.engine.arithmetic import truth
+from snnlib.engine.builder import BYTE, INTEGER, Array, Builder, built
 from snnlib.engine.emit_loops import LANES, LINE, WORD
 
-__all__ = [
-    "BIT",
-    "BYTE",
-    "INTEGER",
-    "Array",
-    "Builder",
-    "Lanes",
-    "ask_to_read",
-    "ask_to_write",
-    "built",
-    "lanes",
-    "nonzero",
-    "ones",
-    "strip_of",
-]
-
-BIT, BYTE, INTEGER = ir.IntType(1), ir.IntType(8), ir.IntType(64)
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def built(function: _Function) -> _Function:
-    """Mark a function that takes a :class:`Builder` and LLVM's values, and returns what a call gives."""
-    function.is_built = True  # type: ignore[attr-defined]
-    return function
-
-
-class Builder(ir.IRBuilder):  # type: ignore[misc]
-    """Where instructions are written to.
-
-    Parameters:
-        block: as for LLVM's own.
-        features: what the CPU has that is compiled for, each ``+name``.
-    """
-
-    def __init__(self, block: Any, features: frozenset[str]) -> None:
-        super().__init__(block)
-        self.features = features
-
-    @property
-    def has_wide_registers(self) -> bool:
-        """Whether the CPU that is compiled for has AVX-512."""
-        return "+avx512f" in self.features
-
-    def integer(self, value: int) -> Any:
-        return ir.Constant(INTEGER, value)
-
-    def room(self, kind: Any, value: Any = None) -> Any:
-        """A place for a value, made once at the entry of the function, and filled here."""
-        with self.goto_entry_block():
-            place = self.alloca(kind)
-        if value is not None:
-            self.store(value, place)
-        return place
-
-    @contextlib.contextmanager
-    def counted(self, stop: Any, start: Any = None, step: Any = None, order: str = "<") -> Iterator[Any]:
-        """A loop over the integers from ``start``, 0 if not given, as long as they are ``order stop``."""
-        place = self.room(INTEGER, self.integer(0) if start is None else start)
-        head, body, end = (self.append_basic_block() for _ in range(3))
-        self.branch(head)
-        self.position_at_end(head)
-        index = self.load(place)
-        self.cbranch(self.icmp_signed(order, index, stop), body, end)
-        self.position_at_end(body)
-        yield index
-        if not self.block.is_terminated:  # by a return
-            self.store(self.add(index, self.integer(1) if step is None else step, flags=("nsw",)), place)
-            self.branch(head)
-        self.position_at_end(end)
-
-    def least(self, a: Any, b: Any) -> Any:
-        """The lesser of two integers."""
-        return self.select(self.icmp_signed("<", a, b), a, b)
-
-    def spread(self, number: Any, lanes: int) -> Any:
-        """A vector of one number, many times."""
-        nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
-        one = self.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
-        return self.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
-
-    def add_product(self, sum: Any, a: Any, b: Any) -> Any:
-        """``sum + a b``, with one rounding where the CPU can, or two."""
-        return self.fadd(sum, self.fmul(a, b, flags=("contract",)), flags=("contract",))
-
-    def intrinsic(self, name: str, *values: Any) -> Any:
-        """Call a function of numbers, or of vectors of them, that LLVM knows."""
-        kind = values[0].type
-        number, lanes = (kind.element, f"v{kind.count}") if isinstance(kind, ir.VectorType) else (kind, "")
-        bits = "f64" if isinstance(number, ir.DoubleType) else "f32"
-        return self.call_named(f"llvm.{name}.{lanes}{bits}", kind, *values)
-
-    def call_named(self, name: str, kind: Any, *values: Any) -> Any:
-        """Call a function of the C library, or of LLVM's, that takes these values and returns this type."""
-        known = self.module.globals.get(name)
-        kinds = [value.type for value in values]
-        return self.call(known or ir.Function(self.module, ir.FunctionType(kind, kinds), name), values)
-
-
-class Lanes(NamedTuple):
-    """``LANES`` indices side by side.
-
-    Attributes:
-        first: the first of them.
-    """
-
-    first: Any
-
-
-class Array:
-    """A contiguous array in a function that is being compiled; an index counts from its first number.
-
-    Parameters:
-        builder: where instructions are written to.
-        number: the type of its numbers.
-        data: where the first is.
-        shape: integers.
-    """
-
-    def __init__(self, builder: Builder, number: Any, data: Any, shape: Sequence[Any]) -> None:
-        self.builder, self.number, self.data, self.shape = builder, number, data, tuple(shape)
-        self.vector = ir.VectorType(number, LANES)
-        self.align = 1 if number == BYTE else 4
-
-    def part(self, data: Any, shape: Sequence[Any]) -> "Array":
-        """An array in the same memory."""
-        return Array(self.builder, self.number, data, shape)
-
-    def index(self, *places: Any) -> Any:
-        """Of the number at these places; without the last ones, of the first number there."""
-        at = self.builder.integer(0)
-        for size, place in zip(self.shape, places, strict=False):
-            at = self.builder.add(self.builder.mul(at, size), place)
-        for size in self.shape[len(places) :]:
-            at = self.builder.mul(at, size)
-        return at
-
-    def get(self, index: Any) -> Any:
-        """The number, or the vector of them, at an index or :class:`Lanes`."""
-        return self.load(index.first) if isinstance(index, Lanes) else self.scalar(index)
-
-    def put(self, value: Any, index: Any) -> None:
-        """The other way around."""
-        if isinstance(index, Lanes):
-            self.store(value, index.first)
-        else:
-            self.builder.store(value, self.place(index))
-
-    def scalar(self, index: Any) -> Any:
-        return self.builder.load(self.place(index))
-
-    def load(self, index: Any, vector: Any = None) -> Any:
-        """A vector, of ``LANES`` numbers unless of a type that is given."""
-        return self.builder.load(self._place_of(index, vector or self.vector), align=self.align)
-
-    def store(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self._place_of(index, value.type), align=self.align)
-
-    def place(self, index: Any) -> Any:
-        return self.builder.gep(self.data, [index], inbounds=True)
-
-    def spread(self, index: Any) -> Any:
-        """A vector of one number, many times."""
-        return self.builder.spread(self.scalar(index), LANES)
-
-    def _place_of(self, index: Any, vector: Any) -> Any:
-        return self.builder.bitcast(self.place(index), vector.as_pointer())
-
-
-def lanes(count: int) -> None:
-    """``for j in lanes(count)``, where it is compiled, is ``for j in range(count)`` whose body runs for
-    ``LANES`` of them at once, as long as there are as many: none may need what another has done."""
+__all__ = ["ask_to_read", "ask_to_write", "bits_of", "nonzero", "ones", "strip_of"]
 
 
 def strip_of(builder: Builder, index: Any, vectors: int) -> list[Any]:
@@ -213,8 +39,16 @@ ask_to_read, ask_to_write = _asking(0), _asking(1)
 @built
 def nonzero(builder: Builder, z: Array, a: Any) -> Any:
     """One bit for each of the numbers from ``z[a]`` on that fill a vector: whether it is not zero."""
-    bits = builder.fcmp_unordered("!=", z.load(a), ir.Constant(z.vector, None))
-    return builder.zext(builder.bitcast(bits, ir.IntType(LANES)), INTEGER)
+    return bits_of(builder, z.load(a))
+
+
+@built
+def bits_of(builder: Builder, value: Any) -> Any:
+    """A bit for each number of a vector, or for one: whether it is not zero."""
+    bits = truth(builder, value)
+    if isinstance(bits.type, ir.VectorType):
+        bits = builder.bitcast(bits, ir.IntType(LANES))
+    return builder.zext(bits, INTEGER)
 
 
 @built

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from snnlib.engine.builder import Builder, built, lanes
 from snnlib.engine.compiler import defined
 from snnlib.engine.elementary import where
 from snnlib.engine.emit_loops import LANES
-from snnlib.engine.events import at_place, bits_of
-from snnlib.engine.vector import Builder, built, lanes
+from snnlib.engine.events import at_place
+from snnlib.engine.vector import bits_of
 from tests.engine.compiled import ready
 
 NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}

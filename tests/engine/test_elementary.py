@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from snnlib.engine import elementary
-from snnlib.engine.vector import lanes
+from snnlib.engine.builder import lanes
 from tests.engine.compiled import ready
 
 LONGER = {np.float32: np.float64, np.float64: np.longdouble}
