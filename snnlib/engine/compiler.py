@@ -32,7 +32,7 @@ from llvmlite import ir
 from snnlib.engine import arithmetic
 from snnlib.engine.arithmetic import FLOATS, at_run_time
 from snnlib.engine.builder import BIT, BYTE, INTEGER, Array, Builder, Lanes, lanes
-from snnlib.engine.emit_loops import LANES
+from snnlib.engine.sizes import LANES
 
 __all__ = ["call", "defined"]
 

@@ -11,8 +11,8 @@ from typing import Any
 from llvmlite import ir
 
 from snnlib.engine.builder import BYTE, Array, Builder, built, lanes
-from snnlib.engine.emit_loops import LANES
 from snnlib.engine.places import find
+from snnlib.engine.sizes import LANES
 from snnlib.engine.vector import strip_of
 
 __all__ = ["convolve", "give_back", "grow"]

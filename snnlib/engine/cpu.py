@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.emit import emit
-from snnlib.engine.emit_loops import AHEAD, LANES, PRODUCTS
+from snnlib.engine.emit_loops import AHEAD, PRODUCTS
 from snnlib.engine.kernel import Kernel, own, still, wide
 from snnlib.engine.machine import Array, Loop, as_array, shared
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.packed import Packed, unpacked
 from snnlib.engine.program import Traced
+from snnlib.engine.sizes import LANES
 from snnlib.engine.threads import shares_of, together
 
 __all__ = ["build", "in_strips"]

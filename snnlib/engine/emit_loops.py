@@ -5,15 +5,10 @@ from typing import NamedTuple
 
 from snnlib.engine.expression import expression, literal
 from snnlib.engine.program import Program, Traced, numbers_of
+from snnlib.engine.sizes import LANES, WORD
 
-__all__ = ["AHEAD", "LANES", "LINE", "PRODUCTS", "WORD", "backward_loop", "forward_loop"]
+__all__ = ["AHEAD", "PRODUCTS", "backward_loop", "forward_loop"]
 
-LANES = 16
-"""Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
-WORD = 64
-"""Neurons whose bits are in one integer, see :func:`snnlib.engine.events.moving`."""
-LINE = 64
-"""Bytes in a line of the cache."""
 PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
 """The functions of :mod:`snnlib.engine.product` whose addresses a recurrent loop is given, before its flags."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 
 from snnlib.engine.builder import BIT, Array, Builder, Lanes, built
-from snnlib.engine.emit_loops import LANES, WORD
+from snnlib.engine.sizes import LANES, WORD
 from snnlib.engine.vector import ones
 
 __all__ = ["append", "at_place", "back", "has_bit", "moving"]

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.emit_loops import LANES, WORD
 from snnlib.engine.machine import NUMBER, Array
 from snnlib.engine.memory import on_cpu
 from snnlib.engine.program import Traced
+from snnlib.engine.sizes import LANES, WORD
 
 __all__ = ["Packed", "unpacked"]
 

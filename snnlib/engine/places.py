@@ -5,7 +5,7 @@ from typing import Any
 from llvmlite import ir
 
 from snnlib.engine.builder import BYTE, INTEGER, Array, Builder, built
-from snnlib.engine.emit_loops import LANES
+from snnlib.engine.sizes import LANES
 from snnlib.engine.vector import bits_of, nonzero
 
 __all__ = ["find"]

@@ -9,8 +9,8 @@ written with LLVM's vectors (:mod:`snnlib.engine.vector`). A term may be multipl
 from typing import Any
 
 from snnlib.engine.builder import Array, Builder, built, lanes
-from snnlib.engine.emit_loops import LANES
 from snnlib.engine.places import find
+from snnlib.engine.sizes import LANES
 from snnlib.engine.strips import rows_at_a_time, strips_at_a_time, strips_from, sums
 from snnlib.engine.vector import nonzero, ones, strip_of
 

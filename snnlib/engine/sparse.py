@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnlib.engine.check import is_concrete
-from snnlib.engine.emit_loops import LANES
 from snnlib.engine.machine import Loop, as_array, shared, unavailable
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
+from snnlib.engine.sizes import LANES
 from snnlib.engine.threads import shares_of, together
 
 __all__ = ["BACKENDS", "conv2d", "linear"]

@@ -6,7 +6,7 @@ from llvmlite import ir
 
 from snnlib.engine.arithmetic import truth
 from snnlib.engine.builder import BYTE, INTEGER, Array, Builder, built
-from snnlib.engine.emit_loops import LANES, LINE, WORD
+from snnlib.engine.sizes import LANES, LINE, WORD
 
 __all__ = ["ask_to_read", "ask_to_write", "bits_of", "nonzero", "ones", "strip_of"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from snnlib.engine.builder import Builder, built, lanes
 from snnlib.engine.compiler import defined
 from snnlib.engine.elementary import where
-from snnlib.engine.emit_loops import LANES
 from snnlib.engine.events import at_place
+from snnlib.engine.sizes import LANES
 from snnlib.engine.vector import bits_of
 from tests.engine.compiled import ready
 

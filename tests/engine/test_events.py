@@ -9,10 +9,10 @@ import torch
 from snnlib.engine import events, machine
 from snnlib.engine.builder import built, lanes
 from snnlib.engine.elementary import where
-from snnlib.engine.emit_loops import LANES, WORD
 from snnlib.engine.entry import Target
 from snnlib.engine.events import append, at_place, back, has_bit, moving
 from snnlib.engine.product import copy
+from snnlib.engine.sizes import LANES, WORD
 from snnlib.engine.vector import bits_of
 from tests.engine.compiled import ready, target_with
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from snnlib.engine import product, strips
 from snnlib.engine.builder import Builder
 from snnlib.engine.cpu import in_strips
-from snnlib.engine.emit_loops import LANES
 from snnlib.engine.machine import as_array, shared
+from snnlib.engine.sizes import LANES
 from tests.engine.compiled import ready
 
 SAMPLES, ROWS, COLUMNS = (1, 3, 4, 9), (1, 7, 64), (1, LANES - 1, LANES, LANES + 1, 3 * LANES, 5 * LANES + 3)
