@@ -41,6 +41,10 @@ class Builder(ir.IRBuilder):  # type: ignore[misc]
         """Whether the CPU that is compiled for has AVX-512."""
         return "+avx512f" in self.features
 
+    def lanes(self, registers: int) -> int:
+        """How many float32 are in so many registers of AVX2, or in one of AVX-512, which is as long as two."""
+        return LANES if self.has_wide_registers else registers * LANES // 2
+
     def integer(self, value: int) -> Any:
         return ir.Constant(INTEGER, value)
 
@@ -97,13 +101,15 @@ class Builder(ir.IRBuilder):  # type: ignore[misc]
 
 
 class Lanes(NamedTuple):
-    """``LANES`` indices side by side.
+    """Indices side by side.
 
     Attributes:
         first: the first of them.
+        width: how many there are.
     """
 
     first: Any
+    width: int
 
 
 class Array:
@@ -136,7 +142,9 @@ class Array:
 
     def get(self, index: Any) -> Any:
         """The number, or the vector of them, at an index or :class:`Lanes`."""
-        return self.load(index.first) if isinstance(index, Lanes) else self.scalar(index)
+        if isinstance(index, Lanes):
+            return self.load(index.first, ir.VectorType(self.number, index.width))
+        return self.scalar(index)
 
     def put(self, value: Any, index: Any) -> None:
         """The other way around."""
@@ -166,6 +174,11 @@ class Array:
         return self.builder.bitcast(self.place(index), vector.as_pointer())
 
 
-def lanes(count: int) -> None:
-    """``for j in lanes(count)``, where it is compiled, is ``for j in range(count)`` whose body runs for
-    ``LANES`` of them at once, as long as there are as many: none may need what another has done."""
+def lanes(count: int, registers: int = 1) -> None:
+    """``for j in lanes(count)``, where it is compiled, is ``for j in range(count)`` whose body runs for some of
+    them at once, as long as there are as many: none may need what another has done.
+
+    Parameters:
+        registers: how many of AVX2 a vector of float32 fills. Two, where each operation waits long for the one
+            before; else what a step computes finds no room in them.
+    """

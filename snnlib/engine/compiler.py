@@ -14,9 +14,9 @@ Functions are plain ones; whatever they call is compiled into them. They know
 A variable keeps the type of its first value. What Python knows while it compiles it computes: numbers and
 tuples from around the function, and of a condition the branch that is taken.
 
-``for j in lanes(n)`` is a loop over a range whose body is compiled for ``LANES`` of them at once, and once more
-for those that are left. LLVM may not change the order of sums, and joins a product with a sum only where it is
-told to.
+``for j in lanes(n)`` is a loop over a range whose body is compiled for a vector of them, and once more for
+those that are left. LLVM may not change the order of sums, and joins a product with a sum only where it is told
+to.
 """
 
 import ast
@@ -32,7 +32,6 @@ from llvmlite import ir
 from snnlib.engine import arithmetic
 from snnlib.engine.arithmetic import FLOATS, at_run_time
 from snnlib.engine.builder import BIT, BYTE, INTEGER, Array, Builder, Lanes, lanes
-from snnlib.engine.sizes import LANES
 
 __all__ = ["call", "defined"]
 
@@ -203,7 +202,8 @@ class _Body:
         assert isinstance(statement.iter, ast.Call)
         function = self._value(statement.iter.func)
         if function is lanes:
-            self._run_lanes(statement, *map(self._value, statement.iter.args))
+            more = {str(keyword.arg): self._value(keyword.value) for keyword in statement.iter.keywords}
+            self._run_lanes(statement, *map(self._value, statement.iter.args), **more)
             return
         if function is not range:
             raise TypeError(f"{ast.unparse(statement.iter)} is no range")
@@ -215,13 +215,14 @@ class _Body:
             self._assign(statement.target, index)
             self._run(statement.body)
 
-    def _run_lanes(self, statement: ast.For, count: Any) -> None:
+    def _run_lanes(self, statement: ast.For, count: Any, registers: int = 1) -> None:
         assert isinstance(statement.target, ast.Name)
-        width = self._builder.integer(LANES)
+        lanes = self._builder.lanes(registers)
+        width = self._builder.integer(lanes)
         whole = self._builder.sub(count, self._builder.srem(count, width))
         inside = [name for name, variable in self._variables.items() if variable.is_new]
         with self._builder.counted(whole, step=width) as index:
-            self._fixed[statement.target.id] = Lanes(index)
+            self._fixed[statement.target.id] = Lanes(index, lanes)
             self._run(statement.body)
         self._variables |= {name: _Variable() for name in inside}  # numbers that were vectors
         with self._builder.counted(count, start=whole) as index:
@@ -251,8 +252,9 @@ class _Body:
         """A value in the type of an array's numbers; bits that were added up as numbers as a byte."""
         if array.number == BYTE and isinstance(value, ir.Value) and arithmetic.number_of(value) in FLOATS:
             vector = isinstance(value.type, ir.VectorType)
-            return self._builder.fptoui(value, array.vector if vector else BYTE)
-        return arithmetic.like(self._builder, value, array.vector if isinstance(index, Lanes) else array.number)
+            return self._builder.fptoui(value, ir.VectorType(BYTE, value.type.count) if vector else BYTE)
+        kind = ir.VectorType(array.number, index.width) if isinstance(index, Lanes) else array.number
+        return arithmetic.like(self._builder, value, kind)
 
     # -- expressions -------------------------------------------------------------------------------------
 

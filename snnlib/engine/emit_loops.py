@@ -14,6 +14,8 @@ PRODUCTS = {"forward": ("multiply",), "backward": ("push", "grow")}
 
 AHEAD = 16
 """Steps for which a product that no next step waits for is formed at a time."""
+_LONG = {"exp", "expm1", "sigmoid", "tanh"}
+"""Operators of some twenty instructions, of which each waits for the one before."""
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
@@ -215,7 +217,9 @@ def _inner(
     """One time step of a block of neurons."""
     arguments = ", ".join([*(f"{n}_" for n in rows), *more.arguments, *numbers_of(program)])
     body = [*more.begin, *_body(program, rows, written, sums), *more.end]
-    lines = [*([more.first] if more.first else []), f"for j in lanes({rows[0]}_.shape[0]):"]
+    waits = any(line.operator in _LONG for line in program.lines)
+    over = f"lanes({rows[0]}_.shape[0]{', registers=2' if waits else ''})"
+    lines = [*([more.first] if more.first else []), f"for j in {over}:"]
     lines += [f"    {line}" for line in body]
     lines += [f"return {more.result}"] if more.result else []
     inside = "\n".join(f"    {line}" for line in lines)

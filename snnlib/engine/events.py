@@ -88,7 +88,7 @@ def at_place(builder: Builder, bits: Any, j: Any) -> Any:
 def has_bit(builder: Builder, word: Any, j: Any) -> Any:
     """Of each of the neurons ``j`` whether it has a bit in a word."""
     bits = builder.lshr(word, _first(j))
-    return _as_marks(builder, bits, LANES) if isinstance(j, Lanes) else builder.trunc(bits, BIT)
+    return _as_marks(builder, bits, j.width) if isinstance(j, Lanes) else builder.trunc(bits, BIT)
 
 
 def _first(j: Any) -> Any:

@@ -47,7 +47,7 @@ def bits_of(builder: Builder, value: Any) -> Any:
     """A bit for each number of a vector, or for one: whether it is not zero."""
     bits = truth(builder, value)
     if isinstance(bits.type, ir.VectorType):
-        bits = builder.bitcast(bits, ir.IntType(LANES))
+        bits = builder.bitcast(bits, ir.IntType(bits.type.count))
     return builder.zext(bits, INTEGER)
 
 
