@@ -13,7 +13,6 @@ import platform
 import sys
 import threading
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +175,9 @@ def _model() -> str:
 @functools.cache
 def _compiler() -> str:
     """The folder of the cache."""
-    return f"llvmlite-{metadata.version('llvmlite')}"
+    import llvmlite
+
+    return f"llvmlite-{llvmlite.__version__}"
 
 
 @functools.cache
