@@ -292,6 +292,11 @@ def _untyped(out):
     out[0] = number
 
 
+def _too_early(out):
+    out[0] = later  # noqa: F821
+    later = 1  # noqa: F841
+
+
 def _lost(out, places):
     places[0] = out[0]
 
@@ -307,6 +312,7 @@ def _no_such_name(out):
         (_unknown_word, (torch.zeros(2),), AttributeError, "_run_with"),
         (_star, (torch.zeros(2),), TypeError, r"\*_ is nothing to assign to"),
         (_untyped, (torch.zeros(2),), TypeError, r"0.5 may be float32 or float64"),
+        (_too_early, (torch.zeros(2),), KeyError, "later has no value yet"),
         (_lost, (torch.zeros(2), integers(0)), TypeError, "cannot be i64"),
         (_no_such_name, (torch.zeros(2),), KeyError, "nowhere"),
     ],
