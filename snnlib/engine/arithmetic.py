@@ -19,7 +19,6 @@ __all__ = [
     "alike",
     "at_run_time",
     "binary",
-    "chosen",
     "compared",
     "like",
     "negative",
@@ -71,12 +70,6 @@ def compared(builder: Builder, kind: type[ast.AST], a: Any, b: Any) -> Any:
         return builder.icmp_signed(_ORDERS[kind], a, b)
     compare = builder.fcmp_unordered if kind is ast.NotEq else builder.fcmp_ordered
     return compare(_ORDERS[kind], a, b)
-
-
-def chosen(builder: Builder, order: str, a: Any, b: Any) -> Any:
-    """Of two integers the one that is ``<`` or ``>`` the other."""
-    a, b = alike(builder, a, b)
-    return builder.select(builder.icmp_signed(order, a, b), a, b)
 
 
 def negative(builder: Builder, value: Any) -> Any:

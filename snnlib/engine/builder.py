@@ -72,9 +72,9 @@ class Builder(ir.IRBuilder):  # type: ignore[misc]
             self.branch(head)
         self.position_at_end(end)
 
-    def least(self, a: Any, b: Any) -> Any:
-        """The lesser of two integers."""
-        return self.select(self.icmp_signed("<", a, b), a, b)
+    def chosen(self, order: str, a: Any, b: Any) -> Any:
+        """Of two integers the one that is ``<`` or ``>`` the other."""
+        return self.select(self.icmp_signed(order, a, b), a, b)
 
     def spread(self, number: Any, lanes: int) -> Any:
         """A vector of one number, many times."""

@@ -100,6 +100,8 @@ class _Body(Expressions):
             if self.builder.block.is_terminated:  # behind a return
                 return
             try:
+                if getattr(statement, "orelse", None) and not isinstance(statement, ast.If):
+                    raise TypeError("a loop has no else")
                 getattr(self, f"_run_{type(statement).__name__.lower()}")(statement)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 error.add_note(f"in {self._code.name}: {ast.unparse(statement)}")
@@ -124,16 +126,8 @@ class _Body(Expressions):
             self._assign(target, value)
 
     def _run_augassign(self, statement: ast.AugAssign) -> None:
-        target, value, kind = statement.target, self.value(statement.value), type(statement.op)
-        if isinstance(target, ast.Name):
-            before = self.variables[target.id].load(self.builder)
-            self._assign(target, arithmetic.binary(self.builder, kind, before, value))
-        elif isinstance(target, ast.Subscript):
-            array, index = self.found(target)
-            array.put(
-                self._stored(array, arithmetic.binary(self.builder, kind, array.get(index), value), index),
-                index,
-            )
+        before, value = self.value(statement.target), self.value(statement.value)
+        self._assign(statement.target, arithmetic.binary(self.builder, type(statement.op), before, value))
 
     def _run_if(self, statement: ast.If) -> None:
         condition = self.truth(statement.test)
@@ -162,8 +156,7 @@ class _Body(Expressions):
         assert isinstance(statement.iter, ast.Call)
         function = self.value(statement.iter.func)
         if function is lanes:
-            more = {str(keyword.arg): self.value(keyword.value) for keyword in statement.iter.keywords}
-            self._run_lanes(statement, *map(self.value, statement.iter.args), **more)
+            self._run_lanes(statement, *map(self.value, statement.iter.args))
             return
         if function is not range:
             raise TypeError(f"{ast.unparse(statement.iter)} is no range")

@@ -77,7 +77,6 @@ def log1p(builder: Builder, x: Any) -> Any:
 class _Kind(NamedTuple):
     """What a type of number is made of, and how many terms of the series it sees."""
 
-    number: Any
     integer: Any
     digits: int
     bias: int
@@ -89,8 +88,8 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    ir.FloatType(): _Kind(ir.FloatType(), ir.IntType(32), 23, 127, 9, -104.0, 89.0),
-    ir.DoubleType(): _Kind(ir.DoubleType(), ir.IntType(64), 52, 1023, 14, -746.0, 710.0),
+    ir.FloatType(): _Kind(ir.IntType(32), 23, 127, 9, -104.0, 89.0),
+    ir.DoubleType(): _Kind(ir.IntType(64), 52, 1023, 14, -746.0, 710.0),
 }
 
 
@@ -114,10 +113,6 @@ class _Numbers:
         if isinstance(self._like, ir.VectorType):
             return ir.VectorType(self.kind.integer, self._like.count)
         return self.kind.integer
-
-    def call(self, name: str, *values: Any) -> Any:
-        """A function of one or two numbers that LLVM knows."""
-        return self.builder.intrinsic(name, *values)
 
     def power_of_two(self, n: Any) -> Any:
         raised = self.builder.shl(
@@ -145,8 +140,8 @@ def _expm1(m: _Numbers, x: Any) -> Any:
 
 def _tanh(m: _Numbers, x: Any) -> Any:
     """``-e / (2 + e)`` with ``e = exp(-2 |x|) - 1``, and the sign of x."""
-    e = _expm1(m, m.times(m.number(-2.0), m.call("fabs", x)))
-    return m.call("copysign", m.over(e, m.add(m.number(2.0), e)), x)
+    e = _expm1(m, m.times(m.number(-2.0), m.builder.intrinsic("fabs", x)))
+    return m.builder.intrinsic("copysign", m.over(e, m.add(m.number(2.0), e)), x)
 
 
 def _reduced(m: _Numbers, x: Any) -> tuple[Any, Any, list[Any]]:

@@ -218,7 +218,7 @@ def _inner(
     arguments = ", ".join([*(f"{n}_" for n in rows), *more.arguments, *numbers_of(program)])
     body = [*more.begin, *_body(program, rows, written, sums), *more.end]
     waits = any(line.operator in _LONG for line in program.lines)
-    over = f"lanes({rows[0]}_.shape[0]{', registers=2' if waits else ''})"
+    over = f"lanes({rows[0]}_.shape[0]{', 2' if waits else ''})"
     lines = [*([more.first] if more.first else []), f"for j in {over}:"]
     lines += [f"    {line}" for line in body]
     lines += [f"return {more.result}"] if more.result else []

@@ -199,7 +199,7 @@ def _push(
     rows, count, size = rows_at_a_time(builder, given), strips_at_a_time(builder), weights.shape[1]
     strips = strips_from(builder, weights, width, j, count)
     last = builder.sub(samples, builder.integer(1))
-    chosen = [builder.least(builder.add(s, builder.integer(k)), last) for k in range(rows)]
+    chosen = [builder.chosen("<", builder.add(s, builder.integer(k)), last) for k in range(rows)]
     starts = [builder.mul(sample, size) for sample in chosen]
 
     def visit(k: Any) -> Any:

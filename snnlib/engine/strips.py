@@ -38,9 +38,9 @@ def strips_from(builder: Builder, matrix: Array, width: Any, first: Any, count: 
 
     def strip(k: int) -> Strip:
         last, lanes = builder.sub(matrix.shape[0], builder.integer(1)), builder.integer(LANES)
-        number = builder.least(builder.add(first, builder.integer(k)), last)
+        number = builder.chosen("<", builder.add(first, builder.integer(k)), last)
         start = builder.mul(number, matrix.shape[1])
-        column = builder.least(builder.mul(number, lanes), builder.sub(width, lanes))
+        column = builder.chosen("<", builder.mul(number, lanes), builder.sub(width, lanes))
         return Strip(lambda row: builder.mul(builder.add(start, row), lanes), column)
 
     return [strip(k) for k in range(count)]

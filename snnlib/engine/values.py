@@ -116,9 +116,9 @@ class Expressions:
         *before, last = last.elts if isinstance(last, ast.Tuple) else [last]
         indices, rest, length = [self.value(index) for index in before], array.shape[len(before) + 1 :], None
         if isinstance(last, ast.Slice):
-            low, high = (None if b is None else self.value(b) for b in (last.lower, last.upper))
-            indices.append(low or 0)
-            high = array.shape[len(before)] if high is None else high
+            cut = self._slice(last)
+            indices.append(0 if cut.start is None else cut.start)
+            high = array.shape[len(before)] if cut.stop is None else cut.stop
             length = at_run_time(self.builder, arithmetic.binary(self.builder, ast.Sub, high, indices[-1]))
         else:
             indices.append(self.value(last))
@@ -132,11 +132,15 @@ class Expressions:
         return array, array.part(data, rest if length is None else (length, *rest))
 
     def _slice(self, node: ast.Slice) -> slice:
+        if node.step is not None:
+            raise TypeError("a slice has no step")
         return slice(*(None if bound is None else self.value(bound) for bound in (node.lower, node.upper)))
 
     def _value_unaryop(self, node: ast.UnaryOp) -> Any:
-        if not isinstance(node.op, ast.Not):
+        if isinstance(node.op, ast.USub):
             return arithmetic.negative(self.builder, self.value(node.operand))
+        if not isinstance(node.op, ast.Not):
+            raise TypeError(f"{ast.unparse(node)}: there is - and not")
         value = self.truth(node.operand)
         return not value if isinstance(value, bool) else self.builder.not_(value)
 
@@ -166,9 +170,13 @@ class Expressions:
         return result.load(self.builder)
 
     def _value_call(self, node: ast.Call) -> Any:
+        if node.keywords:
+            raise TypeError(f"{ast.unparse(node)}: arguments have no names")
         function, arguments = self.value(node.func), [self.value(one) for one in node.args]
         if function in (min, max):
-            return arithmetic.chosen(self.builder, "<" if function is min else ">", *arguments)
+            return self.builder.chosen(
+                "<" if function is min else ">", *arithmetic.alike(self.builder, *arguments)
+            )
         if function is abs:
             return self.builder.intrinsic("fabs", *arguments)
         if function is int or function in _NUMBERS:
