@@ -7,7 +7,9 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
+from snnlib.engine.arms import arms_of, late_names
 from snnlib.engine.bits import binary, kept_as_bits, read_from_bits
+from snnlib.engine.expression import POWERS
 from snnlib.engine.program import Line, Program, Traced, Value, closure
 
 __all__ = ["cheapest_cut", "split"]
@@ -32,6 +34,7 @@ class _Kept(NamedTuple):
         between: the program for events alone; its inputs are kept for these.
         marks: conditions of events; none if the output marks them.
         uses_output: whether the output is read again.
+        ahead: lines by which some of this is computed in the forward half, under the names of these.
     """
 
     numbers: list[str]
@@ -39,6 +42,7 @@ class _Kept(NamedTuple):
     between: Program
     marks: list[str]
     uses_output: bool
+    ahead: Mapping[str, str]
 
 
 def split(
@@ -48,6 +52,7 @@ def split(
     out: list[Value],
     grads: list[Value],
     sparse: bool,
+    ahead: Mapping[str, str] = MappingProxyType({}),
 ) -> Traced:
     """Cut the joint program where the fewest values cross from the forward to the backward half.
 
@@ -58,14 +63,15 @@ def split(
         out: the output and the new states.
         grads: the gradients that the backward half ends with.
         sparse: whether what only events need, spikes say, is cut by itself, to be kept for them alone.
+        ahead: of lines that are computed another way where they are kept, the line that does it.
     """
     by_name = {line.name: line for line in lines}
-    late: set[str] = set(tangents)
-    for line in lines:
-        if any(a in late for a in line.arguments if isinstance(a, str)):
-            late.add(line.name)
+    late = late_names(lines, tangents)
     parameters = {name for name in names if name.startswith("p")}
-    always, arms, marks = _at_events(by_name, late, out[0]) if sparse else (by_name, [], set())
+    always, arms, marks = by_name, list[Value](), set[str]()
+    if sparse:
+        found = arms_of(by_name, late, out[0])
+        always, arms, marks = found.always, found.values, set(found.marks)
     needed = closure(always, grads, stop=set())
     read = _read(always, late, needed, grads)
     either = binary(lines)
@@ -74,17 +80,18 @@ def split(
     cut = _cheapest(by_name, read, names, prices) - parameters
     more = closure(by_name, arms, stop=needed) - needed
     wanted = _read(by_name, late, more, arms)
-    dense = cut | closure(always, grads, stop={*cut, out[0], *parameters, *tangents})
-    between = _between(by_name, closure(by_name, out, stop=set()), wanted, names, parameters, dense)
-    events = bool(between.inputs)
     # spikes alone are marked by the output, of which the way back then has 0 and 1
     spikes_alone = out[0] in either and all(by_name[mark].operator == "ne" for mark in marks)
+    known = {*cut, *parameters, *tangents, *(out[:1] if spikes_alone else [])}
+    dense = cut | closure(always, grads, stop=known)
+    between = _between(by_name, closure(by_name, out, stop=set()), wanted, names, parameters, dense, ahead)
+    events = bool(between.inputs)
     marks = set() if spikes_alone or not events else marks
     uses_output = out[0] in cut or (events and not marks)
     bits = sorted((cut & either) - {out[0]})
     if bits and out[0] in cut & either and (marks or not events):
         bits, uses_output = [*bits, str(out[0])], False  # a bit more is less to read than the output
-    kept = _Kept(sorted(cut - {*bits, out[0]}), bits, between, sorted(marks), uses_output)
+    kept = _Kept(sorted(cut - {*bits, out[0]}), bits, between, sorted(marks), uses_output, ahead)
     return _traced(lines, names, tangents, out, grads, kept)
 
 
@@ -101,7 +108,7 @@ def _traced(
     between, parameters = kept.between, [name for name in names if name.startswith("p")]
     more, bytes_ = kept_as_bits(kept.bits, by_name)
     saved, events = (*kept.numbers, *bytes_), between.inputs
-    ends = (*out, *saved, *events)
+    ends = (*out, *(kept.ahead.get(str(name), name) for name in (*saved, *events)))
     ahead, marked = _joined(_following([*lines, *more], (*ends, *kept.marks)), kept.marks)
     again = {name: f"k{k}" for k, name in enumerate(saved)}
     again |= {str(name): f"b{k}" for k, name in enumerate(between.outputs)}
@@ -135,34 +142,6 @@ def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iter
     return {a for a in (*arguments, *ends) if isinstance(a, str) and a not in late}
 
 
-def _at_events(
-    by_name: dict[str, Line], late: set[str], output: Value
-) -> tuple[dict[str, Line], list[Value], set[str]]:
-    """The lines without what is computed at events alone, the ends of that, and the conditions of events."""
-    always, arms, marks = dict(by_name), [], set()
-    for line in by_name.values():
-        if line.operator == "where" and line.name in late and line.arguments[2] == 0.0:
-            condition = str(line.arguments[0])
-            if condition not in late and _is_event(by_name, condition, output):
-                arms.append(line.arguments[1])
-                marks.add(condition)
-                always[line.name] = line._replace(arguments=(condition, 0.0, 0.0))
-    return always, arms, marks
-
-
-def _is_event(by_name: dict[str, Line], condition: str, output: Value) -> bool:
-    """Whether it is a spike, or the last step before a gate opens (see :mod:`snnlib.engine.adjoint`)."""
-    line = by_name.get(condition)
-    if line is None or line[1:] == ("ne", (output, 0)):
-        return line is not None
-    if line.operator not in ("bitwise_and", "logical_and"):
-        return False
-    first, second = (by_name.get(str(argument)) for argument in line.arguments)
-    if first is None or second is None or (first.operator, second.operator) != ("le", "gt"):
-        return False
-    return first.arguments[0] == second.arguments[0] and first.arguments[1] == 0
-
-
 def _joined(lines: list[Line], marks: list[str]) -> tuple[tuple[Line, ...], str]:
     """The lines, and behind them one for a number that is not 0 where a mark is true; its name."""
     if not marks:
@@ -182,6 +161,7 @@ def _between(
     names: tuple[str, ...],
     parameters: set[str],
     dense: set[str],
+    ahead: Mapping[str, str],
 ) -> Program:
     """The cheapest values from which all that events want can be computed again, and the lines that do.
 
@@ -192,15 +172,16 @@ def _between(
         forward: names of the lines that the step itself needs.
         wanted: what the backward half reads for events alone.
         dense: what the backward half knows for every step.
+        ahead: as for :func:`split`.
     """
-    slow = [name for name in sorted(forward) if by_name[name].operator in _SLOW]
-    work = {name: 0 if name in forward else 1 for name in by_name}
+    slow = [name for name in sorted(forward) if _is_slow(by_name[name])]
+    work = {name: 1 for name in by_name if name not in forward and name not in ahead}
     prices = dict.fromkeys(by_name, _PACKED) | dict.fromkeys(names, _PACKED) | dict.fromkeys(parameters, 0)
-    events = _cheapest(by_name, wanted, (*names, *slow), prices, work) - parameters
+    events = _cheapest(by_name, wanted, (*names, *slow), prices, work, ahead) - parameters
     known, others = set(events), set[str]()
-    ahead = closure(by_name, wanted, stop=events)
+    again = closure(by_name, wanted, stop=events)
     for line in by_name.values():
-        if line.name in ahead:
+        if line.name in again:
             arguments = {a for a in line.arguments if isinstance(a, str)}
             (known if arguments <= known else others).add(line.name)
     read = (wanted | {str(a) for name in others for a in by_name[name].arguments}) & known
@@ -208,7 +189,13 @@ def _between(
     outputs = tuple(sorted(read - dense))
     lines = closure(inner, outputs, stop=events)
     used = {*outputs, *(a for name in lines for a in inner[name].arguments)}
+    if not events & used:  # constants and parameters are at hand anyway
+        return Program((), (), ())
     return Program(tuple(sorted(events & used)), tuple(inner[n] for n in inner if n in lines), outputs)
+
+
+def _is_slow(line: Line) -> bool:
+    return line.operator in _SLOW and not (line.operator == "pow" and line.arguments[1] in POWERS)
 
 
 def _cheapest(
@@ -217,6 +204,7 @@ def _cheapest(
     given: tuple[str, ...],
     prices: dict[str, int],
     work: Mapping[str, int] = MappingProxyType({}),
+    ahead: Mapping[str, str] = MappingProxyType({}),
 ) -> set[str]:
     """The fewest values from which all that is ``read`` can be computed again; some have a price of their own.
 
@@ -224,8 +212,9 @@ def _cheapest(
     """
     reach = closure(by_name, read, stop=set()) | set(given)
     costs = {name: prices.get(name, 100) for name in sorted(reach)}
+    reach |= closure(by_name, ahead.values(), stop=set())
     arguments = {n: [a for a in by_name[n].arguments if isinstance(a, str)] for n in reach if n in by_name}
-    return cheapest_cut(costs, arguments, given, read, work)
+    return cheapest_cut(costs, arguments, given, read, work, ahead)
 
 
 def _renamed(program: Program, names: dict[str, str]) -> Program:
@@ -242,6 +231,7 @@ def cheapest_cut(
     given: Iterable[str],
     read: Iterable[str],
     work: Mapping[str, int] = MappingProxyType({}),
+    ahead: Mapping[str, str] = MappingProxyType({}),
 ) -> set[str]:
     """The cheapest values from which, and from constants, all that is ``read`` can be computed.
 
@@ -254,6 +244,7 @@ def cheapest_cut(
         given: the values that everything begins with.
         read: what is wanted.
         work: of computing a value to keep it, or what is computed from it; none if not there.
+        ahead: a value that another is computed from where it is kept, in the place of its arguments.
     """
     # a value is an edge of its own, from where it comes in to where it goes out; room left, there and back
     room: dict[_Node, dict[_Node, float]] = defaultdict(dict)
@@ -272,9 +263,11 @@ def cheapest_cut(
     for name in needed if work else ():  # to keep it, or what follows from it, all before it is to be computed
         join((name, "in"), (name, "done"), inf)
         join((name, "done"), _SINK, work.get(name, 0))
-        for argument in arguments.get(name, ()):
+        before = arguments.get(name, ())
+        way = [ahead[name]] if name in ahead else before
+        for argument in way:
             join((name, "done"), (argument, "done"), inf)
-            needed += [] if argument in needed else [argument]
+        needed += [a for a in {*before, *way} if a not in needed]
 
     while _SOURCE in (after := _leading_to_sink(room)):
         path = [_SOURCE]

@@ -77,6 +77,8 @@ def lifted(program: Program, first: int = 0) -> tuple[Program, tuple[float, ...]
     def lift_line(line: Line) -> Line:
         if line.operator == "pow" and line.arguments[1] in POWERS:
             return line._replace(arguments=(lift(line.arguments[0]), line.arguments[1]))
+        if line.operator == "sum":  # what is subtracted is not multiplied with -1
+            return line._replace(arguments=tuple(a if a == -1 else lift(a) for a in line.arguments))
         return line._replace(arguments=tuple(lift(a) for a in line.arguments))
 
     lines = tuple(lift_line(line) for line in program.lines)

@@ -70,6 +70,20 @@ def expression(line: Line, infix: dict[str, str] = INFIX, powers: dict[float, st
         return powers[exponent].format(*arguments)
     if line.operator == "bits":
         return " + ".join(infix["bits"].format(argument, 1 << k) for k, argument in enumerate(arguments))
+    if line.operator == "sum":
+        return _sum(*line.arguments)
     if line.operator in CALLED:
         return f"{line.operator}({arguments[0]})"
     return infix[line.operator].format(*arguments)
+
+
+def _sum(number: Value, *others: Value) -> str:
+    """Values times factors, and a number."""
+    text = ""
+    for factor, name in zip(others[::2], others[1::2], strict=True):
+        if factor == -1:
+            text = f"{text} - {name}" if text else f"{literal(-1.0)} * {name}"
+        else:
+            term = str(name) if factor == 1 else f"{name} * {literal(factor)}"
+            text = f"{text} + {term}" if text else term
+    return text if number == 0 else f"{text} + {literal(number)}"

@@ -21,16 +21,11 @@ _BINARY = {
     "div", "eq", "ge", "gt", "le", "lt", "maximum", "minimum", "mul", "ne", "pow",
     "logical_and", "logical_or", "bitwise_and", "bitwise_or",
 }  # fmt: skip
-_FOLDED: dict[str, Any] = {
-    **{"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div},
-    **{"exp": torch.exp, "neg": torch.neg},
-}
-"""What is computed while tracing where its arguments are numbers."""
 _FILL = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros": 0.0, "ones": 1.0}
 
 
 def lines_of(
-    graph: fx.Graph, constants: dict[str, Tensor], names: tuple[str, ...], dtype: torch.dtype, simple: bool
+    graph: fx.Graph, constants: dict[str, Tensor], names: tuple[str, ...], dtype: torch.dtype
 ) -> tuple[list[Line], list[Value]]:
     """The graph as lines, with what is only renamed or computed twice left out.
 
@@ -39,7 +34,6 @@ def lines_of(
         constants: tensors that are no inputs, by name.
         names: of the inputs.
         dtype: of the step.
-        simple: also leave out what :func:`_simplified` finds.
 
     Returns:
         The lines, and the values that the graph returns.
@@ -68,40 +62,12 @@ def lines_of(
             results = [0.0 if v is None else values[v] for v in tree_leaves(node.args[0])]
         else:
             operator, arguments = _translate(node, values, dtype)
-            if simple:
-                operator, arguments = _simplified(operator, arguments, lines, dtype)
             if operator == "select_above":  # the condition by itself, which is less to keep than the number
                 operator, arguments = "where", (named("gt", arguments[:2]), arguments[2], 0.0)
             values[node] = arguments[0] if operator == "same" else named(operator, arguments)
             if _in_place(node):
                 values[node.args[0]] = values[node]
     return lines, results
-
-
-def _simplified(
-    operator: str, arguments: tuple[Value, ...], lines: list[Line], dtype: torch.dtype
-) -> tuple[str, tuple[Value, ...]]:
-    """Arithmetic with 0, 1 and itself, which a step of no time is full of; NaN is not thought of."""
-    if operator in _FOLDED and not any(isinstance(a, str) for a in arguments):
-        return "same", (float(_FOLDED[operator](*(torch.tensor(float(a), dtype=dtype) for a in arguments))),)
-    if len(arguments) != 2:
-        return operator, arguments
-    a, b = arguments
-    if operator == "mul" and 0 in arguments:
-        return "same", (0.0,)
-    if operator in ("mul", "add") and a in (0, 1):
-        a, b = b, a  # the number second
-    if (operator in ("mul", "div") and b == 1) or (operator in ("add", "sub") and b == 0):
-        return "same", (a,)
-    if operator == "sub" and a == b:
-        return "same", (0.0,)
-    if operator == "div" and a == 0:
-        return "same", (0.0,)
-    if operator == "add":  # a + (c - a)
-        found = next((line for line in lines if line.name == b and line.operator == "sub"), None)
-        if found is not None and found.arguments[1] == a:
-            return "same", (found.arguments[0],)
-    return operator, arguments
 
 
 def _in_place(node: fx.Node) -> bool:

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map
 
 from snnlib.engine import adjoint
+from snnlib.engine.arms import shortened
 from snnlib.engine.check import is_followed
 from snnlib.engine.cut import split
 from snnlib.engine.lines import lines_of
@@ -99,7 +100,7 @@ def trace(
                 results = joint(inputs, gradients)
         except Exception as error:  # a step may do anything
             raise UntraceableError(_brief(error)) from error
-        return lines_of(recorder.finish(results), recorder.constants, (*names, *tangents), dtype, exact)
+        return lines_of(recorder.finish(results), recorder.constants, (*names, *tangents), dtype)
 
     # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value)
@@ -108,7 +109,8 @@ def trace(
         if (lines, results) != traced(2, 5):
             raise UntraceableError("what it computes depends on the shape of its input")
     out, grads = results[: 1 + count], results[1 + count :]
-    return split(lines, names, tangents, out, grads, sparse and exact)._replace(exact=exact)
+    lines, same = shortened(lines, tangents, out, grads) if exact else (lines, {})
+    return split(lines, names, tangents, out, grads, sparse and exact, same)._replace(exact=exact)
 
 
 def _without_modes() -> AbstractContextManager[Any]:

@@ -195,6 +195,30 @@ def test_every_input_has_its_gradient(backend: str, neuron: Neuron):
         assert value.abs().max() > 0 or name == "rho", name
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("backend", FUSED_BACKENDS)
+@pytest.mark.parametrize("neuron", SPIKING, ids=name_of)
+def test_whatever_learns_gradients_are_those_of_the_reference(backend: str, neuron: Neuron, share: float):
+    """What is kept for events and what for every step hangs on which parameters are tensors."""
+    source = generator(3)
+    shape = (40, 3, 7) if backend == "cpu" else (12, 2, 3)
+    x = draw_input(neuron, source, shape).to(device_of(backend))
+    drawn = draw_parameters(neuron, source, ())
+    learn = {name: torch.rand((), generator=source) < share for name in neuron.ranges}
+    p = drawn._replace(
+        method="adjoint",
+        **{
+            name: getattr(drawn, name).to(x) if own else float(getattr(drawn, name))
+            for name, own in learn.items()
+        },
+    )
+    state = neuron.state(*(torch.zeros_like(x[0]) for _ in neuron.state._fields))
+    wanted = everything("reference", neuron.step, x, state, p)
+    assert 0 < wanted[0].mean() < 1
+    for ours, theirs in zip(everything(backend, neuron.step, x, state, p), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+
+
 # -- slopes --------------------------------------------------------------------------------------------
 
 

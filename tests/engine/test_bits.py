@@ -57,6 +57,13 @@ def test_ten_conditions_are_two_bytes():
     assert found.types_of_saved(torch.float32) == [torch.uint8] * 2
 
 
+def clock_step(input: Tensor, state: Voltage, p: Parameters = Parameters(), dt: float = 0.001):
+    """It hears nothing: of its spikes there is nothing to keep but that they are."""
+    v = state.v + 4 * dt * p.tau_mem_inv
+    z = spike(v - p.v_th, p.method, p.alpha)
+    return z, Voltage(v - z * p.v_th)
+
+
 def test_a_number_that_is_kept_says_what_follows_from_it():
     """LIF with refractory period: the voltage tells whether there is a spike, a byte whether it may move."""
     found = traced(lif_refrac_feed_forward_step, LIFRefracParameters())
@@ -65,7 +72,8 @@ def test_a_number_that_is_kept_says_what_follows_from_it():
 
 @pytest.mark.parametrize("backend", FUSED_BACKENDS)
 @pytest.mark.parametrize(
-    ("step", "method"), [(stairs_step, "super"), (louder_step, "super"), (clamped_step, "adjoint")]
+    ("step", "method"),
+    [(stairs_step, "super"), (louder_step, "super"), (clamped_step, "adjoint"), (clock_step, "adjoint")],
 )
 def test_gradients_are_those_of_the_reference(backend: str, step: Any, method: str):
     source = generator(0)

@@ -69,3 +69,10 @@ def test_a_tie_goes_to_what_is_read():
 
 def test_nothing_is_read():
     assert cheapest_cut({"a": 1}, {}, ["a"], set()) == set()
+
+
+def test_a_value_may_be_made_another_way_where_it_is_kept():
+    costs, arguments, work = dict.fromkeys("abcr", 10), {"r": ["b", "c"], "f": ["b"]}, {"r": 30, "f": 5}
+    assert cheapest_cut(costs, arguments, ["a", "b", "c"], {"r"}, work) == {"b", "c"}
+    assert cheapest_cut(costs, arguments, ["a", "b", "c"], {"r"}, {"f": 5}, {"r": "f"}) == {"r"}
+    assert cheapest_cut(costs, arguments, ["a", "b", "c"], {"r"}, {"f": 15}, {"r": "f"}) == {"b", "c"}

@@ -16,6 +16,8 @@ from tests.neurons import NEURONS, Neuron, name_of
 # one more where the membrane enters its own slope (exp, v^2) or the refractory time is a state of its own
 SAVED = {"li": 0, "lif": 1, "lif_box": 1, "iaf": 1, "lsnn": 1, "lif_refrac": 2, "lif_ex": 2, "lif_adex": 2}
 SAVED |= {"izhikevich": 2, "li_box": 0}
+# floats that the adjoint keeps for an event: by how much the membrane rises, and what else its state hangs on
+EVENTS = {"iaf": 1, "lif_refrac": 1}
 
 
 def traced(step, p, learned=()):
@@ -48,8 +50,8 @@ def test_what_only_events_need_of_the_adjoint_is_not_computed_for_every_step(neu
     surrogate = traced(neuron.step, neuron.parameters(method="super"))
     p = neuron.parameters(method="adjoint")
     exact = trace(later_step(neuron.step), p, (), (), 0.001, torch.float32, sparse=True)
-    assert len(exact.between.lines) >= 5
-    assert 1 <= len(exact.between.inputs) == len(exact.events) <= 4
+    assert len(exact.between.lines) >= 3  # the slope is not too small, one over it, less than zero
+    assert len(exact.between.inputs) == len(exact.events) == EVENTS.get(neuron.name, 2)
     assert len(exact.forward.lines) <= len(surrogate.forward.lines) + (6 if exact.marked else 1)
     assert len(exact.backward.lines) <= len(surrogate.backward.lines) + (5 if exact.marked else 0)
 
