@@ -24,7 +24,7 @@ from snnlib.engine.machine import Array, Loop, as_array, shared
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.packed import Packed, unpacked
 from snnlib.engine.program import Traced
-from snnlib.engine.sizes import LANES
+from snnlib.engine.sizes import LANES, LINE
 from snnlib.engine.threads import shares_of, together
 
 __all__ = ["build", "in_strips"]
@@ -32,6 +32,9 @@ __all__ = ["build", "in_strips"]
 _BLOCK = 4096
 """Neurons that one pass over time takes along: their state stays in the first caches, a row of each array is
 long enough to be read ahead of its use, and recurrent weights are read once for all."""
+_LARGE = 1 << 23
+"""Bytes of a sequence from which on what is kept for the way back goes past the caches: it would have left them
+by then, and to write a line to a cache is to read it first."""
 _UNIT = 64
 """Neurons that are not shared between threads: a few SIMD registers of them."""
 
@@ -39,16 +42,14 @@ _UNIT = 64
 def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Kernel:
     """Compile a traced step; ``name`` is for who reads the source."""
     made = emit(traced, name, dtype, recurrent)
-    loops = [
-        Loop(made.text, "forward", dtype, made.forward_numbers),
-        Loop(made.text, "backward", dtype, made.backward_numbers),
-    ]
-    forward, backward = (_forward_recurrent, _backward_recurrent) if recurrent else (_forward, _backward)
-    return Kernel(
-        traced,
-        functools.partial(forward, loops[0], traced),
-        functools.partial(backward, loops[1], traced),
-    )
+    ahead = Loop(made.text, "forward", dtype, made.forward_numbers)
+    back = Loop(made.text, "backward", dtype, made.backward_numbers)
+    if recurrent:
+        forward = functools.partial(_forward_recurrent, ahead, traced)
+        return Kernel(traced, forward, functools.partial(_backward_recurrent, back, traced))
+    past = Loop(emit(traced, name, dtype, past=True).text, "forward", dtype, made.forward_numbers)
+    forward = functools.partial(_forward, ahead, past, traced)
+    return Kernel(traced, forward, functools.partial(_backward, back, traced))
 
 
 def _products(way: str, dtype: torch.dtype) -> list[int]:
@@ -87,6 +88,7 @@ def _in_threads(work: Callable[..., None], parts: Sequence[_Part]) -> None:
 
 def _forward(
     loop: Loop,
+    past: Loop,
     traced: Traced,
     input: Tensor,
     states: Sequence[Tensor],
@@ -99,13 +101,21 @@ def _forward(
     finals, constants = own(states), wide(parameters, input.shape[1:])
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     packed = Packed(traced, len(input), _BLOCK, input.dtype)
+    run = past if _goes_past(output) else loop
 
     def work(start: int, stop: int, *room: Array) -> None:
-        loop([*arrays, *room], moves, start, stop, _BLOCK)
+        run([*arrays, *room], moves, start, stop, _BLOCK)
 
     shares = shares_of(output.numel(), output.shape[1:].numel(), _UNIT)
     _in_threads(work, [(start, stop, packed.room(start, stop)) for start, stop in shares])
     return [output, *finals, *kept, *packed.kept()]
+
+
+def _goes_past(output: Tensor) -> bool:
+    """Whether what is kept is larger than a cache, and each row of it so many whole lines that filling up lines
+    with events is nothing beside them."""
+    row = output[:1].numel()
+    return output.nbytes >= _LARGE and row >= _BLOCK and row * output.itemsize % LINE == 0
 
 
 def _backward(

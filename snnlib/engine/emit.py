@@ -20,9 +20,9 @@ F = np.{dtype}
 '''
 _SHARED = """
 from snnlib.engine.call import call_address
-from snnlib.engine.events import append, at_place, back, has_bit, moving
+from snnlib.engine.events import append, append_past, at_place, back, has_bit, moving
 from snnlib.engine.product import add, copy
-from snnlib.engine.vector import ask_to_read, ask_to_write, bits_of
+from snnlib.engine.vector import ask_to_read, ask_to_write, bits_of, put_past, written
 
 pack, unpack = moving({kept}, {read})
 """
@@ -37,7 +37,7 @@ class Source(NamedTuple):
     backward_numbers: tuple[float, ...]
 
 
-def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False) -> Source:
+def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False, past: bool = False) -> Source:
     """Write the two loops of a traced step.
 
     Parameters:
@@ -45,19 +45,20 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
         name: of the step, for who reads the source.
         dtype: float32 or float64.
         recurrent: whether the output of each step returns through weights.
+        past: whether what is kept goes past the caches, because it is larger.
     """
     forward, forward_numbers = lifted(traced.forward)
     backward, backward_numbers = lifted(traced.backward)
     between, between_numbers = lifted(traced.between, first=len(backward_numbers))
     used = ""
-    if recurrent or traced.events:
+    if recurrent or traced.events or past:
         kept, read = len(traced.events), len(traced.between.outputs)
         used = _SHARED.format(kept=kept, read=read)
     number = str(dtype).removeprefix("torch.")
     head = _HEAD.format(name=name, called=", ".join(sorted({*CALLED, "where"})), used=used, dtype=number)
     bare = traced._replace(forward=forward, backward=backward, between=between)
     behind = backward_loop(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
-    text = head + forward_loop(bare, recurrent) + behind
+    text = head + forward_loop(bare, recurrent, past) + behind
     return Source(traced, text, forward_numbers, (*backward_numbers, *between_numbers))
 
 

@@ -25,7 +25,8 @@ _ROOM = "here : here + v - u"
 """The columns of a word."""
 _EVENTS = ["events", "squeezed", "packed", "masks", "blocks"]
 """What is kept for events alone: room for two words of neurons, for the events of a step, for all, their bits,
-and of each block its first and last neurons, and where its events and words end."""
+and of each block its first and last neurons, where its events and words end, and 15 if those of each step are
+filled up to sixteen."""
 
 
 def _over_steps(line: str) -> list[str]:
@@ -76,6 +77,7 @@ class _Aside(NamedTuple):
         first: a line before all neurons.
         begin, end: lines for a neuron, before its program and after it.
         result: what the function returns.
+        past: what is written past the caches.
     """
 
     arguments: Sequence[str] = ()
@@ -83,15 +85,17 @@ class _Aside(NamedTuple):
     begin: Sequence[str] = ()
     end: Sequence[str] = ()
     result: str = ""
+    past: Sequence[str] = ()
 
 
-def forward_loop(traced: Traced, recurrent: bool) -> str:
+def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
     """The function ``forward``: arrays of the input, of states and parameters, of the output, of what is kept,
     and the rest.
 
     Parameters:
         traced: the step, its numbers lifted.
         recurrent: whether the output of each step returns through weights.
+        past: whether what is kept goes past the caches.
     """
     program = traced.forward
     states = [n for n in program.inputs if n.startswith("s")]
@@ -104,6 +108,7 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
     if events:
         mark = literal(program.outputs[-1 if traced.marked else 0])
         more = _Aside(first="word = 0", end=[f"word |= at_place(bits_of({mark}), j)"], result="word")
+    more = more._replace(past=kept[: len(kept) - traced.bytes] if past else ())
     inner = _inner("forward", [*rows, *events], program, [*written, *events], more=more)
     numbers = numbers_of(program)
     given = ["x[t * moves, a:b]", *(f"{n}[a:b]" for n in states + parameters), "z[t, a:b]"]
@@ -118,13 +123,21 @@ def forward_loop(traced: Traced, recurrent: bool) -> str:
         pack = "found = pack(word, events, there, squeezed, found)"
         steps = ["before = word", f"word = {steps[0]}", pack.replace("word", "before")]
         words = _in_words([*_SIDES, *ahead, *steps, "masks[to] = word", "to += 1"])
-        steps = ["found = word = 0", *words, *_SIDES, pack, "at = append(squeezed, found, packed, at)"]
+        steps = [
+            "found = word = 0",
+            *words,
+            *_SIDES,
+            pack,
+            f"at = append{'_past' if past else ''}(squeezed, found, packed, at)",
+        ]
         rows += _EVENTS
         before = "r = at = to = 0"
-        after = [f"blocks[r, {k}] = {v}" for k, v in enumerate(("a", "b", "at", "to"))]
+        noted = "a", "b", "at", "to", f"{LANES - 1 if past else 0}"
+        after = [f"blocks[r, {k}] = {v}" for k, v in enumerate(noted)]
         after += ["r += 1"]
     over = "range(z.shape[0])"
     if not recurrent:
+        after += ["written()"] if past else []
         return inner + _loop("forward", [*rows, "moves"], numbers, over, steps, [], after, before)
     steps = [*_HEARD, *steps]
     rows += ["first", "columns", "columns_in", "row", "drive", "active", *PRODUCTS["forward"], "weighted"]
@@ -170,13 +183,18 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         packed = [f"e{k}" for k in range(len(traced.events))]
         inner += _inner("between", [*packed, *events], traced.between, events)
         numbers += numbers_of(traced.between)
-        starts = [f"{len(packed)} * at + {k} * found + n" for k in range(len(packed))]
+        starts = [f"{len(packed)} * at + {k} * filled + n" for k in range(len(packed))]
         rooms = [f"packed[{start} : {start} + {LANES}]" for start in starts]
         rooms += [f"squeezed[{k}, n : n + {LANES}]" for k in range(len(events))]
         between = [f"for n in range(0, found, {LANES}):", f"    {_call('between', rooms, traced.between)}"]
         read = ["gz", *(output if traced.marked else []), *kept]
         ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
-        place = ["begun, found = back(b - a, masks, end)", "to, at = begun, at - found"]
+        place = ["begun, found = back(b - a, masks, end)", "filled = found + (-found & fill)"]
+        place += ["to, at = begun, at - filled"]
+        # what is read backward in parts the CPU does not see coming
+        size = f"{len(packed)} * filled"
+        place += [f"for n in range(0, {size}, {WORD}):"]
+        place += [f"    ask_to_read(packed, {len(packed)} * at - {size} + n)"]
         # a word is unpacked one word ahead: a vector that is read right behind its numbers waits for them
         first = "column = unpack(masks[to], squeezed, 0, events, here)"
         second = "column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, there)"
@@ -216,7 +234,7 @@ def _inner(
 ) -> str:
     """One time step of a block of neurons."""
     arguments = ", ".join([*(f"{n}_" for n in rows), *more.arguments, *numbers_of(program)])
-    body = [*more.begin, *_body(program, rows, written, sums), *more.end]
+    body = [*more.begin, *_body(program, rows, written, sums, more.past), *more.end]
     waits = any(line.operator in _LONG for line in program.lines)
     over = f"lanes({rows[0]}_.shape[0]{', 2' if waits else ''})"
     lines = [*([more.first] if more.first else []), f"for j in {over}:"]
@@ -226,14 +244,17 @@ def _inner(
     return f"\n\ndef _{name}({arguments}):\n{inside}\n"
 
 
-def _body(program: Program, rows: list[str], written: list[str], sums: Sequence[str]) -> list[str]:
+def _body(
+    program: Program, rows: list[str], written: list[str], sums: Sequence[str], past: Sequence[str]
+) -> list[str]:
     """The program for one neuron; it loads all that it reads first, because states are written in place."""
     used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
     lines = [f"{name} = {name}_[j]" for name in program.inputs if name in used and name in rows]
     lines += [f"{line.name} = {expression(line)}" for line in program.lines]
     for target, value in zip(written, program.outputs, strict=False):
         if value != target or value not in program.inputs:  # a state that stays is there
-            lines.append(f"{target}_[j] = {literal(value)}")
+            way = "put_past({}_, j, {})" if target in past else "{}_[j] = {}"
+            lines.append(way.format(target, literal(value)))
     for target, value in zip(sums, program.outputs[len(written) :], strict=False):
         lines.append(f"{target}_[j] += {literal(value)}")
     return lines
@@ -288,7 +309,7 @@ def _loop(
     ahead, behind = ("".join(f"\n        {line}" for line in more) for more in (begin, after))
     blocks = "for a in range(start, stop, block):\n        b = min(a + block, stop)"
     if packed:
-        blocks = "for r in range(start, stop):\n        a, b, at, end = blocks[r]"
+        blocks = "for r in range(start, stop):\n        a, b, at, end, fill = blocks[r]"
     return f"""
 
 

@@ -1,26 +1,29 @@
 """What is kept for events alone, packed one after another, by the fused loops of :mod:`snnlib.engine.cpu`.
 
 To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So spikes are bits of words,
-64 neurons in each: a loop goes from bit to bit, or where there are many AVX-512 moves the numbers of 16 neurons
-at a time, whether there are bits or not. The words are kept, and from them the way back has the spikes too: a
+64 neurons in each: a loop goes from bit to bit. AVX-512 makes a list of their places, and picks 16 numbers at a
+time out of registers; on the way back, where there are many, it spreads them over 16 neurons at a time, whether
+there are bits or not. The words are kept, and from them the way back has the spikes too: a
 thirty-second of what is to be read.
 """
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 from llvmlite import ir
 
-from snnlib.engine.builder import BIT, Array, Builder, Lanes, built
+from snnlib.engine.builder import BIT, BYTE, Array, Builder, Lanes, built
 from snnlib.engine.sizes import LANES, WORD
-from snnlib.engine.vector import ones
+from snnlib.engine.vector import ones, store_past
 
-__all__ = ["append", "at_place", "back", "has_bit", "moving"]
+__all__ = ["append", "append_past", "at_place", "back", "has_bit", "moving"]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
 _FEW = 10
-"""Bits of a word up to which a loop over them is faster than AVX-512 (Genoa)."""
+"""Bits of a word up to which a loop over them is faster than to spread vectors by AVX-512 (Genoa)."""
+_INDEX, _BYTES = ir.IntType(32), ir.VectorType(BYTE, WORD)
 
 
 @functools.cache
@@ -39,13 +42,13 @@ def moving(kept: int, read: int) -> tuple[Any, Any]:
         Returns:
             The column for the next ones.
         """
-        if moves_vectors(word):
-            for k in range(0, WORD, LANES):
-                mask = word >> k & _ALL
+        if picks(rows):
+            places, found = _places(word), ones(word)
+            for n in range(0, found, LANES):
                 for e in range(kept):
-                    _compress(rows, e, first + k, mask, squeezed, at)
-                at += ones(mask)
-            return at
+                    _pick(rows, e, first, places, squeezed, at + n)
+                places = _others(places)
+            return at + found
         while word:
             k = _lowest(word)
             for e in range(kept):
@@ -112,6 +115,16 @@ def append(squeezed, found, packed, at):
     return at + found
 
 
+def append_past(squeezed, found, packed, at):
+    """The same past the caches, and filled up to whole vectors, which are aligned."""
+    first, whole = squeezed.shape[0] * at, found + (-found & LANES - 1)
+    for e in range(squeezed.shape[0]):
+        for k in range(0, found, LANES):
+            _copy_past(squeezed, e * squeezed.shape[1] + k, packed, first + k)
+        first += whole
+    return at + whole
+
+
 def back(size, masks, to):
     """From the end of the words of a step of ``size`` neurons to their beginning: memory is read ahead from low
     to high addresses.
@@ -126,8 +139,14 @@ def back(size, masks, to):
 
 
 @built
+def picks(builder: Builder, rows: Array) -> bool:
+    """Whether numbers are picked out of registers: of float32, where AVX-512 is not of the first kind."""
+    return "+avx512vbmi2" in builder.features and isinstance(rows.number, ir.FloatType)
+
+
+@built
 def moves_vectors(builder: Builder, word: Any) -> Any:
-    """Whether numbers are moved by whole vectors: where there is AVX-512 and there are more than a few bits."""
+    """Whether numbers are spread by whole vectors: where there is AVX-512 and there are not few bits."""
     if not builder.has_wide_registers:
         return False
     return builder.icmp_signed(">", builder.ctpop(word), builder.integer(_FEW))
@@ -146,20 +165,47 @@ def _copy_vector(builder: Builder, source: Array, a: Any, target: Array, b: Any)
 
 
 @built
-def _compress(builder: Builder, rows: Array, e: Any, first: Any, bits: Any, squeezed: Array, at: Any) -> None:
-    """Numbers of row ``e`` from column ``first`` on that have a bit to column ``at`` and on, others behind."""
-    begin, to = rows.index(e, first), squeezed.index(e, at)
-    for places, own in _registers(builder, squeezed, bits):
-        some = rows.load(
-            builder.add(begin, builder.integer(places[0])), ir.VectorType(rows.number, len(places))
-        )
-        squeezed.store(_by_avx512(builder, "compress", some, own), to)
-        to = builder.add(to, builder.ctpop(own))
+def _copy_past(builder: Builder, source: Array, a: Any, target: Array, b: Any) -> None:
+    """The same past the caches."""
+    store_past(builder, target, b, source.load(a))
+
+
+@built
+def _places(builder: Builder, word: Any) -> Any:
+    """The places of the bits of a word, one after another, as bytes."""
+    every = ir.Constant(_BYTES, [ir.Constant(BYTE, k) for k in range(WORD)])
+    return _by_avx512(builder, "compress", every, word)
+
+
+@built
+def _others(builder: Builder, places: Any) -> Any:
+    """They turned so far that the first ``LANES`` of them come last."""
+    return _chosen(builder, places, [(k + LANES) % WORD for k in range(WORD)])
+
+
+@built
+def _pick(builder: Builder, rows: Array, e: Any, first: Any, places: Any, squeezed: Array, at: Any) -> None:
+    """The numbers of row ``e`` at the first ``LANES`` places, from column ``first`` on, to column ``at``."""
+    which = builder.zext(_chosen(builder, places, range(LANES)), ir.VectorType(_INDEX, LANES))
+    begin = rows.index(e, first)
+    parts = [rows.load(builder.add(begin, builder.integer(k))) for k in range(0, WORD, LANES)]
+    lower, upper = (
+        builder.call_named("llvm.x86.avx512.vpermi2var.ps.512", rows.vector, a, which, b)
+        for a, b in (parts[:2], parts[2:])
+    )
+    half = ir.Constant(which.type, [ir.Constant(_INDEX, WORD // 2)] * LANES)
+    picked = builder.select(builder.icmp_unsigned("<", which, half), lower, upper)
+    squeezed.store(picked, squeezed.index(e, at))
+
+
+def _chosen(builder: Builder, places: Any, order: Iterable[int]) -> Any:
+    order = [ir.Constant(_INDEX, k) for k in order]
+    return builder.shuffle_vector(places, places, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
 
 
 @built
 def _expand(builder: Builder, squeezed: Array, e: Any, at: Any, bits: Any, rows: Array, first: Any) -> None:
-    """Undo :func:`_compress`; any number where there is no bit."""
+    """Numbers from column ``at`` on to those from ``first`` on that have a bit; others get any number."""
     begin, to = squeezed.index(e, at), rows.index(e, first)
     for places, own in _registers(builder, squeezed, bits):
         some = squeezed.load(begin, ir.VectorType(squeezed.number, len(places)))
@@ -175,15 +221,16 @@ def _registers(builder: Builder, array: Array, bits: Any) -> list[tuple[range, A
     return [(range(k, k + lanes), builder.and_(builder.lshr(bits, builder.integer(k)), mask)) for k in starts]
 
 
-def _by_avx512(builder: Builder, name: str, numbers: Any, bits: Any) -> Any:
-    """An instruction of AVX-512 that moves the numbers of a register."""
-    kind = numbers.type
-    size = "f64" if isinstance(kind.element, ir.DoubleType) else "f32"
+def _by_avx512(builder: Builder, name: str, values: Any, bits: Any) -> Any:
+    """An instruction of AVX-512 that moves the numbers or bytes of a register."""
+    kind = values.type
+    size = {ir.DoubleType(): "f64", ir.FloatType(): "f32", BYTE: "i8"}[kind.element]
     function = f"llvm.x86.avx512.mask.{name}.v{kind.count}{size}"
     nothing = ir.Constant(kind, None)
-    return builder.call_named(function, kind, numbers, nothing, _as_marks(builder, bits, kind.count))
+    return builder.call_named(function, kind, values, nothing, _as_marks(builder, bits, kind.count))
 
 
 def _as_marks(builder: Builder, bits: Any, lanes: int) -> Any:
     """The lowest bits of an integer as a vector of them."""
-    return builder.bitcast(builder.trunc(bits, ir.IntType(lanes)), ir.VectorType(BIT, lanes))
+    lowest = bits if lanes == WORD else builder.trunc(bits, ir.IntType(lanes))
+    return builder.bitcast(lowest, ir.VectorType(BIT, lanes))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.machine import NUMBER, Array
-from snnlib.engine.memory import on_cpu
+from snnlib.engine.memory import first_in_line, on_cpu
 from snnlib.engine.program import Traced
-from snnlib.engine.sizes import LANES, WORD
+from snnlib.engine.sizes import LANES, LINE, WORD
 
 __all__ = ["Packed", "unpacked"]
 
@@ -35,29 +35,31 @@ class Packed:
     def __init__(self, traced: Traced, steps: int, block: int, dtype: torch.dtype) -> None:
         self._count = len(traced.events)
         self._steps, self._block, self._dtype = steps, block, dtype
-        self._rooms: list[tuple[np.ndarray, Tensor, np.ndarray]] = []
+        self._rooms: list[tuple[np.ndarray, int, Tensor, np.ndarray]] = []
 
     def room(self, start: int, stop: int) -> list[Array]:
         """For the neurons ``start:stop``: room for a word of them, for the events of a step and for all,
         their bits, and where each block of neurons is and ends to be packed."""
         if not self._count:
             return []
-        memory = np.empty(self._count * self._steps * (stop - start) + LANES, NUMBER[self._dtype])
+        line = LINE // self._dtype.itemsize
+        memory = np.empty(self._count * self._steps * (stop - start) + LANES + line, NUMBER[self._dtype])
+        begin = first_in_line(memory)
         sizes = [min(a + self._block, stop) - a for a in range(start, stop, self._block)]
-        blocks = np.empty((len(sizes), 4), np.int64)
+        blocks = np.empty((len(sizes), 5), np.int64)
         masks = on_cpu(self._steps * sum(-(-size // WORD) for size in sizes), dtype=torch.int64)
-        self._rooms.append((memory, masks, blocks))
+        self._rooms.append((memory, begin, masks, blocks))
         row = on_cpu(self._count, 2 * WORD, dtype=self._dtype)
         squeezed = on_cpu(self._count, self._block + LANES, dtype=self._dtype)
-        tensors = row, squeezed, torch.from_numpy(memory), masks, torch.from_numpy(blocks)
+        tensors = row, squeezed, torch.from_numpy(memory)[begin:], masks, torch.from_numpy(blocks)
         return [(value, value.shape) for value in tensors]
 
     def kept(self) -> list[Tensor]:
         """What was packed, in tensors that are as large; what :meth:`room` gave is to be forgotten before."""
         tensors = []
-        for memory, masks, blocks in self._rooms:
-            memory.resize(self._count * int(blocks[-1, 2]) + LANES, refcheck=False)
-            tensors += [torch.from_numpy(memory), masks, torch.from_numpy(blocks)]
+        for memory, begin, masks, blocks in self._rooms:
+            memory.resize(begin + self._count * int(blocks[-1, 2]) + LANES, refcheck=False)
+            tensors += [torch.from_numpy(memory)[begin:], masks, torch.from_numpy(blocks)]
         return tensors
 
 

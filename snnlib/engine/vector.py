@@ -4,11 +4,11 @@ from typing import Any
 
 from llvmlite import ir
 
-from snnlib.engine.arithmetic import truth
-from snnlib.engine.builder import BYTE, INTEGER, Array, Builder, built
+from snnlib.engine.arithmetic import like, truth
+from snnlib.engine.builder import BYTE, INTEGER, Array, Builder, Lanes, built
 from snnlib.engine.sizes import LANES, LINE, WORD
 
-__all__ = ["ask_to_read", "ask_to_write", "bits_of", "nonzero", "ones", "strip_of"]
+__all__ = ["ask_to_read", "ask_to_write", "bits_of", "nonzero", "ones", "put_past", "strip_of", "written"]
 
 
 def strip_of(builder: Builder, index: Any, vectors: int) -> list[Any]:
@@ -18,12 +18,12 @@ def strip_of(builder: Builder, index: Any, vectors: int) -> list[Any]:
 
 def _asking(to_write: int) -> Any:
     @built
-    def ask(builder: Builder, array: Array, row: Any, start: Any) -> None:
-        """Bring a word of ``array[row]``, from ``start`` on, into the second cache. It need not exist."""
+    def ask(builder: Builder, array: Array, *places: Any) -> None:
+        """Bring a word of an array, from these places on, into the second cache. It need not exist."""
         byte, flag = BYTE.as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        at = builder.add(builder.mul(row, array.shape[1]), start)
+        at = array.index(*places)
         flags = [ir.Constant(flag, value) for value in (to_write, 2, 1)]  # the second cache, and data
         size = 1 if array.number == BYTE else 8 if isinstance(array.number, ir.DoubleType) else 4
         for k in range(0, WORD, LINE // size):
@@ -34,6 +34,29 @@ def _asking(to_write: int) -> Any:
 
 
 ask_to_read, ask_to_write = _asking(0), _asking(1)
+
+
+@built
+def put_past(builder: Builder, array: Array, index: Any, value: Any) -> None:
+    """``array[index] = value``, of lanes past the caches: for what nobody reads soon. They must be aligned."""
+    if isinstance(index, Lanes):
+        store_past(builder, array, index.first, like(builder, value, ir.VectorType(array.number, index.width)))
+    else:
+        array.put(like(builder, value, array.number), index)
+
+
+@built
+def written(builder: Builder) -> None:
+    """Wait until all that was written is there for other threads, what went past the caches too."""
+    builder.fence("seq_cst")
+
+
+def store_past(builder: Builder, array: Array, index: Any, value: Any) -> None:
+    """A vector to the numbers from ``index`` on, past the caches."""
+    size = value.type.count * (8 if isinstance(array.number, ir.DoubleType) else 4)
+    place = builder.bitcast(array.place(index), value.type.as_pointer())
+    stored = builder.store(value, place, align=min(size, LINE))
+    stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
 
 @built

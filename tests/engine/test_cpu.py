@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from snnlib import LIF, LIFParameters, LIFRecurrent, SpikeConv2d, SpikeLinear, lif_feed_forward_step
-from snnlib.engine import scan
+from snnlib.engine import cpu, scan
 from tests.copies import Copied
-from tests.neurons import generator
+from tests.engine.equality import everything
+from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
 
 
 def test_several_python_threads_at_once():
@@ -90,3 +91,45 @@ def test_tensors_stay_where_they_are_whatever_the_default_device(made):
         found = run()
     for value, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(value, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+@pytest.mark.parametrize("neuron", SPIKING, ids=name_of)
+def test_past_the_caches_it_is_the_same(
+    neuron: Neuron, method: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    """What is kept of a large sequence: a whole word of neurons and one of which some do not belong to it."""
+    source = generator(5)
+    x, state = draw_input(neuron, source, (20, 5, 48), dtype), draw_state(neuron, source, (5, 48), dtype)
+    p = draw_parameters(neuron, source, (), dtype, method=method)
+    found = []
+    for past in (False, True):
+        monkeypatch.setattr(cpu, "_goes_past", lambda output, past=past: past)
+        found.append(everything("cpu", neuron.step, x, state, p))
+    assert 0 < found[0][0].mean() < 1
+    for near, far in zip(*found, strict=True):
+        assert torch.equal(near, far)
+
+
+def test_large_sequences_go_past_the_caches():
+    assert cpu._goes_past(torch.empty(512, 1, 4096))
+    assert not cpu._goes_past(torch.empty(511, 1, 4096))
+    assert not cpu._goes_past(torch.empty(1024, 1, 2048))
+    assert not cpu._goes_past(torch.empty(512, 1, 4097))
+
+
+def test_a_large_sequence_is_that_of_the_reference():
+    source = generator(0)
+    x = 6 * (torch.rand(257, 2, 4096, generator=source) < 0.1).float()
+    assert cpu._goes_past(x)
+    p = LIFParameters(method="adjoint")
+    found = []
+    for backend in ("reference", "cpu"):
+        leaf = x.clone().requires_grad_()
+        z, _ = scan(lif_feed_forward_step, leaf, None, p, backend=backend)
+        (z * torch.linspace(0, 1, len(z)).view(-1, 1, 1)).sum().backward()
+        found.append((z.detach(), leaf.grad))
+    (wanted, wanted_gradient), (spikes, gradient) = found
+    assert torch.equal(spikes, wanted)
+    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-4, atol=1e-5)

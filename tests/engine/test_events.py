@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from llvmlite import ir
 
 from snnlib.engine import events, machine
 from snnlib.engine.builder import built, lanes
@@ -110,10 +111,13 @@ def test_what_was_packed_comes_back():
     assert_comes_back(machine._target())
 
 
-@pytest.mark.parametrize("vectors", [False, True])
-def test_what_was_packed_comes_back_either_way(vectors: bool, monkeypatch: pytest.MonkeyPatch):
-    if vectors and "+avx512f" not in machine._target()[2].split(","):
-        pytest.skip("this CPU has no AVX-512")
+@pytest.mark.parametrize(("picks", "vectors"), [(False, False), (False, True), (True, False)])
+def test_what_was_packed_comes_back_either_way(picks: bool, vectors: bool, monkeypatch: pytest.MonkeyPatch):
+    has = machine._target()[2].split(",")
+    if (picks and "+avx512vbmi2" not in has) or (vectors and "+avx512f" not in has):
+        pytest.skip("this CPU has no AVX-512, or its first kind")
+    floats = ir.FloatType()
+    monkeypatch.setattr(events, "picks", built(lambda builder, rows: picks and rows.number == floats))
     monkeypatch.setattr(events, "moves_vectors", built(lambda builder, word: vectors))
     assert_comes_back(machine._target())
 
