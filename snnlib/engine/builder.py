@@ -42,8 +42,8 @@ class Builder(ir.IRBuilder):  # type: ignore[misc]
         return "+avx512f" in self.features
 
     def lanes(self, registers: int) -> int:
-        """How many float32 are in so many registers of AVX2, or in one of AVX-512, which is as long as two."""
-        return LANES if self.has_wide_registers else registers * LANES // 2
+        """How many float32 are in so many registers, of AVX-512 or of AVX2."""
+        return registers * (LANES if self.has_wide_registers else LANES // 2)
 
     def integer(self, value: int) -> Any:
         return ir.Constant(INTEGER, value)
@@ -179,6 +179,6 @@ def lanes(count: int, registers: int = 1) -> None:
     them at once, as long as there are as many: none may need what another has done.
 
     Parameters:
-        registers: how many of AVX2 a vector of float32 fills. Two, where each operation waits long for the one
-            before; else what a step computes finds no room in them.
+        registers: how many a vector of float32 fills. Two, where each operation waits long for the one before;
+            else what a step computes finds no room in them.
     """

@@ -17,6 +17,7 @@ from snnlib.engine.builder import lanes
 from snnlib.engine.elementary import {called}
 {used}
 F = np.{dtype}
+REGISTERS = {registers}
 '''
 _SHARED = """
 from snnlib.engine.call import call_address
@@ -55,7 +56,9 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False,
         kept, read = len(traced.events), len(traced.between.outputs)
         used = _SHARED.format(kept=kept, read=read)
     number = str(dtype).removeprefix("torch.")
-    head = _HEAD.format(name=name, called=", ".join(sorted({*CALLED, "where"})), used=used, dtype=number)
+    called = ", ".join(sorted({*CALLED, "where"}))
+    registers = 2 if dtype == torch.float32 else 1  # as many float64 fill two more
+    head = _HEAD.format(name=name, called=called, used=used, dtype=number, registers=registers)
     bare = traced._replace(forward=forward, backward=backward, between=between)
     behind = backward_loop(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
     text = head + forward_loop(bare, recurrent, past) + behind

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from snnlib.engine.expression import expression, literal
 from snnlib.engine.program import Program, Traced, numbers_of
-from snnlib.engine.sizes import LANES, WORD
+from snnlib.engine.sizes import LANES, LONG, WORD
 
 __all__ = ["AHEAD", "PRODUCTS", "backward_loop", "forward_loop"]
 
@@ -184,9 +184,9 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         inner += _inner("between", [*packed, *events], traced.between, events)
         numbers += numbers_of(traced.between)
         starts = [f"{len(packed)} * at + {k} * filled + n" for k in range(len(packed))]
-        rooms = [f"packed[{start} : {start} + {LANES}]" for start in starts]
-        rooms += [f"squeezed[{k}, n : n + {LANES}]" for k in range(len(events))]
-        between = [f"for n in range(0, found, {LANES}):", f"    {_call('between', rooms, traced.between)}"]
+        rooms = [f"packed[{start} : {start} + {LONG}]" for start in starts]
+        rooms += [f"squeezed[{k}, n : n + {LONG}]" for k in range(len(events))]
+        between = [f"for n in range(0, found, {LONG}):", f"    {_call('between', rooms, traced.between)}"]
         read = ["gz", *(output if traced.marked else []), *kept]
         ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
         place = ["begun, found = back(b - a, masks, end)", "filled = found + (-found & fill)"]
@@ -236,7 +236,7 @@ def _inner(
     arguments = ", ".join([*(f"{n}_" for n in rows), *more.arguments, *numbers_of(program)])
     body = [*more.begin, *_body(program, rows, written, sums, more.past), *more.end]
     waits = any(line.operator in _LONG for line in program.lines)
-    over = f"lanes({rows[0]}_.shape[0]{', 2' if waits else ''})"
+    over = f"lanes({rows[0]}_.shape[0]{', REGISTERS' if waits else ''})"
     lines = [*([more.first] if more.first else []), f"for j in {over}:"]
     lines += [f"    {line}" for line in body]
     lines += [f"return {more.result}"] if more.result else []

@@ -14,7 +14,7 @@ from torch import Tensor
 from snnlib.engine.machine import NUMBER, Array
 from snnlib.engine.memory import first_in_line, on_cpu
 from snnlib.engine.program import Traced
-from snnlib.engine.sizes import LANES, LINE, WORD
+from snnlib.engine.sizes import LINE, LONG, WORD
 
 __all__ = ["Packed", "unpacked"]
 
@@ -43,14 +43,14 @@ class Packed:
         if not self._count:
             return []
         line = LINE // self._dtype.itemsize
-        memory = np.empty(self._count * self._steps * (stop - start) + LANES + line, NUMBER[self._dtype])
+        memory = np.empty(self._count * self._steps * (stop - start) + LONG + line, NUMBER[self._dtype])
         begin = first_in_line(memory)
         sizes = [min(a + self._block, stop) - a for a in range(start, stop, self._block)]
         blocks = np.empty((len(sizes), 5), np.int64)
         masks = on_cpu(self._steps * sum(-(-size // WORD) for size in sizes), dtype=torch.int64)
         self._rooms.append((memory, begin, masks, blocks))
         row = on_cpu(self._count, 2 * WORD, dtype=self._dtype)
-        squeezed = on_cpu(self._count, self._block + LANES, dtype=self._dtype)
+        squeezed = on_cpu(self._count, self._block + LONG, dtype=self._dtype)
         tensors = row, squeezed, torch.from_numpy(memory)[begin:], masks, torch.from_numpy(blocks)
         return [(value, value.shape) for value in tensors]
 
@@ -58,7 +58,7 @@ class Packed:
         """What was packed, in tensors that are as large; what :meth:`room` gave is to be forgotten before."""
         tensors = []
         for memory, begin, masks, blocks in self._rooms:
-            memory.resize(begin + self._count * int(blocks[-1, 2]) + LANES, refcheck=False)
+            memory.resize(begin + self._count * int(blocks[-1, 2]) + LONG, refcheck=False)
             tensors += [torch.from_numpy(memory)[begin:], masks, torch.from_numpy(blocks)]
         return tensors
 
@@ -75,7 +75,7 @@ def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[i
     count = len(traced.between.outputs)
     for at in range(0, len(kept), _TENSORS):
         numbers, masks, blocks = kept[at : at + _TENSORS]
-        room = [numbers.new_empty(count, 2 * WORD), numbers.new_empty(count, block + LANES)]
+        room = [numbers.new_empty(count, 2 * WORD), numbers.new_empty(count, block + LONG)]
         tensors = *room, numbers, masks, blocks
         parts.append((0, len(blocks), [(value, value.shape) for value in tensors]))
     return parts
