@@ -75,6 +75,7 @@ def saved(layer: torch.nn.Module, x: Tensor) -> tuple[float, float]:
     own = [leaf, *layer.parameters()]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         z, _ = layer(leaf)
+    z.sum().backward()  # what goes through hooks is only given back on the way back
     for value in (*own, z):
         sizes.pop(value.untyped_storage().data_ptr(), None)
     return sum(sizes.values()) / 4 / z.numel(), float(z.detach().mean())

@@ -57,7 +57,7 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False,
         used = _SHARED.format(kept=kept, read=read)
     number = str(dtype).removeprefix("torch.")
     called = ", ".join(sorted({*CALLED, "where"}))
-    registers = 2 if dtype == torch.float32 else 1  # as many float64 fill two more
+    registers = 2 if dtype == torch.float32 else 1  # a vector of float64 fills two by itself
     head = _HEAD.format(name=name, called=called, used=used, dtype=number, registers=registers)
     bare = traced._replace(forward=forward, backward=backward, between=between)
     behind = backward_loop(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"

@@ -118,7 +118,8 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
         given[0] = "row[: b - a]"
     steps, before, after = [_call("forward", given, program)], "", []
     if events:
-        ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(["z", *kept], "t + 1"))
+        near = ["z", *(name for name in kept if name not in more.past)]
+        ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(near, "t + 1"))
         # a word is packed one word later: by then it is known how often the loop over its bits goes round
         pack = "found = pack(word, events, there, squeezed, found)"
         steps = ["before = word", f"word = {steps[0]}", pack.replace("word", "before")]

@@ -43,11 +43,13 @@ def moving(kept: int, read: int) -> tuple[Any, Any]:
             The column for the next ones.
         """
         if picks(rows):
-            places, found = _places(word), ones(word)
-            for n in range(0, found, LANES):
-                for e in range(kept):
-                    _pick(rows, e, first, places, squeezed, at + n)
-                places = _others(places)
+            found = ones(word)
+            if found:
+                places = _places(word)
+                for n in range(0, found, LANES):
+                    for e in range(kept):
+                        _pick(rows, e, first, places, squeezed, at + n)
+                    places = _others(places)
             return at + found
         while word:
             k = _lowest(word)
