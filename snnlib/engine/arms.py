@@ -187,14 +187,12 @@ def _facts(lines: Sequence[Line], condition: str) -> dict[str, float]:
 def _in_order(by_name: Mapping[str, Line], names: Sequence[str]) -> list[Line]:
     """Lines of these names, each behind those that it needs, new ones among them."""
     found: dict[str, Line] = {}
-
-    def add(name: str) -> None:
-        if name in by_name and name not in found:
-            for argument in by_name[name].arguments:
-                if isinstance(argument, str):
-                    add(argument)
-            found[name] = by_name[name]
-
     for name in names:
-        add(name)
+        todo = [name]
+        while todo:
+            line = by_name[todo[-1]]
+            missing = [a for a in line.arguments if a in by_name and a not in found]
+            if not missing:
+                found[todo.pop()] = line
+            todo += [str(a) for a in missing]
     return list(found.values())

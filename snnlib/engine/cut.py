@@ -108,7 +108,8 @@ def _traced(
     between, parameters = kept.between, [name for name in names if name.startswith("p")]
     more, bytes_ = kept_as_bits(kept.bits, by_name)
     saved, events = (*kept.numbers, *bytes_), between.inputs
-    ends = (*out, *(kept.ahead.get(str(name), name) for name in (*saved, *events)))
+    made_saved, made_events = (tuple(kept.ahead.get(n, n) for n in some) for some in (saved, events))
+    ends = (*out, *made_saved, *made_events)
     ahead, marked = _joined(_following([*lines, *more], (*ends, *kept.marks)), kept.marks)
     again = {name: f"k{k}" for k, name in enumerate(saved)}
     again |= {str(name): f"b{k}" for k, name in enumerate(between.outputs)}
@@ -121,9 +122,9 @@ def _traced(
     return Traced(
         Program(names, ahead, (*ends, *([marked] if marked else []))),
         _renamed(Program(inputs, backward, tuple(grads)), again),
-        saved,
+        made_saved,
         kept.uses_output,
-        events=events,
+        events=made_events,
         between=between._replace(inputs=tuple(f"e{k}" for k in range(len(events)))),
         marked=marked,
         bytes=len(bytes_),

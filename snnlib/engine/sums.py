@@ -20,6 +20,8 @@ _ROUNDING = 1e-12
 """What is left of two numbers that cancel, as a share of them."""
 _DIGITS = 9
 """By which numbers are compared."""
+_MOST = 20
+"""Terms of a sum; one of more is a term of its own, or a step of hundreds of lines would take minutes."""
 _OF_NUMBERS: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in ("eq", "ne", "gt", "ge", "lt", "le", "abs")},
     **{"logical_not": operator.not_, "bitwise_not": operator.not_, "exp": exp, "number": float},
@@ -71,7 +73,7 @@ class Sums:
 
     Parameters:
         lines: of the program.
-        free: names of lines that are computed anyway, with those that they need, in their order.
+        free: names of lines that are computed anyway, with those that they need.
 
     Attributes:
         lines: the new ones.
@@ -79,25 +81,30 @@ class Sums:
     """
 
     def __init__(self, lines: Sequence[Line], free: Iterable[str]) -> None:
-        self._by_name = {line.name: line for line in lines}
+        self._program = lines
         self._atoms: dict[Any, str] = {}
         self._new: dict[str, tuple[str, tuple[Sum, ...]]] = {}
         self._names = (f"w{k}" for k in count())
         self.lines: list[Line] = []
         self.ahead: dict[str, str] = {}
         known: dict[str, Sum] = {}
-        for name in free:
-            self._find(name, known, name)
+        wanted = set(free)
+        for line in lines:
+            if line.name in wanted:
+                known[line.name] = self._of_line(line, known, line.name)
         self._free = {name: total for name, total in known.items() if total.terms}
 
     def under(self, facts: Mapping[str, float]) -> Callable[[Value], Sum]:
         """The sums of values where some are known."""
         known = {name: Sum(float(value)) for name, value in facts.items()}
-        return lambda value: self._find(value, known)
+        for line in self._program:
+            if line.name not in known:
+                known[line.name] = self._of_line(line, known)
+        return lambda value: _sum_of(value, known)
 
     def made(self, name: str, arguments: Sequence[Sum], own: str = "") -> Sum:
         """An operator of sums. If it is no sum, it is a term of its own, with its ``own`` or a new name."""
-        if (found := _folded(name, arguments)) is not None:
+        if (found := _folded(name, arguments)) is not None and len(found.terms) <= _MOST:
             return found
         key = name, tuple(argument.key() for argument in arguments)
         if key not in self._atoms:
@@ -117,20 +124,14 @@ class Sums:
         several of these is made a second time, of free lines, for who needs it where the program runs.
         """
         writer = _Writer(self._all(wanted), self._free, self._new, self._names)
-        for total in writer.wanted:
+        for total in reversed(writer.wanted):  # what others are made of first
             writer.value(total)
         self.lines += writer.lines
         self.ahead |= writer.ahead
         return writer.value
 
-    def _find(self, value: Value, known: dict[str, Sum], own: str = "") -> Sum:
-        if not isinstance(value, str):
-            return Sum(float(value))
-        if value not in known:
-            line = self._by_name.get(value)
-            arguments = [self._find(a, known) for a in line.arguments] if line else []
-            known[value] = self.made(line.operator, arguments, own) if line else Sum(0.0, ((value, 1.0),))
-        return known[value]
+    def _of_line(self, line: Line, known: Mapping[str, Sum], own: str = "") -> Sum:
+        return self.made(line.operator, [_sum_of(a, known) for a in line.arguments], own)
 
     def _all(self, wanted: Iterable[Sum]) -> list[Sum]:
         """Sums, the arguments of new terms in them, and so on."""
@@ -142,6 +143,12 @@ class Sums:
                 found[total.key()] = total
                 todo += [a for name, _ in total.terms for a in self._new.get(name, ("", ()))[1]]
         return list(found.values())
+
+
+def _sum_of(value: Value, known: Mapping[str, Sum]) -> Sum:
+    if not isinstance(value, str):
+        return Sum(float(value))
+    return known.get(value) or Sum(0.0, ((value, 1.0),))
 
 
 def _folded(name: str, arguments: Sequence[Sum]) -> Sum | None:
@@ -179,6 +186,10 @@ class _Writer:
         self.wanted, self._free, self._new, self._names = wanted, free, new, names
         self._asked = {total.key() for total in wanted}
         self._parts = _together(wanted)
+        self._free_by_term: dict[str, list[str]] = {}
+        for name, line in free.items():
+            self._free_by_term.setdefault(line.terms[0][0], []).append(name)
+        self._pieces: dict[Any, tuple[list[tuple[float, str]], float]] = {}
         self._values: dict[Any, Value] = {}
         self._known: dict[tuple[Value, ...], str] = {}
         self.lines: list[Line] = []
@@ -189,12 +200,14 @@ class _Writer:
         if not total.terms:
             return total.number
         if key not in self._values:
-            parts = [part for part in self._parts if total.holds(part)]
+            parts = {
+                id(part): (part, shared) for part, shared in (self._parts[name] for name, _ in total.terms)
+            }
             terms, number = [], total.number
-            for part in parts:
+            for part, shared in parts.values():
                 factor = total.holds(part)
                 pieces, rest = self._of_free(part)
-                if len(pieces) > 1 and part.key() != key and self._is_shared(part):
+                if len(pieces) > 1 and part.key() != key and shared:
                     pieces, rest = [(1.0, str(self.value(part)))], 0.0
                 terms += [(factor * scale, name) for scale, name in pieces]
                 number += factor * rest
@@ -203,19 +216,19 @@ class _Writer:
                 self.ahead[name] = ahead
         return self._values[key]
 
-    def _is_shared(self, part: Sum) -> bool:
-        return sum(total.holds(part) != 0 for total in self.wanted) > 1
-
     def _of_free(self, total: Sum) -> tuple[list[tuple[float, str]], float]:
         """A sum as factors of free lines and of single terms, and a number."""
-        terms, left = [], total
-        while left.terms:
-            name = self._best(left)
-            line = self._free.get(name, Sum(0.0, ((name, 1.0),)))
-            factor = left.holds(line)
-            left = left.plus(line, -factor)
-            terms.append((factor, self._atom(name)))
-        return terms, left.number
+        key = total.key()
+        if key not in self._pieces:
+            terms, left = [], total
+            while left.terms:
+                name = self._best(left)
+                line = self._free.get(name, Sum(0.0, ((name, 1.0),)))
+                factor = left.holds(line)
+                left = left.plus(line, -factor)
+                terms.append((factor, self._atom(name)))
+            self._pieces[key] = terms, left.number
+        return self._pieces[key]
 
     def _best(self, total: Sum) -> str:
         """The free line with the most terms of a sum, rather one that is wanted itself, or else the first term.
@@ -223,7 +236,8 @@ class _Writer:
         A line of one term is of use if it saves a multiplication.
         """
         found = [(1, False, 0, total.terms[0][0])]
-        for name, line in self._free.items():
+        for name in (name for term, _ in total.terms for name in self._free_by_term.get(term, ())):
+            line = self._free[name]
             if factor := total.holds(line):
                 ready = line.number == 0 and _rounded(abs(factor)) == 1
                 if ready or len(line.terms) > 1:
@@ -254,18 +268,19 @@ def _exact(factor: float) -> float:
     return float(round(factor)) if _rounded(abs(factor)) == 1 else factor
 
 
-def _together(wanted: Sequence[Sum]) -> list[Sum]:
-    """Terms that have the same proportion wherever they are, each group a sum whose first factor is 1."""
+def _together(wanted: Sequence[Sum]) -> dict[str, tuple[Sum, bool]]:
+    """Terms that have the same proportion wherever they are, as a sum whose first factor is 1, by each of them;
+    and whether they are in more than one."""
     columns: dict[str, list[tuple[int, float]]] = {}
     for k, total in enumerate(wanted):
         for name, factor in total.terms:
             columns.setdefault(name, []).append((k, factor))
     groups: dict[Any, list[tuple[str, float]]] = {}
     for name, column in sorted(columns.items()):
-        first = column[0][1]
-        groups.setdefault(tuple((k, _rounded(factor / first)) for k, factor in column), []).append(
-            (name, first)
-        )
-    return [
-        Sum(0.0, tuple((name, factor / terms[0][1]) for name, factor in terms)) for terms in groups.values()
-    ]
+        key = tuple((k, _rounded(factor / column[0][1])) for k, factor in column)
+        groups.setdefault(key, []).append((name, column[0][1]))
+    found: dict[str, tuple[Sum, bool]] = {}
+    for key, terms in groups.items():
+        part = Sum(0.0, tuple((name, factor / terms[0][1]) for name, factor in terms)), len(key) > 1
+        found |= {name: part for name, _ in terms}
+    return found
