@@ -15,6 +15,7 @@ _HEAD = '''"""Made by snnlib.engine.cpu from the step {name}, for snnlib.engine.
 import numpy as np
 from snnlib.engine.builder import lanes
 from snnlib.engine.elementary import {called}
+from snnlib.engine.vector import ask_to_read, ask_to_write, bits_of, put_past, written
 {used}
 F = np.{dtype}
 REGISTERS = {registers}
@@ -23,7 +24,6 @@ _SHARED = """
 from snnlib.engine.call import call_address
 from snnlib.engine.events import append, append_past, at_place, back, has_bit, moving
 from snnlib.engine.product import add, copy
-from snnlib.engine.vector import ask_to_read, ask_to_write, bits_of, put_past, written
 
 pack, unpack = moving({kept}, {read})
 """
@@ -52,7 +52,7 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False,
     backward, backward_numbers = lifted(traced.backward)
     between, between_numbers = lifted(traced.between, first=len(backward_numbers))
     used = ""
-    if recurrent or traced.events or past:
+    if recurrent or traced.events:
         kept, read = len(traced.events), len(traced.between.outputs)
         used = _SHARED.format(kept=kept, read=read)
     number = str(dtype).removeprefix("torch.")

@@ -117,9 +117,9 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
     if recurrent:
         given[0] = "row[: b - a]"
     steps, before, after = [_call("forward", given, program)], "", []
+    near = ["z", *(name for name in kept if name not in more.past)]
+    ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(near, "t + 1"))
     if events:
-        near = ["z", *(name for name in kept if name not in more.past)]
-        ahead = [] if recurrent else _asked_for({"x": "(t + 1) * moves"}, dict.fromkeys(near, "t + 1"))
         # a word is packed one word later: by then it is known how often the loop over its bits goes round
         pack = "found = pack(word, events, there, squeezed, found)"
         steps = ["before = word", f"word = {steps[0]}", pack.replace("word", "before")]
@@ -136,6 +136,8 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
         noted = "a", "b", "at", "to", f"{LANES - 1 if past else 0}"
         after = [f"blocks[r, {k}] = {v}" for k, v in enumerate(noted)]
         after += ["r += 1"]
+    elif not recurrent:
+        steps = _in_words([*ahead, *steps])
     over = "range(z.shape[0])"
     if not recurrent:
         after += ["written()"] if past else []
@@ -180,6 +182,8 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     given = [places[name] for name in rows]
     given += [*(f"events[{k}, {_ROOM}]" for k in range(len(events))), *more.arguments]
     steps = [_call("backward", given, program)]
+    read = ["gz", *(output if traced.marked or not events else []), *kept]
+    ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
     if events:
         packed = [f"e{k}" for k in range(len(traced.events))]
         inner += _inner("between", [*packed, *events], traced.between, events)
@@ -188,8 +192,6 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         rooms = [f"packed[{start} : {start} + {LONG}]" for start in starts]
         rooms += [f"squeezed[{k}, n : n + {LONG}]" for k in range(len(events))]
         between = [f"for n in range(0, found, {LONG}):", f"    {_call('between', rooms, traced.between)}"]
-        read = ["gz", *(output if traced.marked else []), *kept]
-        ahead = [] if recurrent else _asked_for(dict.fromkeys(read, "t - 1"), {"gx": "t - 1"})
         place = ["begun, found = back(b - a, masks, end)", "filled = found + (-found & fill)"]
         place += ["to, at = begun, at - filled"]
         # what is read backward in parts the CPU does not see coming
@@ -202,6 +204,8 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         words = _in_words([*_SIDES, *ahead, second, "word = masks[to]", *steps, "to += 1"])
         steps = [*place, *between, *_SIDES, first, *words, "end = begun"]
         arguments += _EVENTS
+    elif not recurrent:
+        steps = _in_words([*ahead, *steps])
     over = "range(gz.shape[0] - 1, -1, -1)"
     if not recurrent:
         nexts = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
@@ -268,7 +272,8 @@ def _call(name: str, given: Sequence[str], program: Program) -> str:
 def _in_words(lines: Sequence[str]) -> list[str]:
     """Lines for the neurons ``a:b``, a word of them at a time, ``u:v``.
 
-    So what they pack is still in the first cache, and few writes wait for memory with those of the output.
+    So the next rows are asked for little by little, what is packed is still in the first cache, and few writes
+    wait for memory with those of the output.
     """
     own = [line.replace("a:b", "u:v").replace(": b - a]", "u - a : v - a]") for line in lines]
     return [
