@@ -126,6 +126,7 @@ class Array:
         self.builder, self.number, self.data, self.shape = builder, number, data, tuple(shape)
         self.vector = ir.VectorType(number, LANES)
         self.align = 1 if number == BYTE else 4
+        self.size = 8 if isinstance(number, ir.DoubleType) else self.align
 
     def part(self, data: Any, shape: Sequence[Any]) -> "Array":
         """An array in the same memory."""
@@ -160,8 +161,9 @@ class Array:
         """A vector, of ``LANES`` numbers unless of a type that is given."""
         return self.builder.load(self._place_of(index, vector or self.vector), align=self.align)
 
-    def store(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self._place_of(index, value.type), align=self.align)
+    def store(self, value: Any, index: Any, align: int | None = None) -> Any:
+        """A vector; the instruction that does it."""
+        return self.builder.store(value, self._place_of(index, value.type), align=align or self.align)
 
     def place(self, index: Any) -> Any:
         return self.builder.gep(self.data, [index], inbounds=True)

@@ -47,7 +47,11 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
     if recurrent:
         forward = functools.partial(_forward_recurrent, ahead, traced)
         return Kernel(traced, forward, functools.partial(_backward_recurrent, back, traced))
-    past = Loop(emit(traced, name, dtype, past=True).text, "forward", dtype, made.forward_numbers)
+
+    @functools.cache
+    def past() -> Loop:
+        return Loop(emit(traced, name, dtype, past=True).text, "forward", dtype, made.forward_numbers)
+
     forward = functools.partial(_forward, ahead, past, traced)
     return Kernel(traced, forward, functools.partial(_backward, back, traced))
 
@@ -88,7 +92,7 @@ def _in_threads(work: Callable[..., None], parts: Sequence[_Part]) -> None:
 
 def _forward(
     loop: Loop,
-    past: Loop,
+    past: Callable[[], Loop],
     traced: Traced,
     input: Tensor,
     states: Sequence[Tensor],
@@ -101,7 +105,7 @@ def _forward(
     finals, constants = own(states), wide(parameters, input.shape[1:])
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
     packed = Packed(traced, len(input), _BLOCK, input.dtype)
-    run = past if _goes_past(output) else loop
+    run = past() if _goes_past(output) else loop
 
     def work(start: int, stop: int, *room: Array) -> None:
         run([*arrays, *room], moves, start, stop, _BLOCK)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from snnlib.engine.arms import arms_of, late_names
 from snnlib.engine.bits import binary, kept_as_bits, read_from_bits
-from snnlib.engine.expression import POWERS
+from snnlib.engine.expression import is_short_power
 from snnlib.engine.program import Line, Program, Traced, Value, closure
 
 __all__ = ["cheapest_cut", "split"]
@@ -175,7 +175,8 @@ def _between(
         dense: what the backward half knows for every step.
         ahead: as for :func:`split`.
     """
-    slow = [name for name in sorted(forward) if _is_slow(by_name[name])]
+    slow = [name for name in sorted(forward) if by_name[name].operator in _SLOW]
+    slow = [name for name in slow if not is_short_power(by_name[name])]
     work = {name: 1 for name in by_name if name not in forward and name not in ahead}
     prices = dict.fromkeys(by_name, _PACKED) | dict.fromkeys(names, _PACKED) | dict.fromkeys(parameters, 0)
     events = _cheapest(by_name, wanted, (*names, *slow), prices, work, ahead) - parameters
@@ -193,10 +194,6 @@ def _between(
     if not events & used:  # constants and parameters are at hand anyway
         return Program((), (), ())
     return Program(tuple(sorted(events & used)), tuple(inner[n] for n in inner if n in lines), outputs)
-
-
-def _is_slow(line: Line) -> bool:
-    return line.operator in _SLOW and not (line.operator == "pow" and line.arguments[1] in POWERS)
 
 
 def _cheapest(

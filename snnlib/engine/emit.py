@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from snnlib.engine.emit_loops import backward_loop, forward_loop
-from snnlib.engine.expression import CALLED, POWERS
+from snnlib.engine.expression import CALLED, is_short_power
 from snnlib.engine.program import Line, Program, Traced, Value
 
 __all__ = ["Source", "emit", "lifted"]
@@ -22,7 +22,7 @@ REGISTERS = {registers}
 '''
 _SHARED = """
 from snnlib.engine.call import call_address
-from snnlib.engine.events import append, append_past, at_place, back, has_bit, moving
+from snnlib.engine.events import append, at_place, back, has_bit, moving
 from snnlib.engine.product import add, copy
 
 pack, unpack = moving({kept}, {read})
@@ -79,7 +79,7 @@ def lifted(program: Program, first: int = 0) -> tuple[Program, tuple[float, ...]
         return f"c{first + len(numbers) - 1}"
 
     def lift_line(line: Line) -> Line:
-        if line.operator == "pow" and line.arguments[1] in POWERS:
+        if is_short_power(line):
             return line._replace(arguments=(lift(line.arguments[0]), line.arguments[1]))
         if line.operator == "sum":  # what is subtracted is not multiplied with -1
             return line._replace(arguments=tuple(a if a == -1 else lift(a) for a in line.arguments))

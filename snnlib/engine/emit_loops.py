@@ -129,7 +129,7 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
             *words,
             *_SIDES,
             pack,
-            f"at = append{'_past' if past else ''}(squeezed, found, packed, at)",
+            f"at = append(squeezed, found, packed, at, {past})",
         ]
         rows += _EVENTS
         before = "r = at = to = 0"

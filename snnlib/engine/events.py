@@ -17,7 +17,7 @@ from snnlib.engine.builder import BIT, BYTE, Array, Builder, Lanes, built
 from snnlib.engine.sizes import LANES, WORD
 from snnlib.engine.vector import ones, store_past
 
-__all__ = ["append", "append_past", "at_place", "back", "has_bit", "moving"]
+__all__ = ["append", "at_place", "back", "has_bit", "moving"]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
@@ -100,29 +100,23 @@ def _first(j: Any) -> Any:
     return j.first if isinstance(j, Lanes) else j
 
 
-def append(squeezed, found, packed, at):
+def append(squeezed, found, packed, at, past):
     """Append the first ``found`` columns to ``packed``, behind those of ``at`` events, one row after another.
 
     Parameters:
         packed: ``[rows events + LANES]``: whole vectors are written.
+        past: whether they go past the caches, aligned, each row filled up to whole vectors.
 
     Returns:
         How many events there are then.
     """
-    first = squeezed.shape[0] * at
+    first, whole = squeezed.shape[0] * at, found + (-found & LANES - 1) if past else found
     for e in range(squeezed.shape[0]):
         for k in range(0, found, LANES):
-            _copy_vector(squeezed, e * squeezed.shape[1] + k, packed, first + k)
-        first += found
-    return at + found
-
-
-def append_past(squeezed, found, packed, at):
-    """The same past the caches, and filled up to whole vectors, which are aligned."""
-    first, whole = squeezed.shape[0] * at, found + (-found & LANES - 1)
-    for e in range(squeezed.shape[0]):
-        for k in range(0, found, LANES):
-            _copy_past(squeezed, e * squeezed.shape[1] + k, packed, first + k)
+            if past:
+                _copy_past(squeezed, e * squeezed.shape[1] + k, packed, first + k)
+            else:
+                _copy_vector(squeezed, e * squeezed.shape[1] + k, packed, first + k)
         first += whole
     return at + whole
 

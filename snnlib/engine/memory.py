@@ -11,7 +11,7 @@ from torch import Tensor
 from snnlib.engine.machine import NUMBER
 from snnlib.engine.sizes import LINE
 
-__all__ = ["empty", "first_in_line", "keep_memory", "on_cpu", "zeros_on_cpu"]
+__all__ = ["empty", "in_lines", "keep_memory", "on_cpu", "zeros_on_cpu"]
 
 _LARGE = 1 << 22
 """Bytes from which NumPy's memory is on large pages."""
@@ -43,14 +43,14 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
     if count * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
         return on_cpu(*shape, dtype=dtype)
-    memory = np.empty(count + LINE // dtype.itemsize, NUMBER[dtype])
-    start = first_in_line(memory)
+    memory, start = in_lines(count, dtype)
     return torch.from_numpy(memory[start : start + count].reshape(shape))
 
 
-def first_in_line(memory: np.ndarray) -> int:
-    """The first of these numbers from which on a vector lies in one line of the cache."""
-    return int(-memory.__array_interface__["data"][0] % LINE // memory.itemsize)
+def in_lines(count: int, dtype: torch.dtype) -> tuple[np.ndarray, int]:
+    """Memory for so many numbers, and where they begin, so that a vector lies in one line of the cache."""
+    memory = np.empty(count + LINE // dtype.itemsize, NUMBER[dtype])
+    return memory, int(-memory.__array_interface__["data"][0] % LINE // dtype.itemsize)
 
 
 def on_cpu(*shape: int, dtype: torch.dtype) -> Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.machine import NUMBER, Array
-from snnlib.engine.memory import first_in_line, on_cpu
+from snnlib.engine.machine import Array
+from snnlib.engine.memory import in_lines, on_cpu
 from snnlib.engine.program import Traced
-from snnlib.engine.sizes import LINE, LONG, WORD
+from snnlib.engine.sizes import LONG, WORD
 
 __all__ = ["Packed", "unpacked"]
 
@@ -42,9 +42,7 @@ class Packed:
         their bits, and where each block of neurons is and ends to be packed."""
         if not self._count:
             return []
-        line = LINE // self._dtype.itemsize
-        memory = np.empty(self._count * self._steps * (stop - start) + LONG + line, NUMBER[self._dtype])
-        begin = first_in_line(memory)
+        memory, begin = in_lines(self._count * self._steps * (stop - start) + LONG, self._dtype)
         sizes = [min(a + self._block, stop) - a for a in range(start, stop, self._block)]
         blocks = np.empty((len(sizes), 5), np.int64)
         masks = on_cpu(self._steps * sum(-(-size // WORD) for size in sizes), dtype=torch.int64)

@@ -25,8 +25,7 @@ def _asking(to_write: int) -> Any:
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         at = array.index(*places)
         flags = [ir.Constant(flag, value) for value in (to_write, 2, 1)]  # the second cache, and data
-        size = 1 if array.number == BYTE else 8 if isinstance(array.number, ir.DoubleType) else 4
-        for k in range(0, WORD, LINE // size):
+        for k in range(0, WORD, LINE // array.size):
             place = builder.gep(array.data, [builder.add(at, builder.integer(k))])
             builder.call(function, [builder.bitcast(place, byte), *flags])
 
@@ -53,9 +52,7 @@ def written(builder: Builder) -> None:
 
 def store_past(builder: Builder, array: Array, index: Any, value: Any) -> None:
     """A vector to the numbers from ``index`` on, past the caches."""
-    size = value.type.count * (8 if isinstance(array.number, ir.DoubleType) else 4)
-    place = builder.bitcast(array.place(index), value.type.as_pointer())
-    stored = builder.store(value, place, align=min(size, LINE))
+    stored = array.store(value, index, min(value.type.count * array.size, LINE))
     stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
 

@@ -39,7 +39,7 @@ def functions(kept: int, read: int, marks: bool):
             masks[to] = bits_in(marked[u:v])
             found = pack(masks[to], room, first, squeezed, found)
             to += 1
-        place[0], place[1] = append(squeezed, found, packed, at), to
+        place[0], place[1] = append(squeezed, found, packed, at, False), to
 
     def marked_in(word, out):
         for j in lanes(out.shape[0]):
