@@ -5,7 +5,8 @@
 Each layer runs forward and backward, T=500, B=16, N=512 (recurrent: T=1000, B=128, N=128); medians of 20 passes
 after 5, both methods in turn in one process, times in ms. Saved: what autograd keeps beside input and output,
 in floats a neuron and step. The second table has the time of the adjoint, forward and backward, as a multiple
-of the surrogate's, also where fewer inputs spike and so fewer neurons.
+of the surrogate's, also where fewer inputs spike and so fewer neurons. The third has what is saved on a GPU,
+which needs none: it is read from the programs that become its kernels.
 """
 
 import time
@@ -36,6 +37,8 @@ from snnlib import (
     LSNNRecurrent,
 )
 from snnlib.engine import keep_memory
+from snnlib.engine.adjoint import is_exact, later_step
+from snnlib.engine.trace import KEEPS, trace
 
 FEED_FORWARD = {
     LIF: LIFParameters,
@@ -129,6 +132,14 @@ def feed_forward(layer: type[torch.nn.Module], share: float) -> dict[str, Cost]:
     return costs(made, DRIVE.get(layer, 4.0) * spikes)
 
 
+def saved_on_gpu(layer: type[torch.nn.Module], method: str) -> float:
+    """Floats a neuron and step, but for one row before the first step."""
+    p = FEED_FORWARD[layer](method=method)
+    step = layer(p).step
+    traced = trace(later_step(step) if is_exact(p) else step, p, (), (), 0.001, torch.float32, KEEPS["gpu"])
+    return sum(kind.itemsize for kind in traced.types_of_saved(torch.float32)) / 4
+
+
 def main() -> None:
     keep_memory()
     print("| layer | rate | super: forward | backward | saved | adjoint: forward | backward | saved |")
@@ -149,6 +160,10 @@ def main() -> None:
     print("|---|" + "---|---|" * len(SHARES))
     for layer, found in most.items():
         compared(layer.__name__, [found, *(feed_forward(layer, share) for share in SHARES[1:])])
+    print("\n| saved on a GPU | super | adjoint |\n|---|---|---|")
+    for layer in FEED_FORWARD:
+        cells = " | ".join(f"{saved_on_gpu(layer, method):.2f}" for method in METHODS)
+        print(f"| {layer.__name__} | {cells} |")
 
 
 if __name__ == "__main__":

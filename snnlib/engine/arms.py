@@ -4,14 +4,14 @@ The way back of the adjoint has ``where(event, value, 0)`` for each spike, and f
 spikes has its gates open; so in such a value much is a number, and what is left of it is short.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import NamedTuple
 
 from snnlib.engine.bits import binary
 from snnlib.engine.program import Line, Value, closure
 from snnlib.engine.sums import Sum, Sums
 
-__all__ = ["Arms", "arms_of", "late_names", "shortened"]
+__all__ = ["Arms", "arms_of", "known_at", "late_names", "shortened"]
 
 _OPPOSITE = {"gt": "le", "le": "gt", "lt": "ge", "ge": "lt", "eq": "ne", "ne": "eq"}
 _SAME = {"add": 0, "sub": 0, "mul": 1, "div": 1}
@@ -111,6 +111,19 @@ def shortened(
         chooses = by_name[name]
         by_name[name] = chooses._replace(arguments=(chooses.arguments[0], written(end), chooses.arguments[2]))
     return _in_order(by_name, [*(line.name for line in lines), *sums.ahead.values()]), sums.ahead
+
+
+def known_at(
+    lines: Sequence[Line], condition: str, values: Sequence[Value], parameters: Container[str]
+) -> list[Value | None]:
+    """Of each value what it is where a condition is true: a number, a parameter, or None for anything else."""
+    value_of = Sums(lines, []).under(_facts(lines, condition))
+    found: list[Value | None] = []
+    for total in map(value_of, values):
+        alone = total.number == 0 and len(total.terms) == 1 and total.terms[0][1] == 1
+        name = total.terms[0][0] if alone else ""
+        found.append(total.number if not total.terms else name if name in parameters else None)
+    return found
 
 
 class _Arm:

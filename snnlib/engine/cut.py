@@ -1,21 +1,17 @@
 """A traced step cut in two: a forward and a backward program, and the fewest values kept between them."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
 from snnlib.engine.arms import arms_of, late_names
 from snnlib.engine.bits import binary, kept_as_bits, read_from_bits
 from snnlib.engine.expression import is_short_power
+from snnlib.engine.flow import cheapest_cut
 from snnlib.engine.program import Line, Program, Traced, Value, closure
 
-__all__ = ["cheapest_cut", "split"]
+__all__ = ["cheapest", "following", "read_late", "renamed", "split"]
 
-_Node = tuple[str, str]
-_SOURCE, _SINK = ("source", ""), ("sink", "")
 _SLOW = {"cos", "log", "log1p", "pow", "sin"}
 """Operators that are not computed again for events: the C library computes one number after the other, which
 takes longer than to keep them."""
@@ -73,13 +69,13 @@ def split(
         found = arms_of(by_name, late, out[0])
         always, arms, marks = found.always, found.values, set(found.marks)
     needed = closure(always, grads, stop=set())
-    read = _read(always, late, needed, grads)
+    read = read_late(always, late, needed, grads)
     either = binary(lines)
     # of z and one more value that could be kept z is: it is an output anyway
     prices = dict.fromkeys(parameters, 0) | dict.fromkeys(either, _BIT) | {str(out[0]): 1}
-    cut = _cheapest(by_name, read, names, prices) - parameters
+    cut = cheapest(by_name, read, names, prices) - parameters
     more = closure(by_name, arms, stop=needed) - needed
-    wanted = _read(by_name, late, more, arms)
+    wanted = read_late(by_name, late, more, arms)
     # spikes alone are marked by the output, of which the way back then has 0 and 1
     spikes_alone = out[0] in either and all(by_name[mark].operator == "ne" for mark in marks)
     known = {*cut, *parameters, *tangents, *(out[:1] if spikes_alone else [])}
@@ -110,18 +106,18 @@ def _traced(
     saved, events = (*kept.numbers, *bytes_), between.inputs
     made_saved, made_events = (tuple(kept.ahead.get(n, n) for n in some) for some in (saved, events))
     ends = (*out, *made_saved, *made_events)
-    ahead, marked = _joined(_following([*lines, *more], (*ends, *kept.marks)), kept.marks)
+    ahead, marked = _joined(following([*lines, *more], (*ends, *kept.marks)), kept.marks)
     again = {name: f"k{k}" for k, name in enumerate(saved)}
     again |= {str(name): f"b{k}" for k, name in enumerate(between.outputs)}
     again |= {str(out[0]): "z"} if kept.uses_output else {}
     others = [line for line in lines if line.name not in kept.bits]
     behind = [*read_from_bits(kept.bits, by_name, bytes_), *others]
-    backward = tuple(_following(behind, grads, stop={*again, *parameters, *tangents}))
+    backward = tuple(following(behind, grads, stop={*again, *parameters, *tangents}))
     inputs = (*again.values(), *parameters, *tangents)
-    between = _renamed(between, {name: f"e{k}" for k, name in enumerate(events)})
+    between = renamed(between, {name: f"e{k}" for k, name in enumerate(events)})
     return Traced(
         Program(names, ahead, (*ends, *([marked] if marked else []))),
-        _renamed(Program(inputs, backward, tuple(grads)), again),
+        renamed(Program(inputs, backward, tuple(grads)), again),
         made_saved,
         kept.uses_output,
         events=made_events,
@@ -131,13 +127,13 @@ def _traced(
     )
 
 
-def _following(lines: Sequence[Line], ends: Iterable[Value], stop: Iterable[Value] = ()) -> list[Line]:
+def following(lines: Sequence[Line], ends: Iterable[Value], stop: Iterable[Value] = ()) -> list[Line]:
     """Of the lines those that ``ends`` follow from, not looking past ``stop``."""
     found = closure({line.name: line for line in lines}, ends, set(stop))
     return [line for line in lines if line.name in found]
 
 
-def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
+def read_late(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
     """Values of the forward half that the backward half reads, of which ``needed`` are the lines that count."""
     arguments = [a for name in needed & late for a in by_name[name].arguments]
     return {a for a in (*arguments, *ends) if isinstance(a, str) and a not in late}
@@ -179,7 +175,7 @@ def _between(
     slow = [name for name in slow if not is_short_power(by_name[name])]
     work = {name: 1 for name in by_name if name not in forward and name not in ahead}
     prices = dict.fromkeys(by_name, _PACKED) | dict.fromkeys(names, _PACKED) | dict.fromkeys(parameters, 0)
-    events = _cheapest(by_name, wanted, (*names, *slow), prices, work, ahead) - parameters
+    events = cheapest(by_name, wanted, (*names, *slow), prices, work, ahead) - parameters
     known, others = set(events), set[str]()
     again = closure(by_name, wanted, stop=events)
     for line in by_name.values():
@@ -196,7 +192,7 @@ def _between(
     return Program(tuple(sorted(events & used)), tuple(inner[n] for n in inner if n in lines), outputs)
 
 
-def _cheapest(
+def cheapest(
     by_name: dict[str, Line],
     read: set[str],
     given: tuple[str, ...],
@@ -215,76 +211,9 @@ def _cheapest(
     return cheapest_cut(costs, arguments, given, read, work, ahead)
 
 
-def _renamed(program: Program, names: dict[str, str]) -> Program:
+def renamed(program: Program, names: dict[str, str]) -> Program:
     def rename(values: tuple[Value, ...]) -> tuple[Value, ...]:
         return tuple(names.get(v, v) if isinstance(v, str) else v for v in values)
 
     lines = tuple(line._replace(arguments=rename(line.arguments)) for line in program.lines)
     return Program(program.inputs, lines, rename(program.outputs))
-
-
-def cheapest_cut(
-    costs: Mapping[str, int],
-    arguments: Mapping[str, Sequence[str]],
-    given: Iterable[str],
-    read: Iterable[str],
-    work: Mapping[str, int] = MappingProxyType({}),
-    ahead: Mapping[str, str] = MappingProxyType({}),
-) -> set[str]:
-    """The cheapest values from which, and from constants, all that is ``read`` can be computed.
-
-    The largest flow from what has no arguments to what is read, found path by path (Ford and Fulkerson 1956),
-    is as large as the cheapest cut. Of cuts that cost the same it is the one nearest to what is read.
-
-    Parameters:
-        costs: of keeping a value, for each.
-        arguments: the values that a value is computed from, if there are any.
-        given: the values that everything begins with.
-        read: what is wanted.
-        work: of computing a value to keep it, or what is computed from it; none if not there.
-        ahead: a value that another is computed from where it is kept, in the place of its arguments.
-    """
-    # a value is an edge of its own, from where it comes in to where it goes out; room left, there and back
-    room: dict[_Node, dict[_Node, float]] = defaultdict(dict)
-
-    def join(a: _Node, b: _Node, size: float) -> None:
-        room[a][b], room[b][a] = size, 0
-
-    for name, cost in costs.items():
-        join((name, "in"), (name, "out"), cost)
-        for argument in arguments.get(name, ()):
-            join((argument, "out"), (name, "in"), inf)
-    for name in given:
-        join(_SOURCE, (name, "in"), inf)
-    for name in (needed := list(read)):
-        join((name, "out"), _SINK, inf)
-    for name in needed if work else ():  # to keep it, or what follows from it, all before it is to be computed
-        join((name, "in"), (name, "done"), inf)
-        join((name, "done"), _SINK, work.get(name, 0))
-        before = arguments.get(name, ())
-        way = [ahead[name]] if name in ahead else before
-        for argument in way:
-            join((name, "done"), (argument, "done"), inf)
-        needed += [a for a in {*before, *way} if a not in needed]
-
-    while _SOURCE in (after := _leading_to_sink(room)):
-        path = [_SOURCE]
-        while path[-1] != _SINK:
-            path.append(after[path[-1]])
-        edges = list(pairwise(path))
-        size = min(room[a][b] for a, b in edges)
-        for a, b in edges:
-            room[a][b] -= size
-            room[b][a] += size
-    return {name for name in costs if (name, "out") in after and (name, "in") not in after}
-
-
-def _leading_to_sink(room: Mapping[_Node, Mapping[_Node, float]]) -> dict[_Node, _Node]:
-    """The nodes with room for a path to the sink, each with the next node on a shortest one."""
-    after: dict[_Node, _Node] = {_SINK: _SINK}
-    for node in (found := [_SINK]):
-        for before in room[node]:  # edges are noted at both ends
-            if before not in after and room[before][node] > 0:
-                after[before] = node
-                found.append(before)
-    return after

@@ -94,9 +94,9 @@ def {name}({pointers}, own, size, steps, moves, row, WIDTH: tl.constexpr, AHEAD:
 
 _SHARED = """
 
-@triton.jit(do_not_specialize=["own", "offset", "samples", "first", "last"])
+@triton.jit(do_not_specialize=["own", "offset", "samples", "first", "last", "steps"])
 def {name}_shared(
-    {pointers}, meeting_, own, offset, samples, size, first, last, moves, row,
+    {pointers}, meeting_, own, offset, samples, size, first, last, steps, moves, row,
     SAMPLES: tl.constexpr, COLUMNS: tl.constexpr, DEEP: tl.constexpr, CHUNKS: tl.constexpr,
 ):
     moves = tl.cast(moves, tl.int64)
@@ -149,6 +149,7 @@ class _Loop(NamedTuple):
         fixed: one row for all steps.
         written: one row a step.
         sums: what is added up over the steps, one row.
+        double: of what is read, what a step reads the next row of, too, and how many rows it has.
     """
 
     name: str
@@ -158,6 +159,7 @@ class _Loop(NamedTuple):
     fixed: list[str]
     written: list[str]
     sums: list[str]
+    double: dict[str, str]
 
     @property
     def arrays(self) -> list[str]:
@@ -194,7 +196,7 @@ def _forward(traced: Traced) -> _Loop:
     names = traced.forward.inputs
     kept = [f"k{k}" for k in range(len(traced.saved))]
     carried, fixed = ([n for n in names if n.startswith(first)] for first in "sp")
-    return _Loop("forward", traced.forward, ["x"], carried, fixed, ["z", *kept], [])
+    return _Loop("forward", traced.forward, ["x"], carried, fixed, ["z", *kept], [], {})
 
 
 def _backward(traced: Traced) -> _Loop:
@@ -203,7 +205,8 @@ def _backward(traced: Traced) -> _Loop:
     carried = [n for n in program.inputs if n.startswith("g") and n != "gz"]
     fixed = [n for n in program.inputs if n.startswith("p")]
     sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(carried))]
-    return _Loop("backward", program, ["gz", *kept], carried, fixed, ["gx"], sums)
+    double = {} if traced.slot is None else {"z": "steps", "k0": "steps + 1"}
+    return _Loop("backward", program, ["gz", *kept], carried, fixed, ["gx"], sums, double)
 
 
 def _step(loop: _Loop) -> str:
@@ -219,12 +222,15 @@ def _lanes(loop: _Loop, recurrent: bool) -> str:
     place = ["at = tl.program_id(0).to(tl.int64) * WIDTH + lane", "inside = at < size"]
     begin = _given(loop)
     begin += [f"sum_{n} = tl.zeros([WIDTH], {n}_.dtype.element_ty)" for n in loop.sums]
-    begin += [f"next_{n} = rows({n}_, at, inside, {by}, 0, steps, AHEAD)" for n, by in strides.items()]
+    count = {n: loop.double.get(n, "steps") for n in strides}
+    begin += [f"next_{n} = rows({n}_, at, inside, {by}, 0, {count[n]}, AHEAD)" for n, by in strides.items()]
     ahead = [f"now_{n} = next_{n}" for n in strides]
     for n, by in strides.items():
         ahead += [f"{n}_ += AHEAD * {by}"]
-        ahead += [f"next_{n} = rows({n}_, at, inside, {by}, first + AHEAD, steps, AHEAD)"]
+        ahead += [f"next_{n} = rows({n}_, at, inside, {by}, first + AHEAD, {count[n]}, AHEAD)"]
+    ahead += [f"now_{n} = now_{n} + next_{n}" for n in loop.double]
     read = [f"{n} = now_{n}[k]" for n in loop.read]
+    read += [f"before_{n} = now_{n}[k + 1]" for n in loop.double]
     carry = [f"{n} = tl.where(on, new_{n}, {n})" for n in loop.carried]
     carry += [f"sum_{n} = tl.where(on, sum_{n} + {n}, sum_{n})" for n in loop.sums]
     write = []
@@ -254,7 +260,9 @@ def _shared(loop: _Loop) -> str:
     begin += [f"{n}_ += first * {by}" for n, by in strides.items()]
     begin += [f"{n}_ += first * row" for n in loop.written]
     begin += [f"next_{n} = tl.load({n}_ + at, inside & (first < last), 0.0)" for n in strides]
+    begin += [f"second_{n} = {_second(loop, n, 'first')}" for n in loop.double]
     read = [f"{n} = next_{n}" for n in strides]
+    read += [f"before_{n} = second_{n}" for n in loop.double]
     read += [f"{loop.read[0]} += heard"]
     carry = [f"{n} = new_{n}" for n in loop.carried]
     carry += [f"sum_{n} += {n}" for n in loop.sums]
@@ -264,10 +272,16 @@ def _shared(loop: _Loop) -> str:
     ahead = []
     for n, by in strides.items():
         ahead += [f"{n}_ += {by}", f"next_{n} = tl.load({n}_ + at, inside & on, 0.0)"]
+    ahead += [f"second_{n} = {_second(loop, n, 't + 1')}" for n in loop.double]
     end = [f"tl.store(last_{n}_ + at, {n}, inside)" for n in loop.carried]
     end += [f"tl.store({n}_ + at, sum_{n}, inside)" for n in loop.sums]
     blocks = {"begin": begin, "read": read, "carry": carry, "write": write, "ahead": ahead, "end": end}
     return _filled(_SHARED, loop, blocks, True, heard=loop.written[0])
+
+
+def _second(loop: _Loop, name: str, step: str) -> str:
+    """Loads the row behind that of a step, at which the pointer is; zero behind the last row."""
+    return f"tl.load({name}_ + at + row, inside & ({step} + 1 < {loop.double[name]}), 0.0)"
 
 
 def _filled(

@@ -19,7 +19,7 @@ from snnlib.engine import adjoint, kernel
 from snnlib.engine.machine import unavailable
 from snnlib.engine.program import without_backward
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters
-from snnlib.engine.trace import trace
+from snnlib.engine.trace import KEEPS, Keep, trace
 
 __all__ = ["attempt"]
 
@@ -49,8 +49,8 @@ def attempt(
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
     # what is packed has no size that a compiler could know
-    sparse = exact and backend == "cpu" and not compiling
-    key = (tensors, learned, dt, dtype, sparse, backward, len(weights) > 0, backend, input.device.type)
+    keep = "steps" if compiling and backend == "cpu" else KEEPS[backend]
+    key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, input.device.type)
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:
         return None, reason
@@ -78,7 +78,7 @@ def _compiled(
     learned: tuple[str, ...],
     dt: float,
     dtype: torch.dtype,
-    sparse: bool,
+    keep: Keep,
     backward: bool,
     recurrent: bool,
     backend: str,
@@ -88,7 +88,7 @@ def _compiled(
         _check(backend, device)
         if adjoint.is_exact(numbers) and not hasattr(step, "exact_of"):
             step = adjoint.later_step(step)
-        traced = trace(step, numbers, tensors, learned, dt, dtype, sparse)
+        traced = trace(step, numbers, tensors, learned, dt, dtype, keep)
         traced = traced if backward else without_backward(traced)
         name = hashlib.sha256(repr((traced, dtype, recurrent, backend)).encode()).hexdigest()[:24]
         # LLVM and Triton take their time to import: not before a sequence is run

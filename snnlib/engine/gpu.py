@@ -58,7 +58,7 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
     backward = direction("backward", made.backward_numbers)
     return Kernel(
         traced,
-        functools.partial(_forward, forward, traced.types_of_saved(dtype)),
+        functools.partial(_forward, forward, traced.types_of_saved(dtype), traced.slot),
         functools.partial(_backward, backward, traced.learned),
     )
 
@@ -82,6 +82,7 @@ class _Direction(NamedTuple):
 def _forward(
     loops: _Direction,
     saved: Sequence[torch.dtype],
+    slot: int | None,
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
@@ -97,13 +98,17 @@ def _forward(
                 x = linear(x, weights[1])
             heard = linear(first[0], weights[0])
     shape = torch.Size((len(input), *x.shape[1:]))
-    output, *kept = (input.new_empty(shape, dtype=dtype) for dtype in (input.dtype, *saved))
+    output = input.new_empty(shape)
+    steps = len(input) + (slot is not None)
+    kept = [input.new_empty((steps, *shape[1:]), dtype=dtype) for dtype in saved]
+    if slot is not None:
+        kept[0][0] = inner[slot]
     if not shape.numel():
         return [output, *own(states), *kept]
     if weights:
         recurrence = _Recurrence(heard, weights[0], output.__getitem__)
     row = shape[1:].numel()
-    arrays = _Arrays([x], inner, parameters, [output, *kept], [])
+    arrays = _Arrays([x], inner, parameters, [output, *(value[-len(input) :] for value in kept)], [])
     finals = _launch(loops, arrays, recurrence, shape, moves * row, row)
     return [output, *(output[-1].clone() for _ in first), *finals, *kept]
 
@@ -257,7 +262,8 @@ def _launch_shared(
         before, own_before = later if first else (given, own)
         values = [*arrays.read, *before, *arrays.written, *last, *arrays.sums, numbers, heard, weights, meeting]
         until = min(samples, offset + form.at_once)
-        loops.shared[form.grid](*values, own_before, offset, until, size, first, end, *strides, **arguments)
+        ends = first, end, steps
+        loops.shared[form.grid](*values, own_before, offset, until, size, *ends, *strides, **arguments)
 
     if not form.constants["CHUNKS"]:
         with torch.autocast(heard.device.type, enabled=False):

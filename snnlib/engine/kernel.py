@@ -99,11 +99,14 @@ def _fake_forward(
     weights: Sequence[Tensor],
     name: str,
 ) -> list[Tensor]:
-    def over_time(dtype: torch.dtype) -> Tensor:
-        return states[0].new_empty(len(input), *states[0].shape, dtype=dtype)
+    traced, row = KERNELS[name].traced, states[0]
 
-    saved = [over_time(dtype) for dtype in KERNELS[name].traced.types_of_saved(states[0].dtype)]
-    return [over_time(states[0].dtype), *(s.new_empty(s.shape) for s in states), *saved]
+    def over_time(dtype: torch.dtype, steps: int) -> Tensor:
+        return row.new_empty(steps, *row.shape, dtype=dtype)
+
+    steps = len(input) + (traced.slot is not None)
+    saved = [over_time(dtype, steps) for dtype in traced.types_of_saved(row.dtype)]
+    return [over_time(row.dtype, len(input)), *(s.new_empty(s.shape) for s in states), *saved]
 
 
 def _backward(

@@ -38,6 +38,9 @@ class Traced(NamedTuple):
             states to those of x, the states and the parameters that learn.
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
         bytes: how many of these, the last ones, are bytes of :mod:`snnlib.engine.bits`.
+        slot: None, or what is saved is one array of :mod:`snnlib.engine.slots`, with a row before the first
+            step: this one of the states. ``backward`` then has ``z`` and ``k0`` of the step before, too:
+            ``before_z``, zero at the first step, and ``before_k0``.
         uses_output: whether the backward program reads ``z``.
         exact: whether it is the adjoint.
         events: names, in ``forward``, of what is kept at events alone: spikes, gates that open.
@@ -55,6 +58,7 @@ class Traced(NamedTuple):
     between: Program = Program((), (), ())
     marked: str = ""
     bytes: int = 0
+    slot: int | None = None
 
     def types_of_saved(self, dtype: torch.dtype) -> list[torch.dtype]:
         """Of what is saved, for a step of ``dtype``."""

@@ -218,7 +218,7 @@ def source(
     p = default_parameters(step) if p is None else p
     tensors, learned, _ = sort_parameters(p)
     step = adjoint.later_step(step) if adjoint.is_exact(p) else step
-    traced = trace.trace(step, p, tensors, learned, dt, dtype, backend == "cpu")
+    traced = trace.trace(step, p, tensors, learned, dt, dtype, trace.KEEPS[backend])
     return emitters[backend](traced, name_of(step), dtype, recurrent).text
 
 

@@ -3,7 +3,7 @@
 import functools
 import threading
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
@@ -16,10 +16,16 @@ from snnlib.engine.check import is_followed
 from snnlib.engine.cut import split
 from snnlib.engine.lines import lines_of
 from snnlib.engine.program import Line, Traced, Value
+from snnlib.engine.slots import slotted
 from snnlib.engine.step import Step, UntraceableError, state_type
 
-__all__ = ["trace"]
+__all__ = ["KEEPS", "Keep", "trace"]
 
+Keep = Literal["steps", "events", "slots"]
+"""What the adjoint keeps: numbers of every step; what only events need, spikes say, for them alone; or numbers
+of every step, two in the room of one where :mod:`snnlib.engine.slots` can."""
+KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "slots"}
+"""For each backend."""
 _LOCK = threading.Lock()
 
 
@@ -31,7 +37,7 @@ def trace(
     learned: tuple[str, ...],
     dt: float,
     dtype: torch.dtype,
-    sparse: bool = False,
+    keep: Keep = "steps",
 ) -> Traced:
     """Trace a step.
 
@@ -42,7 +48,7 @@ def trace(
         learned: which of them need a gradient.
         dt: time step in s.
         dtype: of the state.
-        sparse: whether what only events need, spikes say, may be kept for them only.
+        keep: what is kept for the backward pass of the adjoint.
 
     Raises:
         UntraceableError: an operator is not elementwise, or random, or unknown here.
@@ -110,7 +116,9 @@ def trace(
             raise UntraceableError("what it computes depends on the shape of its input")
     out, grads = results[: 1 + count], results[1 + count :]
     lines, same = shortened(lines, tangents, out, grads) if exact else (lines, {})
-    return split(lines, names, tangents, out, grads, sparse and exact, same)._replace(exact=exact)
+    halves = lines, names, tangents, out, grads
+    made = slotted(*halves) if exact and keep == "slots" else None
+    return (made or split(*halves, exact and keep == "events", same))._replace(exact=exact)
 
 
 def _without_modes() -> AbstractContextManager[Any]:

@@ -1,4 +1,5 @@
-"""Compiles kernels of three neurons for an H100, which needs no GPU; Triton must not be interpreting.
+"""Compiles kernels of three neurons, and of one's adjoint, for an H100, which needs no GPU; Triton must not be
+interpreting.
 
 ``python -m tests.engine.hopper`` prints how many multiplications each joins with an addition.
 """
@@ -12,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from snnlib.engine import emit_triton, gpu, trace
+from snnlib.engine.adjoint import later_step
 from snnlib.engine.cache import load
 from snnlib.functional import (
     LIFExParameters,
@@ -25,11 +27,12 @@ from snnlib.functional import (
 PROCESSORS = 132
 
 
-def module(step, p, dtype: torch.dtype, recurrent: bool) -> tuple[Any, list[str]]:
+def module(
+    step, p, dtype: torch.dtype, recurrent: bool, learned: tuple[str, ...] = ("tau_mem_inv", "v_th")
+) -> tuple[Any, list[str]]:
     """The kernels, and which of their arrays are bytes."""
-    learned = ("tau_mem_inv", "v_th")
     given = p._replace(**dict.fromkeys(learned))
-    traced = trace.trace(step, given, learned, learned, 0.001, dtype)
+    traced = trace.trace(step, given, learned, learned, 0.001, dtype, trace.KEEPS["gpu"])
     text = emit_triton.emit(traced, step.__name__, dtype, recurrent).text
     kinds = enumerate(traced.types_of_saved(dtype))
     return load(text, f"triton-{triton.__version__}"), [f"k{k}_" for k, kind in kinds if kind != dtype]
@@ -65,12 +68,17 @@ def main() -> None:
     exponential, long = module(*lif_ex, single, False), module(*lif, double, True)
     lif_refrac = lif_refrac_feed_forward_step, LIFRefracParameters()
     bits, bits_heard = (module(*lif_refrac, single, recurrent) for recurrent in (False, True))
+    exact = later_step(lif_feed_forward_step), LIFParameters(method="adjoint")
+    slots, slots_heard = (module(*exact, single, recurrent, ("v_th",)) for recurrent in (False, True))
     found = {}
     for way in ("forward", "backward"):
         found[way] = assembled(plain, way, (100, 16, 512), False, single)
         found[f"{way}, large"] = assembled(plain, way, (100, 1024, 512), False, single)
         found[f"{way} with exp"] = assembled(exponential, way, (100, 16, 512), False, single)
         found[f"{way} with bits"] = assembled(bits, way, (100, 16, 512), False, single)
+        found[f"{way} with slots"] = assembled(slots, way, (100, 16, 512), False, single)
+        found[f"{way} recurrent, with slots"] = assembled(slots_heard, way, (100, 64, 128), True, single)
+        found[f"{way} shared, with slots"] = assembled(slots_heard, way, (100, 64, 300), True, single)
         found[f"{way} shared, with bits"] = assembled(bits_heard, way, (100, 64, 300), True, single)
         found[f"{way} recurrent"] = assembled(heard, way, (100, 64, 128), True, single)
         found[f"{way} recurrent, float64"] = assembled(long, way, (100, 64, 33), True, double)

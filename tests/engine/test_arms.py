@@ -34,7 +34,7 @@ class Shortened:
         monkeypatch.setattr(traced, "shortened", shortened)
         p = neuron.parameters(method="adjoint")
         traced.trace.__wrapped__(
-            later_step(neuron.step), p, tensors, tensors, 0.001, torch.float32, sparse=True
+            later_step(neuron.step), p, tensors, tensors, 0.001, torch.float32, keep="events"
         )
         self.before: list[Line]
         self.after: list[Line]
@@ -93,7 +93,9 @@ def long_step(input: Tensor, state: Voltage, p: Parameters = Parameters(), dt: f
 
 
 def test_a_step_may_be_long():
-    found = traced.trace.__wrapped__(later_step(long_step), Parameters(), (), (), 0.001, torch.float32, True)
+    found = traced.trace.__wrapped__(
+        later_step(long_step), Parameters(), (), (), 0.001, torch.float32, keep="events"
+    )
     assert len(found.forward.lines) > 1000
     assert len(found.between.inputs) > 0
 

@@ -122,7 +122,7 @@ def test_kernels_compile_for_a_hopper_gpu():
     )
     assert done.returncode == 0, done.stderr
     joined = json.loads(done.stdout)
-    assert len(joined) == 20
-    for name in ("forward", "forward, large", "forward with bits", "forward recurrent"):
+    assert len(joined) == 26
+    for name in ("forward", "forward, large", "forward with bits", "forward with slots", "forward recurrent"):
         assert joined[name] == joined[name.replace("forward", "backward")] == 0
     assert joined["forward with exp"] > 0

@@ -49,7 +49,7 @@ def test_what_only_events_need_of_the_adjoint_is_not_computed_for_every_step(neu
     """Forward no more than a surrogate computes, but for the end of a refractory period; backward as well."""
     surrogate = traced(neuron.step, neuron.parameters(method="super"))
     p = neuron.parameters(method="adjoint")
-    exact = trace(later_step(neuron.step), p, (), (), 0.001, torch.float32, sparse=True)
+    exact = trace(later_step(neuron.step), p, (), (), 0.001, torch.float32, keep="events")
     assert len(exact.between.lines) >= 3  # the slope is not too small, one over it, less than zero
     assert len(exact.between.inputs) == len(exact.events) == EVENTS.get(neuron.name, 2)
     assert len(exact.forward.lines) <= len(surrogate.forward.lines) + (6 if exact.marked else 1)

@@ -5,7 +5,7 @@ from itertools import chain, combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnlib.engine.cut import cheapest_cut
+from snnlib.engine.flow import cheapest_cut
 
 
 @st.composite

@@ -1,0 +1,150 @@
+"""Two numbers of a spike in the room of one: who has them, how much is kept, and what lies at the edges."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnlib import LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step
+from snnlib.engine import scan
+from snnlib.engine.adjoint import later_step
+from snnlib.engine.step import state_type
+from snnlib.engine.trace import Keep, trace
+from snnlib.functional import spike
+from tests.engine.equality import assert_equal, device_of, needs_triton, recurrent_case
+from tests.neurons import SPIKING, Neuron, draw_input, draw_state, generator, name_of
+
+SAVED = {
+    "lif": 1,
+    "lif_box": 1,
+    "iaf": 1,
+    "lsnn": 2,
+    "lif_refrac": 2,
+    "lif_ex": 2,
+    "lif_adex": 2,
+    "izhikevich": 2,
+}
+"""Numbers, and bytes, that a neuron keeps for a step beside its output."""
+SLOTTED = {"lif", "lif_box"}
+
+
+class Currents(NamedTuple):
+    i: Tensor
+    v: Tensor
+
+    @classmethod
+    def initial(cls, p: Any) -> "Currents":
+        return cls(i=0.0, v=0.0)  # type: ignore[arg-type]
+
+
+class Own(NamedTuple):
+    to: Any = 0.25
+    method: str = "adjoint"
+    alpha: Any = None
+
+
+def _risen(input: Tensor, state: Currents, dt: float) -> Currents:
+    i = state.i + input
+    return Currents(i - 200 * dt * i, state.v + 100 * dt * (i - state.v))
+
+
+def resetting_step(input: Tensor, state: Currents, p: Own = Own(), dt: float = 0.001):
+    i, v = _risen(input, state, dt)
+    z = spike(v - 1.0, p.method, p.alpha)
+    return z, Currents(i, (1 - z) * v + z * p.to)
+
+
+def lowering_step(input: Tensor, state: Currents, p: Own = Own(), dt: float = 0.001):
+    i, v = _risen(input, state, dt)
+    z = spike(v - 1.0, p.method, p.alpha)
+    return z, Currents(i, v - z * p.to * v)
+
+
+OWN = SPIKING[0]._replace(
+    name="own", step=resetting_step, parameters=Own, state=Currents, start={"i": (-0.5, 0.5), "v": (-0.5, 1.2)}
+)
+
+
+def traced(step: Any, p: Any, keep: Keep = "slots", *learned: str):
+    given = p._replace(**dict.fromkeys(learned))
+    return trace(later_step(step), given, learned, learned, 0.001, torch.float32, keep)
+
+
+@pytest.mark.parametrize("neuron", SPIKING, ids=name_of)
+def test_who_has_them(neuron: Neuron):
+    found = traced(neuron.step, neuron.parameters(method="adjoint"))
+    assert len(found.saved) == SAVED[neuron.name]
+    assert (found.slot is not None) == (neuron.name in SLOTTED)
+
+
+def test_a_step_of_ones_own_has_them_where_its_reset_is_known():
+    found = traced(resetting_step, Own())
+    assert (len(found.saved), found.slot) == (1, 1)
+    assert traced(resetting_step, Own(), "slots", "to").slot == 1
+    assert traced(resetting_step, Own(), "steps").slot is None
+    lower = traced(lowering_step, Own())
+    assert (len(lower.saved), lower.slot) == (2, None)
+
+
+def test_what_all_steps_need_is_kept_for_all():
+    p = LIFParameters(method="adjoint")
+    assert traced(lif_feed_forward_step, p, "slots", "v_th", "v_reset").slot == 0
+    assert traced(lif_feed_forward_step, p, "slots", "tau_mem_inv").slot is None
+
+
+def test_a_surrogate_has_none():
+    found = trace(lif_feed_forward_step, LIFParameters(), (), (), 0.001, torch.float32, "slots")
+    assert found.slot is None
+
+
+@needs_triton
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(21, 2, 5), (8, 2, 3), (1, 1, 4), (0, 2, 3), (3, 0, 2)], ids=str)
+@pytest.mark.parametrize("neuron", [n for n in SPIKING if n.name in SLOTTED] + [OWN], ids=name_of)
+def test_spikes_one_after_another_and_in_the_first_step(neuron: Neuron, shape: tuple[int, ...], dtype):
+    """Inputs so strong that many neurons spike in steps one after another, from the first on."""
+    source = generator(7)
+    x = 15 * draw_input(neuron, source, shape, dtype)
+    state = draw_state(neuron, source, shape[1:], dtype)
+    low = torch.rand(shape[1:], generator=source, dtype=dtype) / 2
+    reset = "to" if neuron is OWN else "v_reset"
+    for given in (0.3, low):
+        p = neuron.parameters(method="adjoint", **{reset: given})
+        z = assert_equal("gpu", neuron, x, state, p)[0].detach()
+        if z.numel():
+            assert z[0].any()
+            assert len(z) == 1 or (z[1:] * z[:-1]).any()
+            assert len(z) == 1 or not z.all()
+
+
+@needs_triton
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("shape", [(12, 2, 6), (1, 2, 5), (6, 2, 130), (1, 3, 130)], ids=str)
+def test_recurrent_layers(shape: tuple[int, ...]):
+    neuron, x, state, weights = recurrent_case(shape, torch.float64)
+    z = assert_equal("gpu", neuron, 4 * x, state, LIFParameters(method="adjoint"), recurrent_weights=weights)[0]
+    assert len(z) == 1 or (z[1:] * z[:-1]).any()
+
+
+@needs_triton
+@pytest.mark.parametrize(("step", "p", "rows"), [
+    (lif_feed_forward_step, LIFParameters(method="adjoint"), 41),
+    (lsnn_feed_forward_step, LSNNParameters(method="adjoint"), 80),
+])  # fmt: skip
+def test_what_is_kept(step: Any, p: Any, rows: int):
+    """In rows of neurons, of forty steps: beside the output LIF keeps one for each and one before the first."""
+    x = torch.ones(40, 2, 8, device=device_of("gpu"), requires_grad=True)
+    seen: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        z, _ = scan(step, x, p=p, backend="gpu")
+    assert z.untyped_storage().data_ptr() in seen
+    of_output = z.untyped_storage().nbytes()
+    small = 4 * len(state_type(step)._fields) * x[0].numel()
+    assert 0 <= sum(seen.values()) - of_output - 4 * x[0].numel() * rows <= small
