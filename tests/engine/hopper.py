@@ -12,9 +12,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from snnlib.engine import emit_triton, gpu, trace
+from snnlib.engine import emit_triton, trace
 from snnlib.engine.adjoint import later_step
 from snnlib.engine.cache import load
+from snnlib.engine.plan import plan
 from snnlib.functional import (
     LIFExParameters,
     LIFParameters,
@@ -43,7 +44,7 @@ def assembled(
 ) -> str:
     """The kernel that would be launched, in PTX, after it went to machine code as well."""
     loops, bits = made
-    form = gpu.plan(torch.Size(shape), recurrent, dtype, PROCESSORS)
+    form = plan(torch.Size(shape), recurrent, dtype, PROCESSORS)
     kernel = getattr(loops, f"{way}_shared" if form.shared else way)
     kinds = dict.fromkeys(kernel.arg_names, f"*fp{dtype.itemsize * 8}") | dict.fromkeys(bits, "*u8")
     kinds["meeting_"] = "*i32"

@@ -1,0 +1,100 @@
+"""How a kernel is launched on a GPU: how many programs, each of how many neurons and samples."""
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+
+__all__ = ["Plan", "plan", "processors"]
+
+_AHEAD = 8
+"""Steps whose rows are read at once, while as many are computed: loads take longer than a step."""
+_AHEAD_RECURRENT = 4
+"""The same where each step waits for a sum over all neurons."""
+_ALONE = 128
+"""The most neurons that one program takes with all their weights: 64 KiB of them in float32."""
+_ON_CHIP = 128 * 1024
+"""Bytes of weights that a multiprocessor keeps in its registers."""
+_SAMPLES = 8
+"""The most samples of one program that shares the neurons with others."""
+
+
+class Plan(NamedTuple):
+    """How a kernel is launched.
+
+    Attributes:
+        shared: whether its programs share the neurons of a few samples.
+        grid: how many programs there are; if they share neurons, for these and for samples.
+        at_once: how many samples they all take.
+        constants: arguments that are compiled into it.
+        options: for the compiler.
+    """
+
+    shared: bool
+    grid: tuple[int, ...]
+    at_once: int
+    constants: dict[str, int]
+    options: dict[str, Any]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the launch is told by name."""
+        return {**self.constants, **self.options}
+
+
+@functools.lru_cache(maxsize=256)
+def plan(shape: torch.Size, recurrent: bool, dtype: torch.dtype, processors: int) -> Plan:
+    """Choose the form of a kernel for a sequence of this shape on a GPU with so many multiprocessors."""
+    samples, size = shape[1], shape[-1]
+    options = {"num_warps": 1, "enable_fp_fusion": False}
+    if recurrent and size > _ALONE:
+        return _plan_shared(samples, size, dtype, processors, options)
+    if recurrent:
+        width = max(16, _power_of_two(size))
+        grid, ahead = (samples,), _AHEAD_RECURRENT
+        # a neuron a thread, but no more than 128 registers of weights
+        options["num_warps"] = max(1, width // 32, width * width * dtype.itemsize // 16384)
+    else:
+        neurons = shape[1:].numel()
+        # so few in a program that each processor has two programs
+        width = min(128, max(32, _power_of_two(neurons // (2 * processors) + 1)))
+        grid, ahead = (-(-neurons // width),), _AHEAD
+        options["num_warps"] = width // 32
+    return Plan(False, grid, samples, {"WIDTH": width, "AHEAD": ahead}, options)
+
+
+def _plan_shared(samples: int, size: int, dtype: torch.dtype, processors: int, options: dict[str, Any]) -> Plan:
+    """The cheapest way to share neurons: all programs run at once, one on a multiprocessor."""
+    deep = 512 // dtype.itemsize  # 16 bytes for each thread of a warp
+    chunks = -(-size // deep)
+    found = []
+    for columns in (128, 64, 32, 16):
+        groups = -(-size // columns)
+        bytes = columns * chunks * deep * dtype.itemsize
+        if bytes > _ON_CHIP or groups > processors:
+            continue
+        side = processors // groups
+        each = min(_SAMPLES, _power_of_two(-(-samples // side)))
+        side = min(side, -(-samples // each))
+        # cycles of a step, roughly: to meet, and for each sample to sum and to multiply
+        cost = -(-samples // (side * each)) * (2500 + each * (150 + bytes // 220))
+        constants = {"SAMPLES": each, "COLUMNS": columns, "DEEP": deep, "CHUNKS": chunks}
+        warps = min(16, max(4, _power_of_two(bytes // 8192)))
+        found.append((cost, Plan(True, (groups, side), side * each, constants, options | {"num_warps": warps})))
+    if found:
+        return min(found, key=lambda one: one[0])[1]
+    constants = {"SAMPLES": 4, "COLUMNS": 128, "DEEP": deep, "CHUNKS": 0}
+    return Plan(True, (-(-size // 128), -(-samples // 4)), samples, constants, options | {"num_warps": 4})
+
+
+def _power_of_two(least: int) -> int:
+    """The first power of two that is not smaller."""
+    return 1 << (least - 1).bit_length()
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU."""
+    if device.type != "cuda":  # the interpreter, which runs one program after the other
+        return 6
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
