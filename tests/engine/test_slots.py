@@ -9,6 +9,7 @@ from torch import Tensor
 from snnlib import LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step
 from snnlib.engine import scan
 from snnlib.engine.adjoint import later_step
+from snnlib.engine.kernel import KERNELS
 from snnlib.engine.step import state_type
 from snnlib.engine.trace import Keep, trace
 from snnlib.functional import spike
@@ -148,3 +149,17 @@ def test_what_is_kept(step: Any, p: Any, rows: int):
     of_output = z.untyped_storage().nbytes()
     small = 4 * len(state_type(step)._fields) * x[0].numel()
     assert 0 <= sum(seen.values()) - of_output - 4 * x[0].numel() * rows <= small
+
+
+@needs_triton
+def test_a_compiler_is_told_of_the_row_more():
+    p = LIFParameters(method="adjoint")
+    x = torch.randn(5, 2, 3, device=device_of("gpu"), requires_grad=True)
+    before = set(KERNELS)
+    scan(lif_feed_forward_step, x, p=p, dt=0.00073, backend="gpu")
+    (name,) = set(KERNELS) - before
+    assert KERNELS[name].traced.slot is not None
+    states = [torch.zeros_like(x[0], requires_grad=True) for _ in range(3)]
+    torch.library.opcheck(
+        torch.ops.snnlib.fused_forward.default, (x, states, [], [], name), test_utils=("test_faketensor",)
+    )
