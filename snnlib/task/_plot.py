@@ -27,7 +27,7 @@ def curves(metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> 
     left.plot(x, [line["train_loss"] for line in metrics], marker=".")
     left.set(xlabel=over, ylabel="training loss", yscale="log")
     left.yaxis.set_major_formatter("{x:g}")  # plain numbers
-    left.yaxis.set_minor_formatter(LogFormatter())
+    left.yaxis.set_minor_formatter(_Plain())
     for name in names:
         right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
     right.set(xlabel=over, ylabel=names[0].rpartition("_")[2])
@@ -41,6 +41,13 @@ def curves(metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> 
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+class _Plain(LogFormatter):
+    """Labels where there is room for them, 0.09 in the place of 9e-02."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def rewards(metrics: list[dict[str, float]], threshold: float | None, random: float) -> Figure:
