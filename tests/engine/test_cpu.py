@@ -5,8 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from snnlib import LIF, LIFParameters, LIFRecurrent, SpikeConv2d, SpikeLinear, lif_feed_forward_step
+from snnlib import (
+    LIF,
+    Layer,
+    LIFFeedForwardState,
+    LIFParameters,
+    LIFRecurrent,
+    SpikeConv2d,
+    SpikeLinear,
+    lif_feed_forward_step,
+)
 from snnlib.engine import cpu, scan
 from tests.copies import Copied
 from tests.engine.equality import everything
@@ -63,17 +73,23 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, home: str):
     assert float(said) > 0
 
 
+def made_step(input: Tensor, state: LIFFeedForwardState, p: LIFParameters = LIFParameters(), dt: float = 0.001):
+    """A step that makes a tensor of its own."""
+    return lif_feed_forward_step(input * torch.ones(()), state, p, dt)
+
+
 @pytest.mark.parametrize(
     "made",
     [
         lambda: LIF(),
         lambda: LIF(LIFParameters(method="adjoint")),
         lambda: LIF(LIFParameters(tau_mem_inv=torch.nn.Parameter(torch.tensor(100.0)))),
+        lambda: Layer(made_step, LIFParameters(method="adjoint")),
         lambda: LIFRecurrent(64, 64),
         lambda: SpikeLinear(64, 512),
         lambda: SpikeConv2d(64, 64, 3, padding=1, pool=2),
     ],
-    ids=["surrogate", "adjoint", "learned", "recurrent", "linear", "convolution"],
+    ids=["surrogate", "adjoint", "learned", "own", "recurrent", "linear", "convolution"],
 )
 def test_tensors_stay_where_they_are_whatever_the_default_device(made):
     """Of no other device's memory does a loop know the address."""
