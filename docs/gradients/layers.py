@@ -1,6 +1,6 @@
 """Print the tables of layers of docs/gradients.md: time and memory of the adjoint beside a surrogate.
 
-    python -m docs.gradients.layers
+    python -m docs.gradients.layers [--device=cuda]
 
 Each layer runs forward and backward, T=500, B=16, N=512 (recurrent: T=1000, B=128, N=128); medians of 20 passes
 after 5, both methods in turn in one process, times in ms. Saved: what autograd keeps beside input and output,
@@ -9,6 +9,7 @@ of the surrogate's, also where fewer inputs spike and so fewer neurons. The thir
 which needs none: it is read from the programs that become its kernels.
 """
 
+import argparse
 import time
 from statistics import median
 from typing import NamedTuple
@@ -57,13 +58,20 @@ SHARES = (0.1, 0.05, 0.02)
 METHODS = ("super", "adjoint")
 
 
+def clock(x: Tensor) -> float:
+    """The time in s, when a GPU has done what it was told."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()
+
+
 def seconds(layer: torch.nn.Module, x: Tensor, gradient: Tensor) -> tuple[float, float]:
     leaf = x.detach().requires_grad_()
-    start = time.perf_counter()
+    start = clock(x)
     z, _ = layer(leaf)
-    half = time.perf_counter()
+    half = clock(x)
     z.backward(gradient)
-    return half - start, time.perf_counter() - half
+    return half - start, clock(x) - half
 
 
 def saved(layer: torch.nn.Module, x: Tensor) -> tuple[float, float]:
@@ -99,7 +107,7 @@ class Cost(NamedTuple):
 
 def costs(layers: dict[str, torch.nn.Module], x: Tensor) -> dict[str, Cost]:
     """Of each method, measured in turn."""
-    gradient = torch.randn(*x.shape[:2], getattr(layers["super"], "hidden_size", x.shape[2]))
+    gradient = torch.randn(*x.shape[:2], getattr(layers["super"], "hidden_size", x.shape[2])).to(x)
     times: dict[str, list[tuple[float, float]]] = {method: [] for method in layers}
     for turn in range(25):
         for method, layer in layers.items():
@@ -125,9 +133,9 @@ def compared(name: str, found: list[dict[str, Cost]]) -> None:
     print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def feed_forward(layer: type[torch.nn.Module], share: float) -> dict[str, Cost]:
+def feed_forward(layer: type[torch.nn.Module], share: float, device: str) -> dict[str, Cost]:
     """Where this share of the inputs spikes."""
-    spikes = (torch.rand(500, 16, 512) < share).float()
+    spikes = (torch.rand(500, 16, 512) < share).float().to(device)
     made = {method: layer(FEED_FORWARD[layer](method=method)) for method in METHODS}
     return costs(made, DRIVE.get(layer, 4.0) * spikes)
 
@@ -141,25 +149,28 @@ def saved_on_gpu(layer: type[torch.nn.Module], method: str) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="where the layers run: cpu or cuda")
+    device = parser.parse_args().device
     keep_memory()
     print("| layer | rate | super: forward | backward | saved | adjoint: forward | backward | saved |")
     print("|---|---|---|---|---|---|---|---|")
     torch.manual_seed(0)
     most = {}
     for layer in FEED_FORWARD:
-        most[layer] = feed_forward(layer, SHARES[0])
+        most[layer] = feed_forward(layer, SHARES[0], device)
         row(layer.__name__, most[layer])
-    spikes = (torch.rand(1000, 128, 128) < SHARES[0]).float()
+    spikes = (torch.rand(1000, 128, 128) < SHARES[0]).float().to(device)
     for layer, parameters in ((LIFRecurrent, LIFParameters), (LSNNRecurrent, LSNNParameters)):
         made = {}
         for method in METHODS:
             torch.manual_seed(1)
-            made[method] = layer(128, 128, parameters(method=method))
+            made[method] = layer(128, 128, parameters(method=method)).to(device)
         row(layer.__name__, costs(made, spikes))
     print("\n| layer |" + " rate | adjoint / super |" * len(SHARES))
     print("|---|" + "---|---|" * len(SHARES))
     for layer, found in most.items():
-        compared(layer.__name__, [found, *(feed_forward(layer, share) for share in SHARES[1:])])
+        compared(layer.__name__, [found, *(feed_forward(layer, share, device) for share in SHARES[1:])])
     print("\n| saved on a GPU | super | adjoint |\n|---|---|---|")
     for layer in FEED_FORWARD:
         cells = " | ".join(f"{saved_on_gpu(layer, method):.2f}" for method in METHODS)
