@@ -176,11 +176,12 @@ class Array:
         return self.builder.bitcast(self.place(index), vector.as_pointer())
 
 
-def lanes(count: int, registers: int = 1) -> None:
+def lanes(count: int, *registers: int) -> None:
     """``for j in lanes(count)``, where it is compiled, is ``for j in range(count)`` whose body runs for some of
     them at once, as long as there are as many: none may need what another has done.
 
     Parameters:
-        registers: how many a vector of float32 fills. Two, where each operation waits long for the one before;
-            else what a step computes finds no room in them.
+        registers: how many a vector of float32 fills, one if not given; behind it of shorter ones for what is
+            left. Several, where each operation waits long for the one before; else what a step computes finds
+            no room in them.
     """

@@ -14,9 +14,9 @@ Functions are plain ones; whatever they call is compiled into them. They know
 A variable keeps the type of its first value. What Python knows while it compiles it computes: numbers and
 tuples from around the function, and of a condition the branch that is taken.
 
-``for j in lanes(n)`` is a loop over a range whose body is compiled for a vector of them, and once more for
-those that are left. LLVM may not change the order of sums, and joins a product with a sum only where it is told
-to.
+``for j in lanes(n)`` is a loop over a range whose body is compiled for a vector of them, for shorter ones where
+these are named, and once more for those that are left. LLVM may not change the order of sums, and joins a
+product with a sum only where it is told to.
 """
 
 import ast
@@ -168,17 +168,19 @@ class _Body(Expressions):
             self._assign(statement.target, index)
             self._run(statement.body)
 
-    def _run_lanes(self, statement: ast.For, count: Any, registers: int = 1) -> None:
+    def _run_lanes(self, statement: ast.For, count: Any, *registers: int) -> None:
         assert isinstance(statement.target, ast.Name)
-        lanes = self.builder.lanes(registers)
-        width = self.builder.integer(lanes)
-        whole = self.builder.sub(count, self.builder.srem(count, width))
         inside = [name for name, variable in self.variables.items() if variable.is_new]
-        with self.builder.counted(whole, step=width) as index:
-            self.fixed[statement.target.id] = Lanes(index, lanes)
-            self._run(statement.body)
-        self.variables |= {name: Variable() for name in inside}  # numbers that were vectors
-        with self.builder.counted(count, start=whole) as index:
+        start = self.builder.integer(0)
+        for size in map(self.builder.lanes, registers or (1,)):
+            width = self.builder.integer(size)
+            stop = self.builder.sub(count, self.builder.srem(self.builder.sub(count, start), width))
+            with self.builder.counted(stop, start, width) as index:
+                self.fixed[statement.target.id] = Lanes(index, size)
+                self._run(statement.body)
+            self.variables |= {name: Variable() for name in inside}  # other vectors, then numbers
+            start = stop
+        with self.builder.counted(count, start=start) as index:
             self.fixed[statement.target.id] = index
             self._run(statement.body)
 

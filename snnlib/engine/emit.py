@@ -18,7 +18,7 @@ from snnlib.engine.elementary import {called}
 from snnlib.engine.vector import ask_to_read, ask_to_write, bits_of, put_past, written
 {used}
 F = np.{dtype}
-REGISTERS = {registers}
+AHEAD, BACK = {ahead}, {back}
 '''
 _SHARED = """
 from snnlib.engine.call import call_address
@@ -57,8 +57,8 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False,
         used = _SHARED.format(kept=kept, read=read)
     number = str(dtype).removeprefix("torch.")
     called = ", ".join(sorted({*CALLED, "where"}))
-    registers = 2 if dtype == torch.float32 else 1  # a vector of float64 fills two by itself
-    head = _HEAD.format(name=name, called=called, used=used, dtype=number, registers=registers)
+    ahead, back = (4, 2) if dtype == torch.float32 else (2, 1)  # a vector of float64 fills two by itself
+    head = _HEAD.format(name=name, called=called, used=used, dtype=number, ahead=ahead, back=back)
     bare = traced._replace(forward=forward, backward=backward, between=between)
     behind = backward_loop(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
     text = head + forward_loop(bare, recurrent, past) + behind

@@ -5,7 +5,7 @@ __all__ = ["LANES", "LINE", "LONG", "WORD"]
 LANES = 16
 """Numbers in a vector: a register of AVX-512 in float32, and a few smaller ones elsewhere."""
 LONG = 2 * LANES
-"""Numbers in the longest vector that a loop may take at once."""
+"""Numbers of events that the way back takes at once."""
 WORD = 64
 """Neurons whose bits are in one integer, see :func:`snnlib.engine.events.moving`."""
 LINE = 64

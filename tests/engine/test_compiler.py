@@ -183,12 +183,14 @@ def test_the_body_of_a_loop_may_return():
 
 
 @pytest.mark.parametrize("dtype", NUMBERS)
-@pytest.mark.parametrize("size", [0, 1, LANES - 1, LANES, 3 * LANES + 5])
-def test_lanes_are_a_range(dtype: torch.dtype, size: int):
+@pytest.mark.parametrize("registers", [(), (2,), (4, 1), (3, 2, 1)], ids=str)
+@pytest.mark.parametrize("size", [0, 1, LANES - 1, LANES, 3 * LANES + 5, 10 * LANES + 9])
+def test_lanes_are_a_range(dtype: torch.dtype, registers: tuple[int, ...], size: int):
     F = NUMBERS[dtype]
+    many, some, one = (*registers, 1, 1, 1)[:3]
 
     def scaled(a, out, c):
-        for j in lanes(a.shape[0]):
+        for j in lanes(a.shape[0], many, some, one):
             x, y = a[j], out[j]
             above = (x > y) | (x == F(0.0))
             out[j] = where(above, x * c, where(x != x, F(1.0), -y)) + F(0.5) / (abs(x) + 1)
