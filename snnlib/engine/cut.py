@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from snnlib.engine.arms import arms_of, late_names
+from snnlib.engine.arms import Arms, arms_of, late_names
 from snnlib.engine.bits import binary, kept_as_bits, read_from_bits
 from snnlib.engine.expression import is_short_power
 from snnlib.engine.flow import cheapest_cut
 from snnlib.engine.program import Line, Program, Traced, Value, closure
 
-__all__ = ["cheapest", "following", "read_late", "renamed", "split"]
+__all__ = ["Needs", "cheapest", "following", "needs", "renamed", "split"]
 
 _SLOW = {"cos", "log", "log1p", "pow", "sin"}
 """Operators that are not computed again for events: the C library computes one number after the other, which
@@ -19,6 +19,22 @@ _BIT = 8
 """The price of a bit a step, where a number's is 100; bits share a byte, which is a quarter of a number."""
 _PACKED = 5
 """Lines for every step that take about as long as to keep a value for events, in instructions of AVX2."""
+
+
+class Needs(NamedTuple):
+    """What the backward half reads of the forward half.
+
+    Attributes:
+        always: the lines by name, without what is for events alone.
+        steps: names of what is read for every step.
+        events: of what is read for events alone.
+        marks: conditions of events.
+    """
+
+    always: dict[str, Line]
+    steps: set[str]
+    events: set[str]
+    marks: list[str]
 
 
 class _Kept(NamedTuple):
@@ -39,6 +55,18 @@ class _Kept(NamedTuple):
     marks: list[str]
     uses_output: bool
     ahead: Mapping[str, str]
+
+
+def needs(
+    lines: list[Line], tangents: tuple[str, ...], out: list[Value], grads: list[Value], sparse: bool
+) -> Needs:
+    """Find it; arguments as for :func:`split`, without ``sparse`` nothing is for events alone."""
+    by_name, late = {line.name: line for line in lines}, late_names(lines, tangents)
+    arms = arms_of(by_name, late, out[0]) if sparse else Arms(by_name, [], [], [])
+    needed = closure(arms.always, grads, stop=set())
+    more = closure(by_name, arms.values, stop=needed) - needed
+    steps, events = _read(arms.always, late, needed, grads), _read(by_name, late, more, arms.values)
+    return Needs(arms.always, steps, events, arms.marks)
 
 
 def split(
@@ -62,25 +90,20 @@ def split(
         ahead: of lines that are computed another way where they are kept, the line that does it.
     """
     by_name = {line.name: line for line in lines}
-    late = late_names(lines, tangents)
     parameters = {name for name in names if name.startswith("p")}
-    always, arms, marks = by_name, list[Value](), set[str]()
-    if sparse:
-        found = arms_of(by_name, late, out[0])
-        always, arms, marks = found.always, found.values, set(found.marks)
-    needed = closure(always, grads, stop=set())
-    read = read_late(always, late, needed, grads)
+    found = needs(lines, tangents, out, grads, sparse)
+    marks = set(found.marks)
     either = binary(lines)
     # of z and one more value that could be kept z is: it is an output anyway
     prices = dict.fromkeys(parameters, 0) | dict.fromkeys(either, _BIT) | {str(out[0]): 1}
-    cut = cheapest(by_name, read, names, prices) - parameters
-    more = closure(by_name, arms, stop=needed) - needed
-    wanted = read_late(by_name, late, more, arms)
+    cut = cheapest(by_name, found.steps, names, prices) - parameters
     # spikes alone are marked by the output, of which the way back then has 0 and 1
     spikes_alone = out[0] in either and all(by_name[mark].operator == "ne" for mark in marks)
     known = {*cut, *parameters, *tangents, *(out[:1] if spikes_alone else [])}
-    dense = cut | closure(always, grads, stop=known)
-    between = _between(by_name, closure(by_name, out, stop=set()), wanted, names, parameters, dense, ahead)
+    dense = cut | closure(found.always, grads, stop=known)
+    between = _between(
+        by_name, closure(by_name, out, stop=set()), found.events, names, parameters, dense, ahead
+    )
     events = bool(between.inputs)
     marks = set() if spikes_alone or not events else marks
     uses_output = out[0] in cut or (events and not marks)
@@ -133,7 +156,7 @@ def following(lines: Sequence[Line], ends: Iterable[Value], stop: Iterable[Value
     return [line for line in lines if line.name in found]
 
 
-def read_late(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
+def _read(by_name: dict[str, Line], late: set[str], needed: set[str], ends: Iterable[Value]) -> set[str]:
     """Values of the forward half that the backward half reads, of which ``needed`` are the lines that count."""
     arguments = [a for name in needed & late for a in by_name[name].arguments]
     return {a for a in (*arguments, *ends) if isinstance(a, str) and a not in late}

@@ -6,9 +6,9 @@ it, which is known. So one array serves for both: it has the other number at a s
 state after the step. Its first row is the state before the first step.
 """
 
-from snnlib.engine.arms import arms_of, known_at, late_names
-from snnlib.engine.cut import cheapest, following, read_late, renamed
-from snnlib.engine.program import Line, Program, Traced, Value, closure
+from snnlib.engine.arms import known_at
+from snnlib.engine.cut import cheapest, following, needs, renamed
+from snnlib.engine.program import Line, Program, Traced, Value
 
 __all__ = ["slotted"]
 
@@ -26,22 +26,17 @@ def slotted(
         is not one number and a state, known after a spike, that spikes need.
     """
     by_name = {line.name: line for line in lines}
-    late = late_names(lines, tangents)
-    arms = arms_of(by_name, late, out[0])
+    found = needs(lines, tangents, out, grads, sparse=True)
     spike = ("ne", (out[0], 0))
-    if not arms.marks or any(by_name[mark][1:] != spike for mark in arms.marks):
+    if not found.marks or any(by_name[mark][1:] != spike for mark in found.marks):
         return None
-    mark, parameters = arms.marks[0], {name for name in names if name.startswith("p")}
-    needed = closure(arms.always, grads, stop=set())
+    mark, parameters = found.marks[0], {name for name in names if name.startswith("p")}
     prices = dict.fromkeys(parameters, 0) | {str(out[0]): 1}
-    always = cheapest(by_name, read_late(arms.always, late, needed, grads), names, prices)
-    if not always <= {*parameters, out[0]}:
+    if not cheapest(by_name, found.steps, names, prices) <= {*parameters, out[0]}:
         return None
     known = known_at(lines, mark, out[1:], parameters)
     after = {f"s{k}": value for k, value in enumerate(known) if value is not None}
-    more = closure(by_name, arms.values, stop=needed) - needed
-    wanted = read_late(by_name, late, more, arms.values)
-    kept = cheapest(by_name, wanted, names, prices | dict.fromkeys(after, 1)) - parameters
+    kept = cheapest(by_name, found.events, names, prices | dict.fromkeys(after, 1)) - parameters
     states, others = sorted(kept & after.keys()), sorted(kept - after.keys())
     if len(states) != 1 or len(others) != 1:
         return None
