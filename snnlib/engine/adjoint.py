@@ -296,19 +296,20 @@ def _look(step: Step, parameters: Any, tensors: tuple[str, ...], numbers: tuple[
         p = parameters(*numbers)._replace(**dict.fromkeys(tensors, half))
         none, state = torch.zeros_like(half), kind(*[half] * len(kind._fields))
         silent, still, probe = _probed(step, none, state, p, 0.0, none)
+        if probe.h is None:
+            raise ValueError(
+                "method='adjoint' needs a step that calls spike(..., p.method, p.alpha); "
+                f"{name_of(step)} does not"
+            )
         loud = float(_probed(step, none, state, p, 0.0, torch.ones_like(half))[0])
-        stays = [torch.allclose(torch.as_tensor(value, dtype=half.dtype), half) for value in still]
-    if probe.h is None:
-        raise ValueError(
-            f"method='adjoint' needs a step that calls spike(..., p.method, p.alpha); {name_of(step)} does not"
-        )
-    if float(silent) != 0 or loud not in (0, 1):
-        raise ValueError(
-            f"method='adjoint' needs a step that returns its spikes, 1 or 0; {name_of(step)} returns "
-            f"{loud:g} with a spike and {float(silent):g} without; scale them behind it"
-        )
-    if not all(stays):
-        raise ValueError(
-            f"method='adjoint' needs a step that moves nothing in no time: with dt=0 and no input "
-            f"{name_of(step)} changes {kind._fields[stays.index(False)]}; write a decay as 1 - dt * tau_inv"
-        )
+        if float(silent) != 0 or loud not in (0, 1):
+            raise ValueError(
+                f"method='adjoint' needs a step that returns its spikes, 1 or 0; {name_of(step)} returns "
+                f"{loud:g} with a spike and {float(silent):g} without; scale them behind it"
+            )
+        for name, value in zip(kind._fields, still, strict=True):
+            if not torch.allclose(torch.as_tensor(value, dtype=half.dtype), half):
+                raise ValueError(
+                    f"method='adjoint' needs a step that moves nothing in no time: with dt=0 and no input "
+                    f"{name_of(step)} changes {name}; write a decay as 1 - dt * tau_inv"
+                )
