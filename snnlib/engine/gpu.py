@@ -22,7 +22,7 @@ from torch.nn.functional import linear
 from snnlib.engine.cache import load
 from snnlib.engine.emit_triton import emit
 from snnlib.engine.kernel import Kernel, own, still
-from snnlib.engine.plan import Plan, plan, processors
+from snnlib.engine.plan import Plan, multiprocessors, plan
 from snnlib.engine.program import Traced
 
 __all__ = ["build"]
@@ -48,7 +48,7 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
     backward = direction("backward", made.backward_numbers)
     return Kernel(
         traced,
-        functools.partial(_forward, forward, traced.types_of_saved(dtype), traced.slot),
+        functools.partial(_forward, forward, traced),
         functools.partial(_backward, backward, traced.learned),
     )
 
@@ -71,8 +71,7 @@ class _Direction(NamedTuple):
 
 def _forward(
     loops: _Direction,
-    saved: Sequence[torch.dtype],
-    slot: int | None,
+    traced: Traced,
     input: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
@@ -88,17 +87,16 @@ def _forward(
                 x = linear(x, weights[1])
             heard = linear(first[0], weights[0])
     shape = torch.Size((len(input), *x.shape[1:]))
-    output = input.new_empty(shape)
-    steps = len(input) + (slot is not None)
-    kept = [input.new_empty((steps, *shape[1:]), dtype=dtype) for dtype in saved]
-    if slot is not None:
-        kept[0][0] = inner[slot]
+    output, rows = input.new_empty(shape), (traced.rows_before + len(input), *shape[1:])
+    kept = [input.new_empty(rows, dtype=dtype) for dtype in traced.types_of_saved(input.dtype)]
+    if traced.slot is not None:
+        kept[0][0] = inner[traced.slot]
     if not shape.numel():
         return [output, *own(states), *kept]
     if weights:
         recurrence = _Recurrence(heard, weights[0], output.__getitem__)
     row = shape[1:].numel()
-    arrays = _Arrays([x], inner, parameters, [output, *(value[-len(input) :] for value in kept)], [])
+    arrays = _Arrays([x], inner, parameters, [output, *(value[traced.rows_before :] for value in kept)], [])
     finals = _launch(loops, arrays, recurrence, shape, moves * row, row)
     return [output, *(output[-1].clone() for _ in first), *finals, *kept]
 
@@ -196,7 +194,7 @@ def _launch(
         row: how far all others do.
     """
     device, dtype = arrays.read[0].device, arrays.read[0].dtype
-    form = plan(shape, recurrence is not None, dtype, processors(device))
+    form = plan(shape, recurrence is not None, dtype, multiprocessors(device))
     last = [arrays.read[0].new_empty(shape[1:]) for _ in arrays.carried]
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         if form.shared and recurrence is not None:

@@ -104,7 +104,7 @@ def _fake_forward(
     def over_time(dtype: torch.dtype, steps: int) -> Tensor:
         return row.new_empty(steps, *row.shape, dtype=dtype)
 
-    steps = len(input) + (traced.slot is not None)
+    steps = traced.rows_before + len(input)
     saved = [over_time(dtype, steps) for dtype in traced.types_of_saved(row.dtype)]
     return [over_time(row.dtype, len(input)), *(s.new_empty(s.shape) for s in states), *saved]
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Plan", "plan", "processors"]
+__all__ = ["Plan", "multiprocessors", "plan"]
 
 _AHEAD = 8
 """Steps whose rows are read at once, while as many are computed: loads take longer than a step."""
@@ -93,8 +93,8 @@ def _power_of_two(least: int) -> int:
 
 
 @functools.cache
-def processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU."""
+def multiprocessors(device: torch.device) -> int:
+    """How many a GPU has."""
     if device.type != "cuda":  # the interpreter, which runs one program after the other
         return 6
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -65,6 +65,11 @@ class Traced(NamedTuple):
         return [dtype] * (len(self.saved) - self.bytes) + [torch.uint8] * self.bytes
 
     @property
+    def rows_before(self) -> int:
+        """How many rows what is saved has before that of the first step."""
+        return int(self.slot is not None)
+
+    @property
     def learned(self) -> int:
         """How many parameters the backward program gives gradients for."""
         return len(self.backward.outputs) - len(self.forward.outputs) + self.kept
