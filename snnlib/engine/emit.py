@@ -18,7 +18,7 @@ from snnlib.engine.elementary import {called}
 from snnlib.engine.vector import ask_to_read, ask_to_write, bits_of, put_past, written
 {used}
 F = np.{dtype}
-AHEAD, BACK = {ahead}, {back}
+REGISTERS, REGISTERS_BACK = {ahead}, {back}
 '''
 _SHARED = """
 from snnlib.engine.call import call_address

@@ -16,8 +16,6 @@ AHEAD = 16
 """Steps for which a product that no next step waits for is formed at a time."""
 _LONG = {"exp", "expm1", "sigmoid", "tanh"}
 """Operators of some twenty instructions, of which each waits for the one before."""
-_REGISTERS = {"forward": ", AHEAD, 1"}
-"""How many registers a vector fills where there are such, and one of what is left; another way back."""
 _SIZES = ["neurons", "inputs"]
 _INPUTS = "c, d = a // neurons * inputs, b // neurons * inputs"
 """The inputs of a block of whole samples."""
@@ -243,8 +241,8 @@ def _inner(
     arguments = ", ".join([*(f"{n}_" for n in rows), *more.arguments, *numbers_of(program)])
     body = [*more.begin, *_body(program, rows, written, sums, more.past), *more.end]
     waits = any(line.operator in _LONG for line in program.lines)
-    registers = _REGISTERS.get(name, ", BACK") if waits else ""
-    over = f"lanes({rows[0]}_.shape[0]{registers})"
+    registers = ", REGISTERS, 1" if name == "forward" else ", REGISTERS_BACK"
+    over = f"lanes({rows[0]}_.shape[0]{registers if waits else ''})"
     lines = [*([more.first] if more.first else []), f"for j in {over}:"]
     lines += [f"    {line}" for line in body]
     lines += [f"return {more.result}"] if more.result else []
