@@ -1,6 +1,7 @@
 """What it takes for a backend to be right: all that a reference loop gives, it gives."""
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ __all__ = [
     "assert_equal",
     "device_of",
     "everything",
+    "kept_by",
     "lif_case",
     "moved",
     "needs_triton",
@@ -75,6 +77,18 @@ def assert_equal(backend: str, neuron: Neuron, x: Tensor, state, p, **options: A
             ours, theirs, rtol=1e-9 if tight else 2e-5, atol=scale * (1e-12 if tight else 2e-6)
         )
     return fused
+
+
+def kept_by(run: Callable[[], Tensor]) -> tuple[Tensor, dict[int, int]]:
+    """What a function gives, and what autograd keeps for its way back, the result too: bytes by address."""
+    sizes: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        sizes[value.data_ptr()] = value.numel() * value.element_size()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        return run(), sizes
 
 
 def lif_case(shape=(20, 3, 6), dtype=torch.float64, backend: str = "cpu"):

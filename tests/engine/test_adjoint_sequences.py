@@ -19,7 +19,7 @@ from snnlib import (
     lif_feed_forward_step,
 )
 from snnlib.engine import scan
-from tests.engine.equality import FUSED_BACKENDS, device_of, everything, lif_case, recurrent_case
+from tests.engine.equality import FUSED_BACKENDS, device_of, everything, kept_by, lif_case, recurrent_case
 from tests.neurons import generator
 
 EXACT = LIFParameters(method="adjoint")
@@ -203,14 +203,7 @@ def test_layers_and_nets_take_it():
 def test_what_only_events_need_is_kept_for_them(layer: Any, p: Any, dense: float, events: int):
     """LIF: two floats a spike. With a refractory period: a byte, and three floats where it begins and ends."""
     x = (0.7 * torch.rand(200, 4, 64, generator=generator(0))).requires_grad_()
-    sizes: dict[int, int] = {}
-
-    def pack(value: Tensor) -> Tensor:
-        sizes[value.data_ptr()] = value.numel() * value.element_size()
-        return value
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        z, _ = layer(p(method="adjoint"), backend="cpu")(x)
+    z, sizes = kept_by(lambda: layer(p(method="adjoint"), backend="cpu")(x)[0])
     sizes.pop(z.data_ptr(), None)  # an output anyway
     spikes = int(z.detach().sum())
     assert 0 < spikes < z.numel() / 8

@@ -13,7 +13,7 @@ from snnlib.engine.kernel import KERNELS
 from snnlib.engine.step import state_type
 from snnlib.engine.trace import Keep, trace
 from snnlib.functional import spike
-from tests.engine.equality import assert_equal, device_of, needs_triton, recurrent_case
+from tests.engine.equality import assert_equal, device_of, kept_by, needs_triton, recurrent_case
 from tests.neurons import SPIKING, Neuron, draw_input, draw_state, generator, name_of
 
 SAVED = {
@@ -137,18 +137,10 @@ def test_recurrent_layers(shape: tuple[int, ...]):
 def test_what_is_kept(step: Any, p: Any, rows: int):
     """In rows of neurons, of forty steps: beside the output LIF keeps one for each and one before the first."""
     x = torch.ones(40, 2, 8, device=device_of("gpu"), requires_grad=True)
-    seen: dict[int, int] = {}
-
-    def pack(value: Tensor) -> Tensor:
-        seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        return value
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        z, _ = scan(step, x, p=p, backend="gpu")
-    assert z.untyped_storage().data_ptr() in seen
-    of_output = z.untyped_storage().nbytes()
+    z, sizes = kept_by(lambda: scan(step, x, p=p, backend="gpu")[0])
+    assert z.data_ptr() in sizes
     small = 4 * len(state_type(step)._fields) * x[0].numel()
-    assert 0 <= sum(seen.values()) - of_output - 4 * x[0].numel() * rows <= small
+    assert 0 <= sum(sizes.values()) - z.nbytes - 4 * x[0].numel() * rows <= small
 
 
 @needs_triton
