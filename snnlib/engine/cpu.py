@@ -19,7 +19,7 @@ from torch import Tensor
 
 from snnlib.engine.emit import emit
 from snnlib.engine.emit_loops import AHEAD, PRODUCTS
-from snnlib.engine.kernel import Kernel, own, still, wide
+from snnlib.engine.kernel import Kernel, outputs, own, still, wide
 from snnlib.engine.machine import Array, Loop, as_array, shared
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.packed import Packed, unpacked
@@ -101,9 +101,9 @@ def _forward(
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.kernel.Kernel`."""
     x, moves = still(input)
-    output, *kept = _outputs(traced, input.shape, input.dtype)
+    output, kept = outputs(traced, input.shape, states, empty)
     finals, constants = own(states), wide(parameters, input.shape[1:])
-    arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
+    arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept)]
     packed = Packed(traced, len(input), _BLOCK, input.dtype)
     run = past() if _goes_past(output) else loop
 
@@ -138,7 +138,7 @@ def _backward(
     sums = [zeros_on_cpu(*shape, dtype=dtype) for _ in range(traced.learned)]
     whole = len(traced.saved) + traced.uses_output
     arrays = [*map(_rows, (gradient.contiguous(), *kept[:whole], given))]
-    arrays += map(_row, (*states, *wide(parameters, shape), *sums))
+    arrays += [*_silent(traced, shape, dtype), *map(_row, (*states, *wide(parameters, shape), *sums))]
 
     def work(start: int, stop: int, *room: Array) -> None:
         loop([*arrays, *room], start, stop, _BLOCK)
@@ -159,9 +159,9 @@ def _forward_recurrent(
     steps, shape, dtype = len(input), states[0].shape, input.dtype
     size = shape[-1]
     x, moves = still(input)
-    output, *kept = _outputs(traced, (steps, *shape), dtype)
+    output, kept = outputs(traced, (steps, *shape), states[1:], empty)
     finals, constants = own(states[1:]), wide(parameters, shape)
-    arrays = [_rows(x), *map(_row, (*finals, *constants)), *map(_rows, (output, *kept))]
+    arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept)]
     weighted = [_row(states[0].contiguous()), *(as_array(in_strips(w.T)) for w in (weights[0], weights[-1]))]
     block = _samples(size) * size
     sizes = *_products("forward", dtype), int(len(weights) > 1), size, input.shape[-1]
@@ -201,7 +201,7 @@ def _backward_recurrent(
     x, moves = still(input)
     whole = len(traced.saved)
     arrays = [*map(_rows, (gradient.contiguous(), output, *kept[:whole], given))]
-    arrays += map(_row, (*states, *wide(parameters, shape), *sums))
+    arrays += [*_silent(traced, shape, dtype), *map(_row, (*states, *wide(parameters, shape), *sums))]
     fixed = [*map(_row, (finals[0].contiguous(), first.contiguous()))]
     fixed += [as_array(in_strips(weights)), _rows(x), as_array(in_strips(input_weights))]
     block = _samples(size) * size
@@ -246,9 +246,14 @@ def _samples(size: int) -> int:
     return max(8, _BLOCK // max(size, 1))
 
 
-def _outputs(traced: Traced, shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
-    """Memory for the output of a sequence, and for what is saved of it."""
-    return [empty(shape, kind) for kind in (dtype, *traced.types_of_saved(dtype))]
+def _written(traced: Traced, output: Tensor, kept: Sequence[Tensor]) -> list[Array]:
+    """What each step of a forward pass writes a row of."""
+    return [_rows(output), *(_rows(value[traced.rows_before :]) for value in kept)]
+
+
+def _silent(traced: Traced, shape: torch.Size, dtype: torch.dtype) -> list[Array]:
+    """The output before the first step, where a backward pass reads one."""
+    return [_row(zeros_on_cpu(*shape, dtype=dtype))] * traced.rows_before
 
 
 def _rows(value: Tensor) -> Array:

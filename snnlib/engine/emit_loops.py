@@ -69,6 +69,11 @@ _GROWN = [
 """The gradients of weights and of the input, after a step back."""
 
 
+_DOUBLE = {"before_z": "silent[a:b] if t == 0 else z[t - 1, a:b]", "before_k0": "k0[t, a:b]"}
+"""What a step back reads of the step before; of what was saved it is the row that is one further, because there
+is one before the first step's."""
+
+
 class _Aside(NamedTuple):
     """What a time step does for events beside its program.
 
@@ -163,8 +168,9 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(states))]
     output = ["z"] if traced.uses_output or recurrent else []
     timed = ["gz", *output, *kept, "gx"]
-    rows = [*timed, *states, *parameters, *sums]
-    arguments = list(rows)
+    double = {} if traced.slot is None else _DOUBLE
+    rows = [*timed, *double, *states, *parameters, *sums]
+    arguments = [*timed, *(["silent"] if double else []), *states, *parameters, *sums]
     program, later = _kept_in_place(program, states) if events and not recurrent else (program, [])
     more = _Aside()
     if events and not traced.marked:  # its bits are nearer than the output itself
@@ -176,7 +182,8 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
         name: f"next_{name}[: b - a]" if name in later else f"{name}[a:b]"
         for name in (*states, *parameters, *sums)
     }
-    places = {name: f"{name}[t, a:b]" for name in timed} | own
+    places = {name: f"{name}[t, a:b]" for name in timed} | own | double
+    places |= {"k0": "k0[t + 1, a:b]"} if double else {}
     if recurrent:
         places |= {"gz": "total[: b - a]", "gx": "rows[k, : b - a]"}
     given = [places[name] for name in rows]

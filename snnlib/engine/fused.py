@@ -49,7 +49,7 @@ def attempt(
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
     # what is packed has no size that a compiler could know
-    keep = "steps" if not exact or (compiling and backend == "cpu") else KEEPS[backend]
+    keep = "steps" if compiling or not exact else KEEPS[backend]
     key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, input.device.type)
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:

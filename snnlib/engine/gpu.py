@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 
 from snnlib.engine.cache import load
 from snnlib.engine.emit_triton import emit
-from snnlib.engine.kernel import Kernel, own, still
+from snnlib.engine.kernel import Kernel, outputs, own, still
 from snnlib.engine.plan import Plan, multiprocessors, plan
 from snnlib.engine.program import Traced
 
@@ -87,10 +87,7 @@ def _forward(
                 x = linear(x, weights[1])
             heard = linear(first[0], weights[0])
     shape = torch.Size((len(input), *x.shape[1:]))
-    output, rows = input.new_empty(shape), (traced.rows_before + len(input), *shape[1:])
-    kept = [input.new_empty(rows, dtype=dtype) for dtype in traced.types_of_saved(input.dtype)]
-    if traced.slot is not None:
-        kept[0][0] = inner[traced.slot]
+    output, kept = outputs(traced, shape, inner, lambda size, dtype: x.new_empty(size, dtype=dtype))
     if not shape.numel():
         return [output, *own(states), *kept]
     if weights:

@@ -15,7 +15,7 @@ from snnlib.engine import adjoint
 from snnlib.engine.check import is_followed
 from snnlib.engine.program import Traced
 
-__all__ = ["KERNELS", "Kernel", "own", "run", "still", "wide"]
+__all__ = ["KERNELS", "Kernel", "outputs", "own", "run", "still", "wide"]
 
 
 class Kernel(NamedTuple):
@@ -61,6 +61,27 @@ def own(states: Sequence[Tensor]) -> list[Tensor]:
 def wide(parameters: Sequence[Tensor], shape: torch.Size) -> list[Tensor]:
     """One value for each neuron."""
     return [value.expand(shape).contiguous() for value in parameters]
+
+
+def outputs(
+    traced: Traced,
+    shape: Sequence[int],
+    states: Sequence[Tensor],
+    new: Callable[[Sequence[int], torch.dtype], Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """Memory for the output of a sequence, and for what is saved of it, with what lies before the first step.
+
+    Parameters:
+        shape: of the output.
+        states: before the first step, without an output that returns.
+        new: makes memory.
+    """
+    dtype = states[0].dtype
+    rows = traced.rows_before + shape[0], *shape[1:]
+    kept = [new(rows, kind) for kind in traced.types_of_saved(dtype)]
+    if traced.slot is not None:
+        kept[0][0] = states[traced.slot]
+    return new(shape, dtype), kept
 
 
 # -- torch's side ----------------------------------------------------------------------------------------

@@ -21,10 +21,10 @@ from snnlib.engine.step import Step, UntraceableError, state_type
 
 __all__ = ["KEEPS", "Keep", "trace"]
 
-Keep = Literal["steps", "events", "slots"]
-"""What the adjoint keeps: numbers of every step; what only events need, spikes say, for them alone; or numbers
-of every step, two in the room of one where :mod:`snnlib.engine.slots` can."""
-KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "slots"}
+Keep = Literal["steps", "events"]
+"""What the adjoint keeps: numbers of every step, two in the room of one where :mod:`snnlib.engine.slots` can;
+or what only events need, of spikes say, for these alone."""
+KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "steps"}
 """For each backend."""
 _LOCK = threading.Lock()
 
@@ -117,7 +117,7 @@ def trace(
     out, grads = results[: 1 + count], results[1 + count :]
     lines, same = shortened(lines, tangents, out, grads) if exact else (lines, {})
     halves = lines, names, tangents, out, grads
-    made = slotted(*halves) if exact and keep == "slots" else None
+    made = slotted(*halves) if exact and keep == "steps" else None
     return (made or split(*halves, exact and keep == "events", same))._replace(exact=exact)
 
 
