@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.emit import emit
-from snnlib.engine.emit_loops import AHEAD, PRODUCTS
+from snnlib.engine.emit_recurrent import AHEAD, PRODUCTS
 from snnlib.engine.kernel import Kernel, outputs, own, still, wide
 from snnlib.engine.machine import Array, Loop, as_array, shared
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu

@@ -32,7 +32,6 @@ pack, unpack = moving({kept}, {read})
 class Source(NamedTuple):
     """A module with ``forward`` and ``backward``, and the numbers that these take as their last arguments."""
 
-    traced: Traced
     text: str
     forward_numbers: tuple[float, ...]
     backward_numbers: tuple[float, ...]
@@ -62,7 +61,7 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False,
     bare = traced._replace(forward=forward, backward=backward, between=between)
     behind = backward_loop(bare, recurrent) if backward.outputs else "\n\nbackward = None\n"
     text = head + forward_loop(bare, recurrent, past) + behind
-    return Source(traced, text, forward_numbers, (*backward_numbers, *between_numbers))
+    return Source(text, forward_numbers, (*backward_numbers, *between_numbers))
 
 
 def lifted(program: Program, first: int = 0) -> tuple[Program, tuple[float, ...]]:

@@ -19,6 +19,7 @@ import torch
 from snnlib.engine.emit import Source, lifted
 from snnlib.engine.expression import CALLED, INFIX, POWERS, expression, literal
 from snnlib.engine.program import Program, Traced, numbers_of
+from snnlib.engine.template import filled
 
 __all__ = ["emit"]
 
@@ -189,7 +190,7 @@ def emit(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool = False)
     text = _HEAD.format(name=name, called=called, dtype=str(dtype).removeprefix("torch."))
     for loop in loops:
         text += _step(loop) + _lanes(loop, recurrent) + (_shared(loop) if recurrent else "")
-    return Source(traced, text, forward_numbers, backward_numbers)
+    return Source(text, forward_numbers, backward_numbers)
 
 
 def _forward(traced: Traced) -> _Loop:
@@ -291,9 +292,4 @@ def _filled(
     blocks = blocks | {"load": [f"{n} = tl.load(numbers + {n[1:]})" for n in numbers_of(loop.program)]}
     pointers = [*(f"{n}_" for n in loop.arrays), "numbers", *(["heard_", "weights_"] if recurrent else [])]
     words |= {"name": loop.name, "inputs": ", ".join(loop.program.inputs), "pointers": ", ".join(pointers)}
-    text = []
-    for line in template.format(made=", ".join([*loop.made, ""]).rstrip(), **words).splitlines():
-        key = line.strip()
-        margin = line.removesuffix(key)
-        text += [margin + one for one in blocks[key[1:-1]]] if key.startswith("<") else [line]
-    return "\n".join(text) + "\n"
+    return filled(template, blocks, made=", ".join([*loop.made, ""]).rstrip(), **words)
