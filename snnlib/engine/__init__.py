@@ -1,8 +1,19 @@
 """How one step of a neuron is run over time."""
 
+from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.engine.scan import scan, source
 from snnlib.engine.sparse import conv2d, linear
-from snnlib.engine.step import initial_state, recurrent_step
+from snnlib.engine.step import UntraceableError, initial_state, recurrent_step
 
-__all__ = ["conv2d", "initial_state", "keep_memory", "linear", "recurrent_step", "scan", "source"]
+__all__ = [
+    "NaNInputError",
+    "UntraceableError",
+    "conv2d",
+    "initial_state",
+    "keep_memory",
+    "linear",
+    "recurrent_step",
+    "scan",
+    "source",
+]

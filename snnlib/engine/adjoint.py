@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import Step, default_parameters, name_of, sort_parameters, state_type
+from snnlib.engine.step import Step, default_parameters, heaviside, name_of, sort_parameters, state_type
 
 __all__ = [
     "NAME",
@@ -76,7 +76,7 @@ class Probe:
         if self.h is not None:
             raise ValueError("method='adjoint' needs a step with one threshold, and this one has more")
         self.h = x
-        return (x.detach() > 0).to(x.dtype) if self.spikes is None else self.spikes
+        return heaviside(x.detach()) if self.spikes is None else self.spikes
 
     def gate(self, x: Tensor, width: float) -> Tensor:
         """See :func:`snnlib.functional.threshold.gate`."""
@@ -92,7 +92,7 @@ class _Gate(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, width: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.width = width
-        return (x > 0).to(x.dtype)
+        return heaviside(x)
 
     @staticmethod
     def backward(ctx: Any, *gradient: Any) -> Any:

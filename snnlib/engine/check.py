@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 __all__ = [
     "NaNInputError",
@@ -25,12 +24,8 @@ class NaNInputError(ValueError):
 
 def is_concrete(tensor: Tensor) -> bool:
     """Whether its values can be looked at for free: on the CPU, outside compilers, tracers and torch.func."""
-    return (
-        tensor.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-        and _get_current_dispatch_mode() is None
-    )
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return tensor.device.type == "cpu" and not is_followed() and not wrapped(tensor)
 
 
 def is_followed() -> bool:
@@ -56,7 +51,8 @@ def check_parameters(p: Any, dt: float) -> None:
     """Refuse a time step or an inverse time constant that no neuron can have.
 
     Raises:
-        ValueError: ``dt`` or a field ``tau_*_inv`` is negative or not finite; names it and shows its value.
+        ValueError: ``dt`` is not positive or not finite, or a field ``tau_*_inv`` is negative or not finite;
+            names it and shows its value.
     """
     if not (math.isfinite(dt) and dt > 0):
         raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")

@@ -1,7 +1,7 @@
 """What the loops of recurrent layers do around a step: lines, and the arguments that these need.
 
 ``row`` and ``total`` are what the neurons ``a:b`` hear at a step, forward and backward, ``rows`` what steps
-back give to their input, ``c:d`` the inputs of a block of whole samples. Products are called by their addresses.
+back give to their input, ``c:d`` the inputs of a block of whole samples. Products are called by address.
 """
 
 __all__ = ["AHEAD", "GROWN", "HEARD", "HEARING", "INPUTS", "PRODUCTS", "PUSHED", "PUSHED_LAST", "PUSHING"]

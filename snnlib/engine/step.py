@@ -28,6 +28,7 @@ __all__ = [
     "UntraceableError",
     "default_parameters",
     "fitted",
+    "heaviside",
     "initial_state",
     "integration_dtype",
     "name_of",
@@ -42,6 +43,11 @@ Scalar = float | Tensor
 
 Step = Callable[..., tuple[Tensor, Any]]
 """``step(input, state, p, dt) -> (output, state)``."""
+
+
+def heaviside(data: Tensor) -> Tensor:
+    """H(x): 1 where ``data`` is larger than 0, else 0, in its dtype and without a gradient."""
+    return (data > 0).to(data.dtype)
 
 
 class UntraceableError(Exception):

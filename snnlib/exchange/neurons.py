@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snnlib.engine.check import check_fits
-from snnlib.engine.step import Step, name_of
+from snnlib.engine.step import name_of
 from snnlib.exchange.stateless import array, tensor
 from snnlib.functional.iaf import IAFParameters, iaf_feed_forward_step
 from snnlib.functional.li import LIParameters, li_feed_forward_step
@@ -129,10 +129,8 @@ _WRITERS = {
 class NeuronRead(NamedTuple):
     """What a node says."""
 
-    step: Step
-    """The neuron."""
     p: Any
-    """Its parameters."""
+    """The neuron's parameters, of its own kind."""
     gain: Tensor | None
     """What its input is to be multiplied by; None is 1."""
 
@@ -157,33 +155,33 @@ def parameters_of(node: nir.NIRNode, dt: float, dtype: torch.dtype) -> NeuronRea
     shapes = {name: list(values.shape) for name, values in v.items() if values.size != 1}
     if any(shape != shapes[name] for shape in shapes.values() for name in shapes):
         raise ValueError(f"all parameters must have one shape, got {shapes}")
-    step, kind, found = _equations(node, v, dt)
+    kind, found = _equations(node, v, dt)
     gain = v["r"] * _share(node, v, dt)
     gain = np.where(np.abs(gain - 1.0) < _ROUNDING, 1.0, gain)
     if isinstance(node, SPIKING):
         if not (gain > 0).all():
             raise ValueError(f"r and w_in must be positive where a neuron spikes, got a gain of {gain.min()}")
         found = {name: x / gain if name.startswith("v_") else x for name, x in found.items()}
-        return NeuronRead(step, kind(**_numbers(node, found, dtype), **_surrogate(node)), None)
+        return NeuronRead(kind(**_numbers(node, found, dtype), **_surrogate(node)), None)
     moved = None if (gain == 1.0).all() else tensor(gain, dtype)
-    return NeuronRead(step, kind(**_numbers(node, found, dtype)), moved)
+    return NeuronRead(kind(**_numbers(node, found, dtype)), moved)
 
 
 _FIELDS = ("r", "tau", "tau_mem", "tau_syn", "v_leak", "v_reset", "v_threshold", "w_in")
 
 
-def _equations(node: nir.NIRNode, v: dict[str, Array], dt: float) -> tuple[Step, Any, dict[str, Array]]:
+def _equations(node: nir.NIRNode, v: dict[str, Array], dt: float) -> tuple[Any, dict[str, Array]]:
     if isinstance(node, nir.IF):
-        return iaf_feed_forward_step, IAFParameters, {"v_th": v["v_threshold"], "v_reset": v["v_reset"]}
+        return IAFParameters, {"v_th": v["v_threshold"], "v_reset": v["v_reset"]}
     leak = {"tau_mem_inv": 1.0 / v["tau_mem" if "tau_mem" in v else "tau"], "v_leak": v["v_leak"]}
     if isinstance(node, nir.LI):
-        return li_feed_forward_step, LIParameters, {"tau_syn_inv": np.full_like(v["tau"], 1.0 / dt), **leak}
+        return LIParameters, {"tau_syn_inv": np.full_like(v["tau"], 1.0 / dt), **leak}
     if isinstance(node, nir.CubaLI):
-        return li_feed_forward_step, LIParameters, {"tau_syn_inv": 1.0 / v["tau_syn"], **leak}
+        return LIParameters, {"tau_syn_inv": 1.0 / v["tau_syn"], **leak}
     leak |= {"v_th": v["v_threshold"], "v_reset": v["v_reset"]}
     if isinstance(node, nir.LIF):
-        return lif_box_feed_forward_step, LIFBoxParameters, leak
-    return lif_feed_forward_step, LIFParameters, {"tau_syn_inv": 1.0 / v["tau_syn"], **leak}
+        return LIFBoxParameters, leak
+    return LIFParameters, {"tau_syn_inv": 1.0 / v["tau_syn"], **leak}
 
 
 def _share(node: nir.NIRNode, v: dict[str, Array], dt: float) -> Any:

@@ -18,14 +18,14 @@ from snnlib.exchange.scale import Scale
 from snnlib.exchange.shapes import check_declared, declared, one_step
 from snnlib.exchange.stateless import module_of, tensor
 from snnlib.exchange.write import INPUT_WEIGHTS
-from snnlib.functional.iaf import IAFParameters, IAFState
+from snnlib.functional.iaf import IAFParameters
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
-from snnlib.functional.lif_box import LIFBoxParameters, LIFBoxState
-from snnlib.module.iaf import IAF
+from snnlib.functional.lif_box import LIFBoxParameters
+from snnlib.module.iaf import IAF, IAFRecurrent
 from snnlib.module.li import LI
 from snnlib.module.lif import LIF, LIFRecurrent
-from snnlib.module.lif_box import LIFBox
+from snnlib.module.lif_box import LIFBox, LIFBoxRecurrent
 from snnlib.module.neuron import RecurrentLayer
 from snnlib.module.sequential import SequentialState
 
@@ -34,7 +34,11 @@ __all__ = ["read"]
 _Modules = list[tuple[Link, nn.Module]]
 
 _LAYERS: dict[type, Any] = {IAFParameters: IAF, LIFBoxParameters: LIFBox, LIFParameters: LIF, LIParameters: LI}
-_RECURRENT_STATES: dict[type, Any] = {IAFParameters: IAFState, LIFBoxParameters: LIFBoxState}
+_RECURRENT: dict[type, Any] = {
+    IAFParameters: IAFRecurrent,
+    LIFBoxParameters: LIFBoxRecurrent,
+    LIFParameters: LIFRecurrent,
+}
 
 
 def read(graph: nir.NIRGraph | str | PathLike[str], dt: float | None, dtype: torch.dtype) -> SequentialState:
@@ -113,10 +117,8 @@ def _recurrent(
     if isinstance(before, nn.Linear) and len(list(before.parameters())) == 1:  # a bias would be lost
         made.pop()
         input_size, options["input_weights"] = before.in_features, before.weight
-    kind = type(found.p)
-    if kind is LIFParameters:
-        return LIFRecurrent(input_size, size, found.p, dt, **options)
-    return RecurrentLayer(found.step, input_size, size, found.p, dt, state=_RECURRENT_STATES[kind], **options)
+    layer: RecurrentLayer = _RECURRENT[type(found.p)](input_size, size, found.p, dt, **options)
+    return layer
 
 
 def _add_bias(made: _Modules, bias: torch.Tensor) -> None:

@@ -114,7 +114,7 @@ from snnlib.functional.surrogates import (
     super_fn,
     triangle_fn,
 )
-from snnlib.functional.threshold import METHODS, SURROGATES, Method, Surrogate, reset, spike, threshold
+from snnlib.functional.threshold import METHODS, SURROGATES, Method, Surrogate, gate, reset, spike, threshold
 from snnlib.functional.tsodyks_makram import (
     TsodyksMakramParameters,
     TsodyksMakramState,
@@ -167,6 +167,7 @@ __all__ = [
     "correlation_based_update",
     "correlation_sensor_step",
     "euclidean_distance",
+    "gate",
     "gaussian_rbf",
     "heavi_circ_fn",
     "heavi_erfc_fn",

@@ -153,7 +153,8 @@ def spike_latency_encode(input_spikes: Tensor) -> Tensor:
         input_spikes: ``[T, *features]``, time first, any dtype; what is not 0 is a spike.
 
     Returns:
-        The same shape and dtype. The gradient passes up to the step before the second spike.
+        The same shape and dtype. The gradient of ``output`` passes from a neuron's first spike up to the step
+        before its second one.
 
     Raises:
         ValueError: ``input_spikes`` has no dimension for time.

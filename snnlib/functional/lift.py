@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snnlib.engine.scan import scan
 
-__all__ = ["lift"]
+__all__ = ["lift", "step_by_step"]
 
 
 def lift(activation: Callable[..., tuple[Tensor, Any]], p: Any = None) -> Callable[..., tuple[Tensor, Any]]:
@@ -36,8 +36,18 @@ def _over_time(
         given = {"p": default, **given}
     if "input_weights" not in given:
         return scan(activation, input, state, **given)
+    return step_by_step(lambda x, state: activation(x, state=state, **given), input, state)
+
+
+def step_by_step(
+    run: Callable[[Tensor, Any], tuple[Tensor, Any]], input: Tensor, state: Any
+) -> tuple[Tensor, Any]:
+    """``output[t], state = run(input[t], state)`` for every t."""
     outputs = []
     for x in input.unbind(0):
-        output, state = activation(x, state=state, **given)
+        output, state = run(x, state)
         outputs.append(output)
+    if not outputs:  # no step to run: one of zeros tells the shape
+        output, _ = run(input.new_zeros(input.shape[1:]), state)
+        return output.new_zeros((0, *output.shape)), state
     return torch.stack(outputs), state

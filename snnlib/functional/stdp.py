@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.check import check_parameters
-from snnlib.engine.step import Scalar
+from snnlib.engine.step import Scalar, heaviside
 
 __all__ = ["STDPParameters", "STDPState", "stdp_step_linear"]
 
@@ -54,7 +54,7 @@ def _pow(room: Tensor, mu: Scalar) -> Tensor:
 
 _DEPENDENCE: dict[str, Callable[[Tensor, Scalar], Tensor]] = {
     "additive": lambda room, mu: torch.ones_like(room),
-    "additive_step": lambda room, mu: (room > 0).to(room.dtype),
+    "additive_step": lambda room, mu: heaviside(room),
     "multiplicative_pow": _pow,
     "multiplicative_relu": lambda room, mu: room.relu(),
 }

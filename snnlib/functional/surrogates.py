@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from snnlib.engine.step import Scalar
+from snnlib.engine.step import Scalar, heaviside
 from snnlib.functional.threshold import SURROGATES, spike
 
 __all__ = [
@@ -17,11 +17,6 @@ __all__ = [
     "super_fn",
     "triangle_fn",
 ]
-
-
-def heaviside(data: Tensor) -> Tensor:
-    """H(x): 1 where ``data`` is larger than 0, else 0, in its dtype and without a gradient."""
-    return (data > 0).to(data.dtype)
 
 
 def _function(name: str, method: str) -> Callable[..., Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snnlib.engine.adjoint import NAME, Probe
 from snnlib.engine.check import is_concrete
-from snnlib.engine.step import Scalar
+from snnlib.engine.step import Scalar, heaviside
 
 __all__ = [
     "METHODS",
@@ -190,7 +190,7 @@ def _without_gradient(x: Tensor) -> Tensor:
             "method='adjoint' needs the whole sequence: take a layer (LIF, LIFRecurrent, ...) or snnlib.scan "
             "in the place of single steps and cells, whose gradients another method gives"
         )
-    return (x > 0).to(x.dtype)
+    return heaviside(x)
 
 
 threshold = spike
@@ -219,7 +219,7 @@ def gate(x: Tensor, width: float, method: Method) -> Tensor:
     A surrogate gives it no gradient. The adjoint gives it that of the time at which it opens: one over
     ``width``, in the step before.
     """
-    return method.gate(x, width) if isinstance(method, Probe) else (x > 0).to(x.dtype)
+    return method.gate(x, width) if isinstance(method, Probe) else heaviside(x)
 
 
 def reset(v: Tensor, z: Tensor, v_reset: Scalar, detach: bool = True) -> Tensor:

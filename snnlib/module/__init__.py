@@ -15,7 +15,7 @@ from snnlib.module.encode import (
     SpikeLatencyEncoder,
     SpikeLatencyLIFEncoder,
 )
-from snnlib.module.iaf import IAF, IAFCell
+from snnlib.module.iaf import IAF, IAFCell, IAFRecurrent, IAFRecurrentCell
 from snnlib.module.izhikevich import (
     Izhikevich,
     IzhikevichCell,
@@ -29,7 +29,7 @@ from snnlib.module.li_box import (
 )
 from snnlib.module.lif import LIF, LIFCell, LIFRecurrent, LIFRecurrentCell
 from snnlib.module.lif_adex import LIFAdEx, LIFAdExCell, LIFAdExRecurrent, LIFAdExRecurrentCell
-from snnlib.module.lif_box import LIFBox, LIFBoxCell
+from snnlib.module.lif_box import LIFBox, LIFBoxCell, LIFBoxRecurrent, LIFBoxRecurrentCell
 from snnlib.module.lif_ex import LIFEx, LIFExCell, LIFExRecurrent, LIFExRecurrentCell
 from snnlib.module.lif_refrac import LIFRefrac, LIFRefracCell, LIFRefracRecurrent, LIFRefracRecurrentCell
 from snnlib.module.lsnn import LSNN, LSNNCell, LSNNRecurrent, LSNNRecurrentCell
@@ -58,6 +58,8 @@ __all__ = [
     "ConstantCurrentLIFEncoder",
     "ConvNet",
     "IAFCell",
+    "IAFRecurrent",
+    "IAFRecurrentCell",
     "Izhikevich",
     "IzhikevichCell",
     "IzhikevichRecurrent",
@@ -72,6 +74,8 @@ __all__ = [
     "LIFAdExRecurrentCell",
     "LIFBox",
     "LIFBoxCell",
+    "LIFBoxRecurrent",
+    "LIFBoxRecurrentCell",
     "LIFCell",
     "LIFEx",
     "LIFExCell",

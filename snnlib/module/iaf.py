@@ -1,11 +1,19 @@
 """Integrate-and-fire as modules, see :mod:`snnlib.functional.iaf`."""
 
-from typing import Any
+from typing import Unpack
 
-from snnlib.functional.iaf import IAFParameters, iaf_feed_forward_step
-from snnlib.module.neuron import Cell, Layer
+from snnlib.functional.iaf import IAFParameters, IAFState, iaf_feed_forward_step
+from snnlib.module.neuron import (
+    Cell,
+    Layer,
+    LayerOptions,
+    RecurrentCell,
+    RecurrentLayer,
+    RecurrentLayerOptions,
+    RecurrentOptions,
+)
 
-__all__ = ["IAF", "IAFCell"]
+__all__ = ["IAF", "IAFCell", "IAFRecurrent", "IAFRecurrentCell"]
 
 
 class IAFCell(Cell):
@@ -24,5 +32,44 @@ class IAF(Layer):
     A :class:`.Layer` of :func:`.iaf_feed_forward_step`.
     """
 
-    def __init__(self, p: IAFParameters = IAFParameters(), dt: float = 0.001, **options: Any) -> None:
+    def __init__(
+        self,
+        p: IAFParameters = IAFParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__(iaf_feed_forward_step, p, dt, **options)
+
+
+class IAFRecurrentCell(RecurrentCell):
+    """Integrate-and-fire with recurrent weights, one step.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int | None,
+        hidden_size: int,
+        p: IAFParameters = IAFParameters(),
+        dt: float = 0.001,
+        **options: Unpack[RecurrentOptions],
+    ) -> None:
+        super().__init__(iaf_feed_forward_step, input_size, hidden_size, p, dt, state=IAFState, **options)
+
+
+class IAFRecurrent(RecurrentLayer):
+    """Integrate-and-fire with recurrent weights, a sequence.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int | None,
+        hidden_size: int,
+        p: IAFParameters = IAFParameters(),
+        dt: float = 0.001,
+        **options: Unpack[RecurrentLayerOptions],
+    ) -> None:
+        super().__init__(iaf_feed_forward_step, input_size, hidden_size, p, dt, state=IAFState, **options)

@@ -1,13 +1,21 @@
 """Izhikevich's neuron as modules, see :mod:`snnlib.functional.izhikevich`."""
 
-from typing import Any
+from typing import Unpack
 
 from snnlib.functional.izhikevich import (
     IzhikevichParameters,
     IzhikevichRecurrentState,
     izhikevich_feed_forward_step,
 )
-from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+from snnlib.module.neuron import (
+    Cell,
+    Layer,
+    LayerOptions,
+    RecurrentCell,
+    RecurrentLayer,
+    RecurrentLayerOptions,
+    RecurrentOptions,
+)
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
 
@@ -29,7 +37,10 @@ class Izhikevich(Layer):
     """
 
     def __init__(
-        self, p: IzhikevichParameters = IzhikevichParameters(), dt: float = 0.001, **options: Any
+        self,
+        p: IzhikevichParameters = IzhikevichParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(izhikevich_feed_forward_step, p, dt, **options)
 
@@ -46,7 +57,7 @@ class IzhikevichRecurrentCell(RecurrentCell):
         hidden_size: int,
         p: IzhikevichParameters = IzhikevichParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentOptions],
     ) -> None:
         super().__init__(
             izhikevich_feed_forward_step,
@@ -71,7 +82,7 @@ class IzhikevichRecurrent(RecurrentLayer):
         hidden_size: int,
         p: IzhikevichParameters = IzhikevichParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentLayerOptions],
     ) -> None:
         super().__init__(
             izhikevich_feed_forward_step,

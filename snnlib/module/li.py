@@ -1,11 +1,11 @@
 """Leaky integrator as modules, see :mod:`snnlib.functional.li`."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
 from snnlib.functional.li import LIParameters, li_feed_forward_step
-from snnlib.module.neuron import Cell, Layer
+from snnlib.module.neuron import Cell, Layer, LayerOptions
 
 __all__ = ["LI", "LICell", "LILinearCell"]
 
@@ -26,7 +26,12 @@ class LI(Layer):
     A :class:`.Layer` of :func:`.li_feed_forward_step`.
     """
 
-    def __init__(self, p: LIParameters = LIParameters(), dt: float = 0.001, **options: Any) -> None:
+    def __init__(
+        self,
+        p: LIParameters = LIParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__(li_feed_forward_step, p, dt, **options)
 
 

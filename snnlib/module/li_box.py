@@ -1,9 +1,9 @@
 """Leaky integrator without a synapse as modules, see :mod:`snnlib.functional.li_box`."""
 
-from typing import Any
+from typing import Unpack
 
 from snnlib.functional.li_box import LIBoxParameters, li_box_feed_forward_step
-from snnlib.module.neuron import Cell, Layer
+from snnlib.module.neuron import Cell, Layer, LayerOptions
 
 __all__ = ["LIBox", "LIBoxCell"]
 
@@ -24,5 +24,10 @@ class LIBox(Layer):
     A :class:`.Layer` of :func:`.li_box_feed_forward_step`.
     """
 
-    def __init__(self, p: LIBoxParameters = LIBoxParameters(), dt: float = 0.001, **options: Any) -> None:
+    def __init__(
+        self,
+        p: LIBoxParameters = LIBoxParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__(li_box_feed_forward_step, p, dt, **options)

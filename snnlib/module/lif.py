@@ -1,9 +1,17 @@
 """Leaky integrate-and-fire as modules, see :mod:`snnlib.functional.lif`."""
 
-from typing import Any
+from typing import Unpack
 
 from snnlib.functional.lif import LIFParameters, LIFState, lif_feed_forward_step
-from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+from snnlib.module.neuron import (
+    Cell,
+    Layer,
+    LayerOptions,
+    RecurrentCell,
+    RecurrentLayer,
+    RecurrentLayerOptions,
+    RecurrentOptions,
+)
 
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
 
@@ -24,7 +32,12 @@ class LIF(Layer):
     A :class:`.Layer` of :func:`.lif_feed_forward_step`.
     """
 
-    def __init__(self, p: LIFParameters = LIFParameters(), dt: float = 0.001, **options: Any) -> None:
+    def __init__(
+        self,
+        p: LIFParameters = LIFParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__(lif_feed_forward_step, p, dt, **options)
 
 
@@ -40,7 +53,7 @@ class LIFRecurrentCell(RecurrentCell):
         hidden_size: int,
         p: LIFParameters = LIFParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentOptions],
     ) -> None:
         super().__init__(lif_feed_forward_step, input_size, hidden_size, p, dt, state=LIFState, **options)
 
@@ -57,6 +70,6 @@ class LIFRecurrent(RecurrentLayer):
         hidden_size: int,
         p: LIFParameters = LIFParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentLayerOptions],
     ) -> None:
         super().__init__(lif_feed_forward_step, input_size, hidden_size, p, dt, state=LIFState, **options)

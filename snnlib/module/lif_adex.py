@@ -1,9 +1,17 @@
 """Adaptive exponential leaky integrate-and-fire as modules, see :mod:`snnlib.functional.lif_adex`."""
 
-from typing import Any
+from typing import Unpack
 
 from snnlib.functional.lif_adex import LIFAdExParameters, LIFAdExState, lif_adex_feed_forward_step
-from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+from snnlib.module.neuron import (
+    Cell,
+    Layer,
+    LayerOptions,
+    RecurrentCell,
+    RecurrentLayer,
+    RecurrentLayerOptions,
+    RecurrentOptions,
+)
 
 __all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
 
@@ -24,7 +32,12 @@ class LIFAdEx(Layer):
     A :class:`.Layer` of :func:`.lif_adex_feed_forward_step`.
     """
 
-    def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), dt: float = 0.001, **options: Any) -> None:
+    def __init__(
+        self,
+        p: LIFAdExParameters = LIFAdExParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__(lif_adex_feed_forward_step, p, dt, **options)
 
 
@@ -40,7 +53,7 @@ class LIFAdExRecurrentCell(RecurrentCell):
         hidden_size: int,
         p: LIFAdExParameters = LIFAdExParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentOptions],
     ) -> None:
         super().__init__(
             lif_adex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFAdExState, **options
@@ -59,7 +72,7 @@ class LIFAdExRecurrent(RecurrentLayer):
         hidden_size: int,
         p: LIFAdExParameters = LIFAdExParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentLayerOptions],
     ) -> None:
         super().__init__(
             lif_adex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFAdExState, **options

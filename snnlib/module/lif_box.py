@@ -1,11 +1,19 @@
 """Leaky integrate-and-fire without a synapse as modules, see :mod:`snnlib.functional.lif_box`."""
 
-from typing import Any
+from typing import Unpack
 
-from snnlib.functional.lif_box import LIFBoxParameters, lif_box_feed_forward_step
-from snnlib.module.neuron import Cell, Layer
+from snnlib.functional.lif_box import LIFBoxParameters, LIFBoxState, lif_box_feed_forward_step
+from snnlib.module.neuron import (
+    Cell,
+    Layer,
+    LayerOptions,
+    RecurrentCell,
+    RecurrentLayer,
+    RecurrentLayerOptions,
+    RecurrentOptions,
+)
 
-__all__ = ["LIFBox", "LIFBoxCell"]
+__all__ = ["LIFBox", "LIFBoxCell", "LIFBoxRecurrent", "LIFBoxRecurrentCell"]
 
 
 class LIFBoxCell(Cell):
@@ -24,5 +32,48 @@ class LIFBox(Layer):
     A :class:`.Layer` of :func:`.lif_box_feed_forward_step`.
     """
 
-    def __init__(self, p: LIFBoxParameters = LIFBoxParameters(), dt: float = 0.001, **options: Any) -> None:
+    def __init__(
+        self,
+        p: LIFBoxParameters = LIFBoxParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__(lif_box_feed_forward_step, p, dt, **options)
+
+
+class LIFBoxRecurrentCell(RecurrentCell):
+    """Leaky integrate-and-fire without a synapse with recurrent weights, one step.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int | None,
+        hidden_size: int,
+        p: LIFBoxParameters = LIFBoxParameters(),
+        dt: float = 0.001,
+        **options: Unpack[RecurrentOptions],
+    ) -> None:
+        super().__init__(
+            lif_box_feed_forward_step, input_size, hidden_size, p, dt, state=LIFBoxState, **options
+        )
+
+
+class LIFBoxRecurrent(RecurrentLayer):
+    """Leaky integrate-and-fire without a synapse with recurrent weights, a sequence.
+
+    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    """
+
+    def __init__(
+        self,
+        input_size: int | None,
+        hidden_size: int,
+        p: LIFBoxParameters = LIFBoxParameters(),
+        dt: float = 0.001,
+        **options: Unpack[RecurrentLayerOptions],
+    ) -> None:
+        super().__init__(
+            lif_box_feed_forward_step, input_size, hidden_size, p, dt, state=LIFBoxState, **options
+        )

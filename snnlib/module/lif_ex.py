@@ -1,9 +1,17 @@
 """Exponential leaky integrate-and-fire as modules, see :mod:`snnlib.functional.lif_ex`."""
 
-from typing import Any
+from typing import Unpack
 
 from snnlib.functional.lif_ex import LIFExParameters, LIFExState, lif_ex_feed_forward_step
-from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+from snnlib.module.neuron import (
+    Cell,
+    Layer,
+    LayerOptions,
+    RecurrentCell,
+    RecurrentLayer,
+    RecurrentLayerOptions,
+    RecurrentOptions,
+)
 
 __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
 
@@ -24,7 +32,12 @@ class LIFEx(Layer):
     A :class:`.Layer` of :func:`.lif_ex_feed_forward_step`.
     """
 
-    def __init__(self, p: LIFExParameters = LIFExParameters(), dt: float = 0.001, **options: Any) -> None:
+    def __init__(
+        self,
+        p: LIFExParameters = LIFExParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__(lif_ex_feed_forward_step, p, dt, **options)
 
 
@@ -40,7 +53,7 @@ class LIFExRecurrentCell(RecurrentCell):
         hidden_size: int,
         p: LIFExParameters = LIFExParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentOptions],
     ) -> None:
         super().__init__(lif_ex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFExState, **options)
 
@@ -57,6 +70,6 @@ class LIFExRecurrent(RecurrentLayer):
         hidden_size: int,
         p: LIFExParameters = LIFExParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentLayerOptions],
     ) -> None:
         super().__init__(lif_ex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFExState, **options)

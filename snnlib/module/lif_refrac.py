@@ -1,9 +1,17 @@
 """Leaky integrate-and-fire with a refractory period as modules, see :mod:`snnlib.functional.lif_refrac`."""
 
-from typing import Any
+from typing import Unpack
 
 from snnlib.functional.lif_refrac import LIFRefracParameters, LIFRefracState, lif_refrac_feed_forward_step
-from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+from snnlib.module.neuron import (
+    Cell,
+    Layer,
+    LayerOptions,
+    RecurrentCell,
+    RecurrentLayer,
+    RecurrentLayerOptions,
+    RecurrentOptions,
+)
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
 
@@ -25,7 +33,10 @@ class LIFRefrac(Layer):
     """
 
     def __init__(
-        self, p: LIFRefracParameters = LIFRefracParameters(), dt: float = 0.001, **options: Any
+        self,
+        p: LIFRefracParameters = LIFRefracParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(lif_refrac_feed_forward_step, p, dt, **options)
 
@@ -42,7 +53,7 @@ class LIFRefracRecurrentCell(RecurrentCell):
         hidden_size: int,
         p: LIFRefracParameters = LIFRefracParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentOptions],
     ) -> None:
         super().__init__(
             lif_refrac_feed_forward_step, input_size, hidden_size, p, dt, state=LIFRefracState, **options
@@ -61,7 +72,7 @@ class LIFRefracRecurrent(RecurrentLayer):
         hidden_size: int,
         p: LIFRefracParameters = LIFRefracParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentLayerOptions],
     ) -> None:
         super().__init__(
             lif_refrac_feed_forward_step, input_size, hidden_size, p, dt, state=LIFRefracState, **options

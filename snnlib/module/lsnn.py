@@ -1,9 +1,17 @@
 """Leaky integrate-and-fire with an adaptive threshold as modules, see :mod:`snnlib.functional.lsnn`."""
 
-from typing import Any
+from typing import Unpack
 
 from snnlib.functional.lsnn import LSNNParameters, LSNNState, lsnn_feed_forward_step
-from snnlib.module.neuron import Cell, Layer, RecurrentCell, RecurrentLayer
+from snnlib.module.neuron import (
+    Cell,
+    Layer,
+    LayerOptions,
+    RecurrentCell,
+    RecurrentLayer,
+    RecurrentLayerOptions,
+    RecurrentOptions,
+)
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
 
@@ -24,7 +32,12 @@ class LSNN(Layer):
     A :class:`.Layer` of :func:`.lsnn_feed_forward_step`.
     """
 
-    def __init__(self, p: LSNNParameters = LSNNParameters(), dt: float = 0.001, **options: Any) -> None:
+    def __init__(
+        self,
+        p: LSNNParameters = LSNNParameters(),
+        dt: float = 0.001,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__(lsnn_feed_forward_step, p, dt, **options)
 
 
@@ -40,7 +53,7 @@ class LSNNRecurrentCell(RecurrentCell):
         hidden_size: int,
         p: LSNNParameters = LSNNParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentOptions],
     ) -> None:
         super().__init__(lsnn_feed_forward_step, input_size, hidden_size, p, dt, state=LSNNState, **options)
 
@@ -57,6 +70,6 @@ class LSNNRecurrent(RecurrentLayer):
         hidden_size: int,
         p: LSNNParameters = LSNNParameters(),
         dt: float = 0.001,
-        **options: Any,
+        **options: Unpack[RecurrentLayerOptions],
     ) -> None:
         super().__init__(lsnn_feed_forward_step, input_size, hidden_size, p, dt, state=LSNNState, **options)

@@ -1,7 +1,7 @@
 """The modules that every neuron is made into: one step, a sequence, and both with recurrent weights."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,36 @@ from snnlib.engine.step import (
 from snnlib.functional.threshold import check_method
 from snnlib.module.states import recorded
 
-__all__ = ["Cell", "Layer", "Neuron", "RecurrentCell", "RecurrentLayer"]
+__all__ = [
+    "Cell",
+    "Layer",
+    "LayerOptions",
+    "Neuron",
+    "RecurrentCell",
+    "RecurrentLayer",
+    "RecurrentLayerOptions",
+    "RecurrentOptions",
+]
+
+
+class LayerOptions(TypedDict, total=False):
+    """What every :class:`Layer` takes by name."""
+
+    backend: str
+    checkpoint_every: int | None
+    record_states: bool
+
+
+class RecurrentOptions(TypedDict, total=False):
+    """What every :class:`RecurrentCell` takes by name."""
+
+    input_weights: Tensor | None
+    recurrent_weights: Tensor | None
+    autapses: bool
+
+
+class RecurrentLayerOptions(LayerOptions, RecurrentOptions, total=False):
+    """What every :class:`RecurrentLayer` takes by name."""
 
 
 class Neuron(nn.Module):
@@ -275,13 +304,19 @@ class RecurrentLayer(_Recurrent):
 
     def __init__(
         self,
-        *args: Any,
+        step: Step,
+        input_size: int | None,
+        hidden_size: int,
+        p: Any = None,
+        dt: float = 0.001,
+        *,
+        state: Any = None,
         backend: str = "auto",
         checkpoint_every: int | None = None,
         record_states: bool = False,
-        **options: Any,
+        **options: Unpack[RecurrentOptions],
     ) -> None:
-        super().__init__(*args, **options)
+        super().__init__(step, input_size, hidden_size, p, dt, state=state, **options)
         self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from snnlib.engine import adjoint
 from snnlib.engine.checkpoint import in_chunks
+from snnlib.functional.lift import step_by_step
 
 __all__ = ["Lift", "RecurrentSequential", "RecurrentSequentialState", "SequentialState", "is_stateful"]
 
@@ -302,11 +303,4 @@ class Lift(nn.Module):
             input, state = input
         if not is_stateful(self.lifted):
             return _batched(self.lifted, input)[0]
-        outputs = []
-        for x in input.unbind(0):
-            y, state = self.lifted(x, state)
-            outputs.append(y)
-        if not outputs:  # no step to run: one of zeros tells the shape
-            y, _ = self.lifted(input.new_zeros(input.shape[1:]), state)
-            return y.new_zeros((0, *y.shape)), state
-        return torch.stack(outputs), state
+        return step_by_step(self.lifted, input, state)
