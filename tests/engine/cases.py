@@ -1,0 +1,24 @@
+"""Some neurons with what a test of ``scan`` draws for them: parameters, a state, an input, weights."""
+
+import torch
+
+from tests.neurons import NEURONS, draw_input, draw_parameters, draw_state, generator
+
+__all__ = ["DT", "LIF", "SOME", "case", "weights_for"]
+
+# one time step for most tests, not the default: a backend may compile anew for each
+DT = 0.0011
+LIF = next(neuron for neuron in NEURONS if neuron.name == "lif")
+SOME = [neuron for neuron in NEURONS if neuron.name in ("li", "lif_refrac", "lsnn", "izhikevich")]
+"""For what the engine does around a step, whatever that computes."""
+
+
+def case(neuron, seed, steps=20, shape=(4, 3), parameters=(), dtype=torch.float64):
+    source = generator(seed)
+    p = draw_parameters(neuron, source, parameters, dtype)
+    return p, draw_state(neuron, source, shape, dtype), draw_input(neuron, source, (steps, *shape), dtype)
+
+
+def weights_for(neuron, size, seed=17, dtype=torch.float64):
+    scale = (neuron.input[0] + neuron.input[1]) / size**0.5
+    return (scale * torch.randn(size, size, generator=generator(seed), dtype=torch.float64)).to(dtype)
