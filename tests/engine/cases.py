@@ -1,14 +1,16 @@
-"""Some neurons with what a test of ``scan`` draws for them: parameters, a state, an input, weights."""
+"""What several tests of ``scan`` start from: some neurons, their parameters, states, inputs and weights."""
 
 import torch
 
+from snnlib import LIFParameters
 from tests.neurons import NEURONS, draw_input, draw_parameters, draw_state, generator
 
-__all__ = ["DT", "LIF", "SOME", "case", "weights_for"]
+__all__ = ["DT", "EXACT", "LIF", "SOME", "case", "weights_for"]
 
 # one time step for most tests, not the default: a backend may compile anew for each
 DT = 0.0011
 LIF = next(neuron for neuron in NEURONS if neuron.name == "lif")
+EXACT = LIFParameters(method="adjoint")
 SOME = [neuron for neuron in NEURONS if neuron.name in ("li", "lif_refrac", "lsnn", "izhikevich")]
 """For what the engine does around a step, whatever that computes."""
 
