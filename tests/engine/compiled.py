@@ -3,10 +3,15 @@
 import ctypes
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from snnlib.engine import machine
 from snnlib.engine.entry import Target, compiled
+
+
+def integers(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)
 
 
 def ready(

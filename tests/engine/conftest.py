@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.engine.equality import FUSED_BACKENDS
+
 
 @pytest.fixture
 def poisoned_memory():
@@ -10,3 +12,8 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=FUSED_BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param

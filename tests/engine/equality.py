@@ -22,12 +22,19 @@ __all__ = [
     "moved",
     "needs_triton",
     "recurrent_case",
+    "shapes",
 ]
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs Triton, which comes with torch for CUDA"
 )
 FUSED_BACKENDS = ["cpu", pytest.param("gpu", marks=needs_triton)]
+
+
+def shapes(cpu: list[tuple[int, ...]], gpu: list[tuple[int, ...]]) -> Any:
+    """Shapes for each backend: small ones for the GPU's kernels, which are interpreted where there is none."""
+    given = [*(("cpu", shape) for shape in cpu), *(pytest.param("gpu", s, marks=needs_triton) for s in gpu)]
+    return pytest.mark.parametrize(("backend", "shape"), given, ids=str)
 
 
 def device_of(backend: str) -> str:

@@ -1,66 +1,17 @@
-"""The adjoint: against the event-driven oracle, a closed form, a transcription by hand; what it refuses."""
+"""The adjoint: against a closed form, a transcription by hand and the reference; faults of Norse's; slopes."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from snnlib import (
-    LIF,
-    LIFCell,
-    LIFFeedForwardState,
-    LIFParameters,
-    LIFRecurrent,
-    LIFRecurrentCell,
-    LSNNParameters,
-    SequentialState,
-    lif_feed_forward_step,
-    lsnn_feed_forward_step,
-    reset,
-    spike,
-    spike_slopes,
-)
+from snnlib import LIF, LIFFeedForwardState, LIFParameters, LIFRecurrent, lif_feed_forward_step, spike_slopes
 from snnlib.engine import scan
+from tests.engine.cases import EXACT
 from tests.engine.equality import FUSED_BACKENDS, device_of, everything, recurrent_case
-from tests.engine.on_grid import STEPS, errors, posed
 from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, generator, name_of
-
-EXACT = LIFParameters(method="adjoint")
-
-
-# -- the oracle ----------------------------------------------------------------------------------------
-
-NETS = [(1, False, 5), (1, True, 5), (2, False, (6, 5)), (2, True, (6, 5))]
-
-
-CASES = [(kind, *net) for kind in STEPS for net in NETS] + [("lif", 2, False, (20, 10))]
-SEEDS = {
-    ("lif", 1, True, 5): 2,
-    ("lif", 2, True, (6, 5)): 601,
-    ("lsnn", 2, True, (6, 5)): 4,
-    ("lif_adex", 2, True, (6, 5)): 6,
-}
-"""Where not 1: it takes long until a net is drawn that crosses fast enough, or there is none."""
-
-
-@pytest.mark.parametrize(("kind", "layers", "recurrent", "neurons"), CASES, ids=str)
-def test_gradients_are_those_of_the_event_driven_net(kind: str, layers: int, recurrent: bool, neurons):
-    """To every weight and parameter, within 1 % at dt = 10 us; and ten times closer at 1 us."""
-    seed = SEEDS.get((kind, layers, recurrent, neurons), 1)
-    made, factors = posed(kind, layers, recurrent, neurons, seed)
-    coarse, fine = errors(made, factors, (1e-5, 1e-6))
-    assert coarse < 0.01
-    assert fine < 0.002
-
-
-@pytest.mark.parametrize("kind", STEPS)
-def test_the_error_falls_in_proportion_to_dt(kind: str):
-    """Over two decades, from 100 to 1 us: the mean over four nets of its logarithm."""
-    found = np.log10([errors(*posed(kind, 1, False, 5, seed), (1e-4, 1e-5, 1e-6)) for seed in range(2, 6)])
-    assert -2.4 < (found[:, 2] - found[:, 0]).mean() < -1.6
 
 
 def test_the_closed_form_of_a_first_spike():
@@ -80,9 +31,6 @@ def test_the_closed_form_of_a_first_spike():
     assert float(first.detach()) == pytest.approx(-math.log((1 + root) / 2) / rate, abs=3 * dt)
     (found,) = torch.autograd.grad(first, weight)
     assert float(found) == pytest.approx(wanted, rel=1e-3)
-
-
-# -- by hand -------------------------------------------------------------------------------------------
 
 
 def by_hand(x: np.ndarray, g: np.ndarray, dt: float, p: LIFParameters, last: tuple[float, float]):
@@ -124,9 +72,6 @@ def test_lif_is_its_transcription_by_hand(backend: str):
     loss = (z.flatten() * torch.tensor(g).to(z)).sum() + last[0] * state.v.sum() + last[1] * state.i.sum()
     (found,) = torch.autograd.grad(loss, given)
     np.testing.assert_allclose(found.flatten().cpu(), wanted, rtol=1e-9)
-
-
-# -- faults of Norse's adjoint -------------------------------------------------------------------------
 
 
 def test_dw_in_is_taken_before_the_synaptic_decay():
@@ -219,9 +164,6 @@ def test_whatever_learns_gradients_are_those_of_the_reference(backend: str, neur
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
 
 
-# -- slopes --------------------------------------------------------------------------------------------
-
-
 def test_the_least_slope_bounds_the_gradient():
     """A membrane that just touches its threshold: dh is no less than alpha dt."""
     x = torch.tensor([10.0 * (1 + 1e-9)], dtype=torch.float64).view(1, 1, 1).requires_grad_()
@@ -246,87 +188,3 @@ def test_slopes_can_be_counted():
     v = torch.tensor([[0.9]])
     (only,) = spike_slopes(LIF(EXACT), torch.tensor([[[3.0]]]), LIFFeedForwardState(v, torch.zeros(1, 1)))
     assert float(only) == pytest.approx(100 * (3.0 - 0.9), rel=1e-4)
-
-
-# -- what it refuses -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cell", [LIFCell(EXACT), LIFRecurrentCell(2, 2, EXACT)], ids=["cell", "recurrent"])
-def test_a_cell_says_that_it_needs_the_sequence(cell: torch.nn.Module):
-    with pytest.raises(RuntimeError, match="needs the whole sequence"):
-        cell(torch.ones(1, 2, requires_grad=True))
-    with torch.no_grad():
-        cell(torch.ones(1, 2, requires_grad=True))
-
-
-class State(NamedTuple):
-    v: Tensor
-
-
-class Parameters(NamedTuple):
-    method: str = "adjoint"
-    alpha: float | None = None
-
-
-def decaying_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
-    v = 0.9 * state.v + input
-    z = spike(v - 1, p.method, p.alpha)
-    return z, State(reset(v, z, 0.0))
-
-
-def deaf_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
-    v = state.v + input
-    return (v > 1).to(v.dtype), State(v)
-
-
-def double_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
-    v = state.v + input
-    return spike(v - 1, p.method, p.alpha) + spike(v - 2, p.method, p.alpha), State(v)
-
-
-def louder_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
-    z = spike(state.v - 1.0, p.method, p.alpha)
-    return 2.0 * z, State(state.v - z)
-
-
-def voltage_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
-    v = state.v * (1.0 - spike(state.v - 1.0, p.method, p.alpha))
-    return v, State(v)
-
-
-@pytest.mark.parametrize(
-    ("step", "says"),
-    [
-        (decaying_step, "changes v; write a decay as 1 - dt"),
-        (deaf_step, "deaf_step does not"),
-        (double_step, "one threshold"),
-        (louder_step, r"returns 2 with a spike and 0 without"),
-        (voltage_step, r"returns 0 with a spike and 0.5 without"),
-    ],
-)
-def test_a_step_that_it_cannot_read_is_refused(step, says: str):
-    with pytest.raises(ValueError, match=says):
-        scan(step, torch.ones(3, 1, 1, requires_grad=True), None, Parameters())
-
-
-def test_torch_func_is_refused():
-    net, x = SequentialState(torch.nn.Linear(4, 8), LIF(EXACT)), torch.ones(3, 3, 4)
-    weights = {name: value.detach() for name, value in net.named_parameters()}
-
-    def count(x: Tensor, values: dict[str, Tensor] = weights) -> Tensor:
-        return torch.func.functional_call(net, values, (x,))[0].sum()
-
-    says = r"adjoint.* under torch.func; loss.backward\(\) does"
-    with pytest.raises(RuntimeError, match=says):
-        torch.func.grad(lambda x: scan(lif_feed_forward_step, x, None, EXACT)[0].sum())(x)
-    for of, transformed in (((x[None],), torch.func.vmap(count)), ((x, weights), torch.func.grad(count, 1))):
-        with pytest.raises(RuntimeError, match=says):
-            transformed(*of)
-
-
-def test_a_gradient_of_the_gradient_is_refused():
-    x = torch.full((5, 1, 1), 20.0, requires_grad=True)
-    for backend in ("reference", "cpu"):
-        z, _ = scan(lsnn_feed_forward_step, x, None, LSNNParameters(method="adjoint"), backend=backend)
-        with pytest.raises(RuntimeError, match="has no"):
-            torch.autograd.grad(torch.autograd.grad((z * x).sum(), x, create_graph=True)[0].sum(), x)

@@ -15,7 +15,7 @@ from snnlib.engine.elementary import where
 from snnlib.engine.events import at_place
 from snnlib.engine.sizes import LANES
 from snnlib.engine.vector import bits_of
-from tests.engine.compiled import ready
+from tests.engine.compiled import integers, ready
 
 NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -32,10 +32,6 @@ def assert_is_python(function: Callable[..., None], *arrays: Tensor) -> None:
     as_python(function, *theirs)
     torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
     assert not all(torch.equal(a, b) for a, b in zip(mine, arrays, strict=True))
-
-
-def integers(*values: int) -> Tensor:
-    return torch.tensor(values, dtype=torch.int64)
 
 
 def test_loops_and_branches():
@@ -271,86 +267,6 @@ def test_a_source_has_functions_of_its_own_and_others():
     a, out = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     ready(defined(text)["run"], (a, out))(a, out)
     assert out.tolist() == [4 + math.pi, 2.0, 3.0]
-
-
-def _float_as_integer(out):
-    count = 1
-    count = out[0]
-    out[1] = count
-
-
-def _unknown_word(out):
-    with out:
-        pass
-
-
-def _star(out):
-    first, *_ = 1, 2
-    out[0] = first
-
-
-def _untyped(out):
-    number = 0.5
-    out[0] = number
-
-
-def _named(out):
-    out[0] = min(out[0], out[1], key=abs)
-
-
-def _every_other(out):
-    out[0:2:2] = 0
-
-
-def _otherwise(out):
-    for j in range(2):
-        out[j] = 0
-    else:
-        out[0] = 1
-
-
-def _inverted(out, places):
-    places[0] = ~places[0]
-
-
-def _attribute(out):
-    out.shape += 1
-
-
-def _too_early(out):
-    out[0] = later  # noqa: F821
-    later = 1  # noqa: F841
-
-
-def _lost(out, places):
-    places[0] = out[0]
-
-
-def _no_such_name(out):
-    out[0] = nowhere(out)  # noqa: F821
-
-
-@pytest.mark.parametrize(
-    ("function", "arrays", "error", "words"),
-    [
-        (_float_as_integer, (torch.zeros(2),), TypeError, r"count was \['i64'\] before"),
-        (_unknown_word, (torch.zeros(2),), AttributeError, "_run_with"),
-        (_star, (torch.zeros(2),), TypeError, r"\*_ is nothing to assign to"),
-        (_untyped, (torch.zeros(2),), TypeError, r"0.5 may be float32 or float64"),
-        (_named, (torch.zeros(2),), TypeError, "arguments have no names"),
-        (_every_other, (torch.zeros(2),), TypeError, "a slice has no step"),
-        (_otherwise, (torch.zeros(2),), TypeError, "a loop has no else"),
-        (_inverted, (torch.zeros(2), integers(0)), TypeError, "there is - and not"),
-        (_attribute, (torch.zeros(2),), TypeError, "can only concatenate tuple"),
-        (_too_early, (torch.zeros(2),), KeyError, "later has no value yet"),
-        (_lost, (torch.zeros(2), integers(0)), TypeError, "cannot be i64"),
-        (_no_such_name, (torch.zeros(2),), KeyError, "nowhere"),
-    ],
-)
-def test_what_is_not_of_the_language_is_refused(function: Any, arrays: Any, error: Any, words: str):
-    with pytest.raises(error, match=words) as found:
-        ready(function, arrays)
-    assert found.value.__notes__[-1].startswith(f"in {function.__name__}: ")
 
 
 def test_what_is_built_gets_integers_of_llvm():

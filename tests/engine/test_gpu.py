@@ -1,6 +1,6 @@
 """The GPU's kernels: what they refuse, recurrent layers in both forms, and machine code for a Hopper GPU.
 
-What they compute is compared with the reference in test_fused.py: on a GPU, or in Triton's interpreter.
+What they compute is compared with the reference in test_fused*.py: on a GPU, or in Triton's interpreter.
 """
 
 import importlib.util

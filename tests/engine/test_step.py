@@ -78,9 +78,6 @@ def without_parameters(input, state: Trace):
     return input, state
 
 
-# -- types ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
 def test_types_are_read_from_the_signature(neuron):
     assert state_type(neuron.step) is neuron.state
@@ -121,9 +118,6 @@ def test_recurrent_state_pickles_and_copies(step):
     replaced = state._replace(z=torch.zeros(3))
     assert replaced.z.shape == (3,)
     assert type(replaced) is kind
-
-
-# -- the state before the first input ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -203,9 +197,6 @@ def test_nobody_writes_to_a_shared_initial_state_for_others(shape: tuple[int, ..
     same(state().v, before)
 
 
-# -- recurrence ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
 def test_recurrent_step_adds_what_returns_through_the_weights(neuron):
     """x[b, n] = current[b, n] + sum_m weights[n, m] z[b, m]: to row from column."""
@@ -233,9 +224,6 @@ def test_recurrent_step_reaches_only_the_rows_of_a_column():
     weights = torch.tensor([[0.0, 5.0], [7.0, 0.0]])
     output, _ = recurrent_step(trace, torch.zeros(1, 2), state, weights, TraceParameters(), 0.001)
     assert output.tolist() == [[0.0, 7.0]]
-
-
-# -- checks --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dt", [0.0, -0.001, math.inf, math.nan])

@@ -6,14 +6,11 @@ from torch import nn
 
 from snnlib import LIF, ConvNet, LIFParameters, LIParameters, SpikeConv2d
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (2, 5, 7)]
 # spikes at every layer of a network that has not learned yet
 EASY = LIFParameters(v_th=0.1)
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def small(shape, classes=5, **options):

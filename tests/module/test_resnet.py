@@ -7,13 +7,10 @@ from torch import nn
 from snnlib import LIF, LIFParameters, ResNet, SpikeConv2d
 from snnlib.module.resnet import Residual
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 # one step of these moves the membrane by the whole current
 QUICK = LIFParameters(tau_mem_inv=1000.0, tau_syn_inv=1000.0, method="arctan")
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def lif() -> LIF:

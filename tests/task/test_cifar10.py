@@ -69,9 +69,6 @@ def test_a_wrong_flag_ends_in_a_sentence(monkeypatch, capsys, arguments: list[st
     assert len(said.strip().splitlines()) == 1
 
 
-# -- what the flags change, in this process ------------------------------------------------------------------
-
-
 def values_of(*arguments: str) -> flags.FlagValues:
     values = copy.deepcopy(cifar10.FLAGS)
     values(["cifar10", "--fast", "--cutout=3", *arguments])

@@ -1,0 +1,102 @@
+"""What the adjoint refuses: single steps, steps that it cannot read, torch.func, second gradients."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnlib import (
+    LIF,
+    LIFCell,
+    LIFRecurrentCell,
+    LSNNParameters,
+    SequentialState,
+    lif_feed_forward_step,
+    lsnn_feed_forward_step,
+    reset,
+    spike,
+)
+from snnlib.engine import scan
+from tests.engine.cases import EXACT
+
+
+@pytest.mark.parametrize("cell", [LIFCell(EXACT), LIFRecurrentCell(2, 2, EXACT)], ids=["cell", "recurrent"])
+def test_a_cell_says_that_it_needs_the_sequence(cell: torch.nn.Module):
+    with pytest.raises(RuntimeError, match="needs the whole sequence"):
+        cell(torch.ones(1, 2, requires_grad=True))
+    with torch.no_grad():
+        cell(torch.ones(1, 2, requires_grad=True))
+
+
+class State(NamedTuple):
+    v: Tensor
+
+
+class Parameters(NamedTuple):
+    method: str = "adjoint"
+    alpha: float | None = None
+
+
+def decaying_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = 0.9 * state.v + input
+    z = spike(v - 1, p.method, p.alpha)
+    return z, State(reset(v, z, 0.0))
+
+
+def deaf_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = state.v + input
+    return (v > 1).to(v.dtype), State(v)
+
+
+def double_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = state.v + input
+    return spike(v - 1, p.method, p.alpha) + spike(v - 2, p.method, p.alpha), State(v)
+
+
+def louder_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    z = spike(state.v - 1.0, p.method, p.alpha)
+    return 2.0 * z, State(state.v - z)
+
+
+def voltage_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = state.v * (1.0 - spike(state.v - 1.0, p.method, p.alpha))
+    return v, State(v)
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        (decaying_step, "changes v; write a decay as 1 - dt"),
+        (deaf_step, "deaf_step does not"),
+        (double_step, "one threshold"),
+        (louder_step, r"returns 2 with a spike and 0 without"),
+        (voltage_step, r"returns 0 with a spike and 0.5 without"),
+    ],
+)
+def test_a_step_that_it_cannot_read_is_refused(step, says: str):
+    with pytest.raises(ValueError, match=says):
+        scan(step, torch.ones(3, 1, 1, requires_grad=True), None, Parameters())
+
+
+def test_torch_func_is_refused():
+    net, x = SequentialState(torch.nn.Linear(4, 8), LIF(EXACT)), torch.ones(3, 3, 4)
+    weights = {name: value.detach() for name, value in net.named_parameters()}
+
+    def count(x: Tensor, values: dict[str, Tensor] = weights) -> Tensor:
+        return torch.func.functional_call(net, values, (x,))[0].sum()
+
+    says = r"adjoint.* under torch.func; loss.backward\(\) does"
+    with pytest.raises(RuntimeError, match=says):
+        torch.func.grad(lambda x: scan(lif_feed_forward_step, x, None, EXACT)[0].sum())(x)
+    for of, transformed in (((x[None],), torch.func.vmap(count)), ((x, weights), torch.func.grad(count, 1))):
+        with pytest.raises(RuntimeError, match=says):
+            transformed(*of)
+
+
+def test_a_gradient_of_the_gradient_is_refused():
+    x = torch.full((5, 1, 1), 20.0, requires_grad=True)
+    for backend in ("reference", "cpu"):
+        z, _ = scan(lsnn_feed_forward_step, x, None, LSNNParameters(method="adjoint"), backend=backend)
+        with pytest.raises(RuntimeError, match="has no"):
+            torch.autograd.grad(torch.autograd.grad((z * x).sum(), x, create_graph=True)[0].sum(), x)

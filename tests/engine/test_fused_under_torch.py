@@ -1,0 +1,131 @@
+"""Fused loops under what torch has around operators: compile, autocast, dispatch modes, torch.func."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from snnlib import LIF, LIFParameters, LIFRefrac, LIFRefracParameters, lif_feed_forward_step
+from snnlib.engine import scan
+from tests.engine.equality import device_of, everything, moved, recurrent_case
+from tests.neurons import generator
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_autocast_leaves_recurrent_layers_in_float32(backend: str, method: str):
+    neuron, *values = recurrent_case((6, 2, 8), torch.float32)
+    device = device_of(backend)
+    x, state, weights = (moved(value, device) for value in values)
+    for one in ("reference", backend):
+        given = one, neuron.step, x, state, LIFParameters(method=method)
+        wanted = everything(*given, recurrent_weights=weights)
+        with torch.autocast(device, torch.bfloat16):  # around the way back too
+            got = everything(*given, recurrent_weights=weights)
+        # the way back by autograd alone is autocast's wherever that is on
+        count = 1 + len(state) if (one, method) == ("reference", "super") else len(wanted)
+        for ours, theirs in zip(got[:count], wanted[:count], strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("kind", "parameters"), [(LIF, LIFParameters), (LIFRefrac, LIFRefracParameters)])
+def test_torch_compile_without_a_graph_break(backend: str, kind: Any, parameters: Any):
+    """LIF, and a neuron that keeps bits too."""
+    p = parameters(method="arctan", tau_mem_inv=torch.nn.Parameter(torch.tensor(100.0)))
+    layer = kind(p, backend=backend).to(device_of(backend))
+    x = 3 * torch.randn(15, 2, 5, generator=generator(0)).to(device_of(backend))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    counted: list[str] = []
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        counted.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    torch.compile(layer, fullgraph=True, backend=count)(x)
+    assert sum("snnlib.fused_forward" in target for target in counted) == 1  # one operator, not T steps
+    results = []
+    for run in (layer, compiled):
+        layer.zero_grad()
+        inputs = x.clone().requires_grad_()
+        output, _ = run(inputs)
+        output.sum().backward()
+        results.append((output, inputs.grad, layer.tau_mem_inv.grad))
+    assert float(results[0][0].detach().sum()) > 0
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_results_lie_in_memory_as_the_compiler_is_told(backend: str):
+    """Inductor's code checks the strides that the fake implementation promised: those of ``new_empty``."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((6, 3, 5), (4, 4), (4, 5))
+    x, recurrent, inward = (torch.randn(*shape, generator=generator).requires_grad_() for shape in shapes)
+    output, _ = scan(
+        lif_feed_forward_step, x, recurrent_weights=recurrent, input_weights=inward, backend=backend
+    )
+    for gradient in torch.autograd.grad(output.sum(), (x, recurrent, inward)):
+        assert gradient.is_contiguous()
+
+
+class Seen(TorchDispatchMode):
+    """The operators that torch calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+class Own(torch.Tensor):
+    """A type of tensor of somebody's own."""
+
+
+@pytest.mark.parametrize("method", ["arctan", "adjoint"])
+def test_who_looks_at_operators_sees_them_and_the_same_numbers(backend: str, method: str):
+    """Without anybody a call goes past torch's dispatcher."""
+    p, source = LIFParameters(method=method), generator(0)
+    given = [3 * torch.randn(15, 2, 5, generator=source), torch.randn(5, 5, generator=source)]
+
+    def gradients(x: Tensor, weights: Tensor) -> list[Tensor]:
+        leaves = [value.clone().to(device_of(backend)).requires_grad_() for value in (x, weights)]
+        output, state = scan(
+            lif_feed_forward_step, leaves[0], None, p, recurrent_weights=leaves[1], backend=backend
+        )
+        (output.sum() + state.v.sum()).backward()
+        return [output, *state, *(leaf.grad for leaf in leaves)]
+
+    wanted = gradients(*given)
+    with Seen() as seen:
+        watched = gradients(*given)
+    assert sum("snnlib.fused_forward" in name for name in seen.names) == 1
+    assert sum("snnlib.fused_backward" in name for name in seen.names) == 1
+    for found in (watched, gradients(given[0].as_subclass(Own), given[1])):
+        for one, other in zip(found, wanted, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_torch_func_grad_takes_the_plain_loop():
+    x = 3 * torch.randn(15, 2, 5, generator=generator(0))
+    p = LIFParameters(method="arctan")
+    got = torch.func.grad(lambda a: scan(lif_feed_forward_step, a, None, p)[0].sum())(x)
+    x.requires_grad_()
+    scan(lif_feed_forward_step, x, None, p)[0].sum().backward()
+    torch.testing.assert_close(got, x.grad)
+
+
+def test_gradients_of_gradients_are_refused_and_the_reference_has_them(backend: str):
+    x = torch.randn(5, 2, 3, generator=generator(0)).to(device_of(backend)).requires_grad_()
+    p = LIFParameters(method="arctan")
+    for one in ("reference", backend):
+        output, _ = scan(lif_feed_forward_step, x, None, p, backend=one)
+        (gradient,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+        if one == "reference":
+            assert float(torch.autograd.grad(gradient.square().sum(), x)[0].abs().sum()) > 0
+        else:
+            with pytest.raises(RuntimeError, match="fused_backward"):
+                torch.autograd.grad(gradient.square().sum(), x)

@@ -1,0 +1,89 @@
+"""Steps of one's own over time."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnlib.engine import scan
+from tests.neurons import generator, recurrent_loop, same
+
+
+class Pair(NamedTuple):
+    """A state of one's own, without ``initial``."""
+
+    fast: Tensor
+    slow: Tensor
+
+
+class Rested(NamedTuple):
+    """A state of one's own that starts at a parameter."""
+
+    v: Tensor
+
+    @classmethod
+    def initial(cls, p: "MyParameters") -> "Rested":
+        return cls(v=p.rest)  # type: ignore[arg-type]
+
+
+class MyParameters(NamedTuple):
+    gain: float | Tensor = 2.0
+    rest: float | Tensor = 0.25
+
+
+def pair_step(input: Tensor, state: Pair, p: MyParameters = MyParameters(), dt: float = 0.001):
+    fast = 0.5 * state.fast + p.gain * input
+    slow = state.slow + dt * fast
+    return fast - slow, Pair(fast, slow)
+
+
+def rested_step(input: Tensor, state: Rested, p: MyParameters = MyParameters(), dt: float = 0.001):
+    v = state.v + torch.tanh(p.gain * input)
+    return v, Rested(v)
+
+
+def no_annotation(input, state, p=MyParameters(), dt=0.001):
+    return input, state
+
+
+def test_a_step_of_ones_own():
+    """Its own NamedTuples; a state without ``initial`` starts at zero."""
+    x = torch.randn(6, 2, 3, generator=generator(0), dtype=torch.float64)
+    fast = slow = torch.zeros(2, 3, dtype=torch.float64)
+    wanted = []
+    for t in range(6):
+        fast = fast / 2 + 3 * x[t]
+        slow = slow + 0.01 * fast
+        wanted.append(fast - slow)
+    output, state = scan(pair_step, x, None, MyParameters(gain=3.0), dt=0.01)
+    torch.testing.assert_close(output, torch.stack(wanted))
+    same(state, Pair(fast, slow), rtol=1e-12, atol=1e-12)
+
+
+def test_a_step_of_ones_own_with_a_rest():
+    gain, rest = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.7, 1.5))
+    x = torch.randn(5, 2, 3, generator=generator(0), dtype=torch.float64)
+    output, state = scan(rested_step, x, p=MyParameters(gain, rest))
+    torch.testing.assert_close(output, 1.5 + torch.tanh(0.7 * x).cumsum(0))
+    assert isinstance(state, Rested)
+    by_gain, by_rest = torch.autograd.grad(output.sum(), (gain, rest))
+    assert by_rest.item() == pytest.approx(output.numel())
+    slope = (x / torch.cosh(0.7 * x) ** 2).cumsum(0).sum()
+    assert by_gain.item() == pytest.approx(slope.item())
+
+
+def test_a_recurrent_step_of_ones_own():
+    x = torch.randn(6, 2, 3, generator=generator(0), dtype=torch.float64)
+    weights = torch.randn(3, 3, generator=generator(1), dtype=torch.float64)
+    output, state = scan(pair_step, x, recurrent_weights=weights)
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    wanted, z, final = recurrent_loop(pair_step, x, zero, Pair(zero, zero), weights, MyParameters(), 0.001)
+    torch.testing.assert_close(output, wanted)
+    assert state._fields == ("z", "fast", "slow")
+    same(tuple(state), (z, *final), rtol=1e-12, atol=1e-12)
+
+
+def test_a_step_without_annotation_is_refused():
+    with pytest.raises(TypeError, match="state of no_annotation must be annotated with a NamedTuple"):
+        scan(no_annotation, torch.ones(3, 1, 1))

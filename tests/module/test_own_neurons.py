@@ -1,0 +1,95 @@
+"""Modules of a step of one's own, and a surrogate of one's own."""
+
+import pickle
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import snnlib
+from snnlib import LIF, Cell, Layer, LIFParameters, RecurrentCell, RecurrentLayer
+from tests.module.kinds import B, M, N, every_kind, over_time
+from tests.neurons import generator, same
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+class MyState(NamedTuple):
+    v: Tensor
+
+
+class MyParameters(NamedTuple):
+    keep: float | Tensor = 0.5
+
+
+class MethodOnly(NamedTuple):
+    method: str = "super"
+
+
+def my_step(input: Tensor, state: MyState, p: MyParameters = MyParameters(), dt: float = 0.001):
+    v = p.keep * state.v + input
+    return v, MyState(v)
+
+
+def step_with_method(input: Tensor, state: MyState, p: MethodOnly = MethodOnly(), dt: float = 0.001):
+    return snnlib.spike(input, p.method), state
+
+
+def test_a_layer_of_ones_own():
+    x = torch.randn(6, B, N, generator=generator(0))
+    output, state = Layer(my_step, MyParameters(0.25))(x)
+    v = torch.zeros(B, N)
+    for t in range(6):
+        v = v / 4 + x[t]
+        torch.testing.assert_close(output[t], v)
+    assert isinstance(state, MyState)
+    same(Layer(my_step)(x), Layer(my_step, MyParameters(0.5), 0.001)(x))
+    same(over_time(Cell(my_step, MyParameters(0.25)), x), (output, state))
+
+
+def test_a_recurrent_layer_of_ones_own():
+    layer = RecurrentLayer(my_step, M, N)
+    cell = RecurrentCell(my_step, M, N)
+    cell.load_state_dict(layer.state_dict())
+    x = torch.randn(6, B, M)
+    output, state = layer(x)
+    z = torch.zeros(B, N)
+    v = torch.zeros(B, N)
+    for t in range(6):
+        v = v / 2 + x[t] @ layer.input_weights.T + z @ layer.recurrent_weights.T
+        z = v
+        torch.testing.assert_close(output[t], z)
+    assert state._fields == ("z", "v")
+    same(over_time(cell, x), (output, state), rtol=1e-5, atol=1e-5)
+
+
+def test_a_parameter_of_ones_own_learns():
+    layer = Layer(my_step, MyParameters(nn.Parameter(torch.tensor(0.5))))
+    assert [name for name, _ in layer.named_parameters()] == ["keep"]
+    output, _ = layer(torch.ones(3, 1, 1))
+    output[-1].sum().backward()
+    assert layer.keep.grad.item() == pytest.approx(1 + 2 * 0.5)  # of keep^2 + keep + 1
+
+
+@every_kind
+def test_modules_of_ones_own_pickle(kind):
+    made = {"cell": Cell, "layer": Layer, "recurrent_cell": RecurrentCell, "recurrent_layer": RecurrentLayer}[
+        kind
+    ]
+    module = made(my_step, M, N) if kind.startswith("recurrent") else made(my_step)
+    x = torch.randn(3, B, M) if kind.endswith("layer") else torch.randn(B, M)
+    same(pickle.loads(pickle.dumps(module))(x), module(x))
+
+
+def test_parameters_of_ones_own_may_name_a_method_alone():
+    """``method`` without ``alpha``: nothing says that the two must come together."""
+    output, _ = Layer(step_with_method)(torch.tensor([[[-1.0, 2.0]]]))
+    assert output.tolist() == [[[0.0, 1.0]]]
+
+
+def test_a_function_as_method():
+    p = LIFParameters(method=lambda x, alpha: torch.sigmoid(x), v_th=0.0)
+    output, _ = LIF(p)(torch.zeros(1, 1, 1))
+    assert output.item() == 0.5
+    assert "method" in repr(LIF(p))

@@ -1,0 +1,86 @@
+"""What modules of neurons refuse: numbers, methods, inputs, weights, states and backends that are none."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from snnlib import LIF, LIFCell, LIFFeedForwardState, LIFRecurrent, LIFRecurrentCell
+from tests.module.kinds import B, M, N, build, every_kind, every_neuron, sample
+from tests.neurons import SPIKING, name_of
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+@every_kind
+@every_neuron
+def test_a_bad_number_is_refused_when_the_module_is_made(neuron, kind):
+    for dt in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"dt={dt}"):
+            build(neuron, kind, neuron.parameters(), dt=dt)
+    for name in neuron.ranges:
+        if name.startswith("tau_"):
+            with pytest.raises(ValueError, match=rf"{name}=-5\.0"):
+                build(neuron, kind, neuron.parameters(**{name: -5.0}))
+
+
+@every_kind
+@pytest.mark.parametrize("neuron", SPIKING, ids=name_of)
+def test_a_bad_method_is_refused_when_the_module_is_made(neuron, kind):
+    with pytest.raises(ValueError, match="method='nonsense'"):
+        build(neuron, kind, neuron.parameters(method="nonsense"))
+    with pytest.raises(ValueError, match=r"alpha=-2\.5"):
+        build(neuron, kind, neuron.parameters(alpha=-2.5))
+
+
+@every_kind
+@every_neuron
+def test_a_bad_input_is_refused(neuron, kind):
+    module = build(neuron, kind, neuron.parameters())
+    x = sample(neuron, kind)
+    with pytest.raises(ValueError, match=r"input must be floating point, got dtype torch\.int64"):
+        module(x.long())
+    x.view(-1)[0] = math.nan
+    place = [0] * x.dim()
+    with pytest.raises(
+        ValueError, match=rf"input must not contain NaN, got nan at index {re.escape(str(place))}"
+    ):
+        module(x)
+
+
+@pytest.mark.parametrize("made", [LIFRecurrent, LIFRecurrentCell])
+@pytest.mark.parametrize(
+    ("name", "shape", "wanted"),
+    [("input_weights", (M, N), (N, M)), ("recurrent_weights", (N, M), (N, N)), ("input_weights", (N,), (N, M))],
+)
+def test_weights_of_a_wrong_shape_are_refused(made, name, shape, wanted):
+    message = rf"{name} must be {re.escape(str(list(wanted)))}, got shape {re.escape(str(list(shape)))}"
+    with pytest.raises(ValueError, match=message):
+        made(M, N, **{name: torch.ones(shape)})
+
+
+def test_an_input_without_a_batch_is_refused_by_a_layer():
+    with pytest.raises(ValueError, match=r"input must be \[T, B, \*features\], got shape \[5\]"):
+        LIF()(torch.ones(5))
+
+
+def test_a_state_of_a_wrong_shape_is_refused_by_a_layer():
+    state = LIFFeedForwardState(torch.zeros(B, 7), torch.zeros(B, N))
+    with pytest.raises(ValueError, match=r"state\.v must broadcast to \[2, 4\], got shape \[2, 7\]"):
+        LIF()(torch.ones(3, B, N), state)
+
+
+def test_a_bad_backend_is_refused():
+    with pytest.raises(ValueError, match=r"backend must be .* got 'abacus'"):
+        LIF(backend="abacus")(torch.ones(3, B, N))
+    with pytest.raises(ValueError, match=r"backend must be .* got 'abacus'"):
+        LIFRecurrent(M, N, backend="abacus")(torch.ones(3, B, M))
+
+
+def test_a_cell_names_no_backend():
+    """One step has none: a cell that took it would hide that it is not used."""
+    with pytest.raises(TypeError):
+        LIFCell(backend="reference")
+    with pytest.raises(TypeError):
+        LIFRecurrentCell(M, N, backend="reference")

@@ -1,0 +1,100 @@
+"""How often a module without a state runs: once over all rows, or over one step that is repeated."""
+
+import pytest
+import torch
+from torch import nn
+
+from snnlib import LI, SequentialState
+from tests.module.chains import B, Calls, T, close, conv_net, images
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_module_without_a_state_runs_once_over_all_rows(training):
+    net = conv_net().train(training)
+    calls = {index: Calls(net[index]) for index in (0, 1, 3, 4, 5)}
+    net(images())
+    assert {index: call.rows for index, call in calls.items()} == {index: [T * B] for index in calls}
+
+
+def test_a_repeated_input_runs_once_over_one_step():
+    """Until the first neuron; the result is that of the copied input."""
+    net = conv_net().eval()
+    x = torch.rand(B, 1, 6, 6)
+    wanted = net(x.repeat(T, 1, 1, 1, 1))
+    calls = {index: Calls(net[index]) for index in (0, 1, 3, 4, 5)}
+    close(net(x.expand(T, -1, -1, -1, -1)), wanted)
+    assert {index: call.rows for index, call in calls.items()} == {
+        0: [B],
+        1: [B],
+        3: [T * B],
+        4: [T * B],
+        5: [T * B],
+    }
+
+
+def test_a_repeated_input_goes_from_module_to_module_as_one_step():
+    """Not as a view of a sequence, whose gradient would be a whole one."""
+    net = SequentialState(nn.Linear(4, 5), nn.Tanh(), nn.Identity(), LI(), nn.Linear(5, 2), nn.Tanh())
+    seen = []
+    for index in (1, 2, 5):
+        net[index].register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    net(torch.rand(B, 4).expand(T, B, 4))
+    (_, first), (second, _), (third, _) = seen
+    assert second is first
+    assert second.shape == (B, 5)
+    assert third.shape == (T * B, 2)
+
+
+def test_gradient_through_a_repeated_input():
+    """That of the copied input, in weights and in the input itself."""
+    net = SequentialState(nn.Linear(4, 5), nn.Tanh(), LI())
+    gradients = []
+    for repeat in (lambda x: x.expand(T, B, 4), lambda x: x.repeat(T, 1, 1)):
+        x = torch.linspace(-1, 1, 4 * B).reshape(B, 4).requires_grad_()
+        output, _ = net(repeat(x))
+        gradients.append(torch.autograd.grad(output.square().sum(), [x, *net.parameters()]))
+    assert gradients[0][0].abs().max() > 0
+    close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_a_repeated_map_lies_in_memory_as_the_map(order: torch.memory_format):
+    net = SequentialState(nn.Conv2d(2, 5, 3), nn.Identity(), LI()).to(memory_format=order)
+    strides = []
+    net[1].register_full_backward_hook(lambda module, inputs, outputs: strides.append(outputs[0].stride()))
+    x = torch.rand(B, 2, 6, 6).contiguous(memory_format=order)
+    maps = net[0](x)
+    output, _ = net(x.expand(T, -1, -1, -1, -1))
+    output.square().sum().backward()
+    assert strides == [maps.stride()]
+
+
+def test_batch_norm_of_a_repeated_input():
+    """As documented: the same output and running mean, a running variance larger by (n - 1/T) / (n - 1)."""
+    x = torch.randn(B, 4, 5, 5)
+    once, often = (SequentialState(nn.BatchNorm2d(4, momentum=1.0), LI()) for _ in range(2))
+    close(once(x.expand(T, B, 4, 5, 5)), often(x.repeat(T, 1, 1, 1, 1)))
+    torch.testing.assert_close(once[0].running_mean, often[0].running_mean)
+    n = B * 5 * 5
+    ratio = once[0].running_var / often[0].running_var
+    torch.testing.assert_close(ratio, torch.full((4,), (n - 1 / T) / (n - 1)))
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout])
+def test_dropout_draws_anew_at_every_step_of_a_repeated_input(dropout):
+    """In training; in evaluation one call serves all steps."""
+    net = SequentialState(
+        nn.Linear(40, 40), nn.Sequential(nn.Identity(), dropout(0.5)), LI(), return_hidden=True
+    )
+    x = torch.rand(B, 40).expand(T, B, 40)
+    calls = Calls(net[0]), Calls(net[1])
+    hidden, _ = net(x)
+    assert [call.rows for call in calls] == [[B], [T * B]]
+    dropped = hidden[1]
+    assert any(not torch.equal(dropped[0], dropped[t]) for t in range(1, T))
+    net.eval()
+    hidden, _ = net(x)
+    assert [call.rows for call in calls] == [[B, B], [T * B, B]]
+    close(hidden[1], hidden[0])
