@@ -19,7 +19,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from snnlib.dataset.augment import cutout, random_crop, random_flip
-from snnlib.dataset.images import NAMES, DataError, Images, generated_images, load_images
+from snnlib.dataset.error import DataError
+from snnlib.dataset.images import NAMES, Images, generated_images, load_images
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.module.convnet import ConvNet

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
 from snnlib.dataset.augment import random_affine
+from snnlib.dataset.error import DataError
 from snnlib.dataset.events import load_nmnist
-from snnlib.dataset.images import FOLDS, NAMES, DataError, Images, generated_images, load_images
+from snnlib.dataset.images import FOLDS, NAMES, Images, generated_images, load_images
 from snnlib.functional.encode import constant_current_lif_encode, poisson_encode, spike_latency_lif_encode
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters

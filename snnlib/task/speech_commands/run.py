@@ -18,9 +18,10 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrize import register_parametrization
 
 from snnlib.dataset.augment import add_noise, mask_spectrogram, random_shift
-from snnlib.dataset.images import DataError
+from snnlib.dataset.error import DataError
 from snnlib.dataset.log_mel import LogMel
 from snnlib.dataset.speech_commands import RATE, Speech, generated_speech, load_speech
+from snnlib.dataset.wave import scaled
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.li import LI
@@ -220,7 +221,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, index: Tensor) -> dict[str, Any]:
         clips, labels = self.data.draw(index)
-        x = random_shift(clips / 32768.0, round(FLAGS.time_shift * RATE))
+        x = random_shift(scaled(clips), round(FLAGS.time_shift * RATE))
         x = self.features(add_noise(x, self.data.noise, FLAGS.noise))
         if FLAGS.spec_augment:
             x = mask_spectrogram(x, x.shape[1] // 6, BANDS // 5)
