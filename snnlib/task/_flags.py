@@ -19,7 +19,7 @@ from snnlib.functional.threshold import METHODS
 __all__ = ["LIGHTNING", "fail", "largest", "needs", "parse", "positive", "restrict", "shared"]
 
 _MAY_CHANGE = {
-    *("epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"),
+    *("epochs", "device", "accelerator", "plot", "save_every", "resume", "help"),
     *("episodes", "stop_when_solved", "render", "video"),
 }
 """What a resumed run may be given anew; anything else would make it another run."""
@@ -87,7 +87,7 @@ _SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     "output_dir": (flags.DEFINE_string, "Runs are written to OUTPUT_DIR/TASK/TIME.", {}),
     "resume": (flags.DEFINE_string, "Folder of a run to go on with; its flags are taken over.", {}),
     "data_dir": (flags.DEFINE_string, "Where data sets are kept and downloaded to.", {}),
-    "checkpoint_every": (
+    "save_every": (
         flags.DEFINE_integer,
         "Also save the run every so many steps within an epoch; 0: at its end alone.",
         {"lower_bound": 0},

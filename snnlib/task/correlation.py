@@ -61,7 +61,7 @@ FLAGS = _flags.shared(
     backend="auto",
     output_dir="runs",
     resume=None,
-    checkpoint_every=0,
+    save_every=0,
     plot=True,
     fast=False,
 )

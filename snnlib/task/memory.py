@@ -47,7 +47,7 @@ FLAGS = _flags.shared(
     backend="auto",
     output_dir="runs",
     resume=None,
-    checkpoint_every=0,
+    save_every=0,
     **_flags.LIGHTNING,
     plot=True,
     fast=False,

@@ -60,7 +60,7 @@ def image_flags(**trainer: Any) -> flags.FlagValues:
         data_dir="data",
         output_dir="runs",
         resume=None,
-        checkpoint_every=0,
+        save_every=0,
         plot=True,
         fast=False,
     )

@@ -156,7 +156,7 @@ def test_a_checkpoint_is_also_written_within_an_epoch(tmp_path: Path, monkeypatc
         save(self, step, name)
 
     monkeypatch.setattr(_run.Run, "save", noted)
-    trained(tmp_path, "--checkpoint_every=1")
+    trained(tmp_path, "--save_every=1")
     assert {1, 2, 3, 4} <= set(steps)
 
 

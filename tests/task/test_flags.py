@@ -173,7 +173,7 @@ def test_checkpoints_are_also_written_within_an_epoch(
     monkeypatch.setattr(_run.Run, "write_checkpoint", noted)
     folder = here(task, tmp_path)
     assert set(steps) == {metrics(folder)[0]["step"]}
-    here(task, tmp_path, "--checkpoint_every=1")
+    here(task, tmp_path, "--save_every=1")
     assert 1 in steps
 
 

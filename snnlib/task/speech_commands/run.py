@@ -58,7 +58,7 @@ FLAGS = _flags.shared(
     data_dir="data",
     output_dir="runs",
     resume=None,
-    checkpoint_every=0,
+    save_every=0,
     plot=True,
     fast=False,
 )
