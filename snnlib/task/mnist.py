@@ -30,104 +30,66 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
-from snnlib.task import _flags, _run, _train
+from snnlib.task import _run, _train
 from snnlib.task._error import RunError
+from snnlib.task._flags import POSITIVE, Bound, at_least, between, define, one_of, shared
 from snnlib.task._launch import launch
 from snnlib.task._spikes import with_spikes
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
 
 
+SIZES = Bound(
+    flags.DEFINE_list,
+    {},
+    lambda names: bool(names) and all(n.isdecimal() and len(n) < 10 and int(n) > 0 for n in names),
+    "positive integers with commas between",
+)
+
+
 def image_flags(**trainer: Any) -> flags.FlagValues:
     """The flags of the experiment, and those of ``trainer``, with their defaults."""
-    values = _flags.shared(
-        **trainer,
-        seed=0,
-        epochs=None,
-        batch_size=None,
-        learning_rate=2e-3,
-        weight_decay=0.01,
-        clip_grad=0.0,
-        optimizer="adamw",
-        seq_length=5,
-        dt=0.001,
-        tau_syn_inv=1000.0,
-        tau_mem_inv=500.0,
-        method="arctan",
-        alpha=None,
-        backend="auto",
-        channels_last=True,
-        data_dir="data",
-        output_dir="runs",
-        resume=None,
-        save_every=0,
-        plot=True,
-        fast=False,
+    # fmt: off
+    values = shared(
+        **trainer, seed=0, epochs=None, batch_size=None, learning_rate=2e-3, weight_decay=0.01, clip_grad=0.0,
+        optimizer="adamw", seq_length=5, dt=0.001, tau_syn_inv=1000.0, tau_mem_inv=500.0, method="arctan",
+        alpha=None, backend="auto", channels_last=True, data_dir="data", output_dir="runs", resume=None,
+        save_every=0, plot=True, fast=False,
     )
-    flags.DEFINE_string(
-        "dataset",
-        "mnist",
-        f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test; or nmnist, the "
-        "spikes of an event camera in --seq_length steps, which go without encoder and augmentation.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "fold", 0, f"Which of {FOLDS} parts of the training images validates.", 0, FOLDS - 1, flag_values=values
-    )
-    flags.DEFINE_enum(
-        "encoder",
-        "direct",
-        ["direct", "constant_current", "poisson", "latency"],
-        "How an image becomes a sequence: its pixels as a current into the first convolution, spikes of "
-        "neurons that the pixels drive, Poisson spikes, or the first spike of those neurons.",
-        flag_values=values,
-    )
-    flags.DEFINE_boolean(
-        "only_first_spike", False, "The same as --encoder=latency, by Norse's name.", flag_values=values
-    )
-    flags.DEFINE_float(
-        "input_scale",
-        4.0,
-        "Current of a white pixel, in thresholds (constant_current, latency).",
-        lower_bound=0.0,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "poisson_rate", 500.0, "Rate of a white pixel, Hz (poisson).", lower_bound=0.0, flag_values=values
-    )
-    flags.DEFINE_list("channels", ["32", "64", "64"], "Channels of the convolutions.", flag_values=values)
-    flags.DEFINE_integer("hidden_size", 256, "Neurons of the hidden layer.", lower_bound=1, flag_values=values)
-    flags.DEFINE_boolean("refrac", False, "Let a neuron rest for 5 ms after a spike.", flag_values=values)
-    flags.DEFINE_boolean(
-        "train_only_output",
-        False,
-        "Train the readout alone; weights before it stay what they began with, and batch norms go on counting.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=values
-    )
-    flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=values)
-    _flags.restrict(
-        "channels",
-        lambda names: bool(names) and all(n.isdecimal() and len(n) < 10 and int(n) > 0 for n in names),
-        "positive integers with commas between",
-        values,
-    )
+    define(values, {
+        "dataset": ("mnist",
+            f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test; or nmnist, the "
+            "spikes of an event camera in --seq_length steps, which go without encoder and augmentation."),
+        "fold": (0, f"Which of {FOLDS} parts of the training images validates.", between(0, FOLDS - 1)),
+        "encoder": ("direct",
+            "How an image becomes a sequence: its pixels as a current into the first convolution, spikes of "
+            "neurons that the pixels drive, Poisson spikes, or the first spike of those neurons.",
+            one_of("direct", "constant_current", "poisson", "latency")),
+        "only_first_spike": (False, "The same as --encoder=latency, by Norse's name."),
+        "input_scale": (4.0, "Current of a white pixel, in thresholds (constant_current, latency).", POSITIVE),
+        "poisson_rate": (500.0, "Rate of a white pixel, Hz (poisson).", POSITIVE),
+        "channels": (["32", "64", "64"], "Channels of the convolutions.", SIZES),
+        "hidden_size": (256, "Neurons of the hidden layer.", at_least(1)),
+        "refrac": (False, "Let a neuron rest for 5 ms after a spike."),
+        "train_only_output": (False,
+            "Train the readout alone; weights before it stay what they began with, and batch norms go on "
+            "counting."),
+        "dropout": (0.0, "Share of hidden spikes dropped in training.", between(0.0, 0.95)),
+        "augment": (True, "Move, turn and scale training images at random."),
+    })
+    # fmt: on
     flags.register_multi_flags_validator(
         ["only_first_spike", "encoder"],
         lambda f: not f["only_first_spike"] or f["encoder"] in ("direct", "latency"),
         "another encoder contradicts --only_first_spike",
-        flag_values=values,
+        values,
     )
     flags.register_multi_flags_validator(
         ["dataset", "encoder", "only_first_spike"],
         lambda f: f["dataset"] != "nmnist" or (f["encoder"] == "direct" and not f["only_first_spike"]),
         "nmnist holds spikes: it goes with --encoder=direct",
-        flag_values=values,
+        values,
     )
-    _flags.positive("poisson_rate", values)
-    _flags.positive("input_scale", values)
     return values
 
 
