@@ -20,11 +20,11 @@ __all__ = [
     "LIGHTNING",
     "POSITIVE",
     "Bound",
-    "Row",
     "at_least",
     "between",
     "define",
     "fail",
+    "fill",
     "largest",
     "needs",
     "one_of",
@@ -126,7 +126,7 @@ _SHARED: dict[str, Row] = {
     "fast": ("A short run on generated samples, to see that all parts work; it shows nothing about learning.",),
 }
 # fmt: on
-"""The flags that several tasks have, by name; the default is the task's."""
+"""The flags that several tasks have, by name; each task has its own default."""
 
 _PLAIN: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_boolean,
@@ -157,6 +157,13 @@ def define(values: flags.FlagValues, rows: dict[str, Row]) -> None:
         bound.define(name, default, help=text, flag_values=values, **bound.arguments)
         if bound.allowed:
             restrict(name, bound.allowed, bound.wanted, values)
+
+
+def fill(values: flags.FlagValues, usual: dict[str, Any], fast: dict[str, Any]) -> None:
+    """Set the flags that nobody has set: to ``usual``, and with ``--fast`` to ``fast`` where it names them."""
+    for name, value in {**usual, **(fast if values.fast else {})}.items():
+        if values[name].using_default_value:
+            values[name].value = value
 
 
 def restrict(name: str, allowed: Callable[[Any], bool], wanted: str, values: flags.FlagValues) -> None:

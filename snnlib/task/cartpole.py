@@ -24,7 +24,7 @@ from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
 from snnlib.task import _environment, _flags, _run, _train
 from snnlib.task._error import DivergedError
-from snnlib.task._flags import POSITIVE, at_least, between, define, one_of, shared
+from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 
 NEEDS = ("gymnasium", "tensorboard", "matplotlib", "PIL")
@@ -67,10 +67,8 @@ TRIAL, TRAIN, VALID, TEST = range(4)
 
 
 def prepare(values: flags.FlagValues) -> None:
-    """Fill in what --fast makes smaller, and refuse an environment before anything is written."""
-    episodes, num_envs = (8, 4) if values.fast else (6400, 32)
-    values["episodes"].value = values.episodes or episodes
-    values["num_envs"].value = values.num_envs or num_envs
+    """Fill in what ``--fast`` makes smaller, and refuse an environment before anything is written."""
+    fill(values, usual={"episodes": 6400, "num_envs": 32}, fast={"episodes": 8, "num_envs": 4})
     name, limit = values.environment, values.episode_steps
     try:
         _environment.Environments(name, 1, limit).close()

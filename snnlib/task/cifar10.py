@@ -28,7 +28,7 @@ from snnlib.module.lif import LIF
 from snnlib.module.resnet import JOINS, ResNet
 from snnlib.task import _run, _train
 from snnlib.task._classifier import ImageClassifier, fit_images
-from snnlib.task._flags import LIGHTNING, at_least, between, define, one_of, shared
+from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 
 NEEDS = ("pytorch_lightning", "torchvision", "tensorboard", "matplotlib")
@@ -61,15 +61,13 @@ define(FLAGS, {
 # fmt: on
 
 
-def defaults(values: flags.FlagValues) -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on others."""
-    resnet = values.model == "resnet"
-    values["epochs"].value = values.epochs or (2 if values.fast else 100 if resnet else 20)
-    values["width"].value = values.width or (4 if values.fast else 128 if resnet else 64)
-    # what does not spike has no use for time: every step would be the same
-    values["seq_length"].value = values.seq_length or (
-        1 if values.neuron_model == "relu" else 4 if resnet else 2
-    )
+    conv, resnet = {"epochs": 20, "width": 64, "seq_length": 2}, {"epochs": 100, "width": 128, "seq_length": 4}
+    usual = resnet if values.model == "resnet" else conv
+    if values.neuron_model == "relu":  # what does not spike has no use for time: every step would be the same
+        usual["seq_length"] = 1
+    fill(values, usual, fast={"epochs": 2, "width": 4})
 
 
 def load(values: flags.FlagValues) -> Images:
@@ -165,4 +163,4 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "cifar10", train, __doc__, prepare=defaults)
+    launch(FLAGS, "cifar10", train, __doc__, prepare=prepare)

@@ -38,7 +38,7 @@ from snnlib.module.li import LI
 from snnlib.module.lif import LIF
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _run, _train
-from snnlib.task._flags import POSITIVE, at_least, between, define, one_of, shared
+from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 
 NEEDS = ("tensorboard", "matplotlib")
@@ -71,8 +71,6 @@ define(FLAGS, {
 })
 # fmt: on
 
-FAST = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16, "seq_length": 75}
-
 
 def consistent(f: dict[str, Any]) -> bool:
     if 2 * f["subset"] > f["channels"]:
@@ -90,11 +88,10 @@ NAMES = ["subset", "channels", "poisson_rate", "dt", "update_every", "seq_length
 flags.register_multi_flags_validator(NAMES, consistent, flag_values=FLAGS)
 
 
-def defaults(values: flags.FlagValues) -> None:
-    """Shrink the run for ``--fast``, where the command line does not say otherwise."""
-    for name, value in FAST.items() if values.fast else ():
-        if not values[name].present:
-            values[name].value = value
+def prepare(values: flags.FlagValues) -> None:
+    """Shrink the run for ``--fast``."""
+    fast = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16, "seq_length": 75}
+    fill(values, usual={}, fast=fast)
 
 
 class PlasticNet(nn.Module):
@@ -274,4 +271,4 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: li
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "correlation", train, __doc__, prepare=defaults)
+    launch(FLAGS, "correlation", train, __doc__, prepare=prepare)

@@ -25,7 +25,7 @@ from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.states import state_over_time
 from snnlib.task import _run, _train
 from snnlib.task._batches import Batches
-from snnlib.task._flags import LIGHTNING, POSITIVE, at_least, define, one_of, shared
+from snnlib.task._flags import LIGHTNING, POSITIVE, at_least, define, fill, one_of, shared
 from snnlib.task._launch import launch
 from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._trainer import fit, scheduled, trainer
@@ -80,11 +80,10 @@ INPUT_DRIVE, RECURRENT_DRIVE = 1.0, 0.2
 gradients explode over thousands of steps."""
 
 
-def defaults(values: flags.FlagValues) -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on ``--fast``."""
-    for name, usual, fast in (("epochs", 12, 2), ("batches", 25, 3), ("batch_size", 64, 8)):
-        if values[name].value is None:
-            values[name].value = fast if values.fast else usual
+    usual = {"epochs": 12, "batches": 25, "batch_size": 64}
+    fill(values, usual, fast={"epochs": 2, "batches": 3, "batch_size": 8})
 
 
 class Net(nn.Module):
@@ -254,4 +253,4 @@ def report(run: _run.Run, net: Net) -> None:
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "memory", train, __doc__, prepare=defaults)
+    launch(FLAGS, "memory", train, __doc__, prepare=prepare)

@@ -32,7 +32,7 @@ from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
 from snnlib.task import _run, _train
 from snnlib.task._error import RunError
-from snnlib.task._flags import POSITIVE, Bound, at_least, between, define, one_of, shared
+from snnlib.task._flags import POSITIVE, Bound, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 from snnlib.task._spikes import with_spikes
 
@@ -99,16 +99,12 @@ ADJOINT = {"seq_length": 12, "tau_syn_inv": 200.0, "tau_mem_inv": 100.0, "learni
 """Defaults of ``--method=adjoint``, see docs/gradients.md."""
 
 
-def defaults(values: flags.FlagValues) -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on the data set or on the method."""
     digits, exact = values.dataset == "digits", values.method == "adjoint"
-    epochs = 2 if values.fast else (20 if digits else 4) if exact else (40 if digits else 10)
-    batch_size = 32 if values.fast else 64 if digits else 128
-    values["epochs"].value = values.epochs or epochs
-    values["batch_size"].value = values.batch_size or batch_size
-    for name, value in ADJOINT.items() if exact else ():
-        if not values[name].present:
-            values[name].value = value
+    epochs = (20 if digits else 4) if exact else (40 if digits else 10)
+    usual = {"epochs": epochs, "batch_size": 64 if digits else 128, **(ADJOINT if exact else {})}
+    fill(values, usual, fast={"epochs": 2, "batch_size": 32})
 
 
 def load(values: flags.FlagValues) -> Images:
@@ -261,4 +257,4 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "mnist", train, __doc__, prepare=defaults)
+    launch(FLAGS, "mnist", train, __doc__, prepare=prepare)

@@ -22,7 +22,7 @@ from snnlib.task._error import RunError
 from snnlib.task._flags import LIGHTNING, define
 from snnlib.task._launch import launch
 from snnlib.task._trainer import trainer
-from snnlib.task.mnist import augmented, defaults, encode, image_flags, load, network, picture
+from snnlib.task.mnist import augmented, encode, image_flags, load, network, picture, prepare
 
 NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
 
@@ -93,4 +93,4 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "mnist_pl", train, __doc__, prepare=defaults)
+    launch(FLAGS, "mnist_pl", train, __doc__, prepare=prepare)

@@ -29,7 +29,7 @@ from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _run, _train
 from snnlib.task._batches import Batches, fetcher
-from snnlib.task._flags import LIGHTNING, at_least, between, define, one_of, restrict, shared
+from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, restrict, shared
 from snnlib.task._launch import launch
 from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._processes import share_batch_norms
@@ -79,13 +79,14 @@ restrict(
 )
 
 
-def defaults(values: flags.FlagValues) -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on others."""
-    values["epochs"].value = values.epochs or (2 if values.fast else 60)
-    width = 16 if values.fast else HIDDEN
-    if values.model == "lstm":
-        width = lstm_width(width, values.layers)
-    values["hidden_size"].value = values.hidden_size or width
+
+    def width(hidden: int) -> int:
+        return lstm_width(hidden, values.layers) if values.model == "lstm" else hidden
+
+    usual = {"epochs": 60, "hidden_size": width(HIDDEN)}
+    fill(values, usual, fast={"epochs": 2, "hidden_size": width(16)})
 
 
 def lstm_width(hidden: int, layers: int) -> int:
@@ -255,7 +256,7 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 def main() -> None:
-    launch(FLAGS, "speech_commands", train, __doc__, prepare=defaults)
+    launch(FLAGS, "speech_commands", train, __doc__, prepare=prepare)
 
 
 if __name__ == "__main__":
