@@ -24,6 +24,8 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from snnlib.dataset.correlated import Episodes, generated_episodes, without_timing
 from snnlib.functional.correlation import (
@@ -202,32 +204,44 @@ def seeds() -> tuple[int, int]:
     return 2**40 + 2 * FLAGS.seed, 2**40 + 2 * FLAGS.seed + 1
 
 
+def epoch_batches() -> int:
+    return int(-(-FLAGS.train_episodes // FLAGS.batch_size))
+
+
+def train_epoch(
+    run: _run.Run, at: dict[str, Any], net: PlasticNet, optim: Optimizer, rate: LRScheduler
+) -> None:
+    """Train with what is left of the epoch in which the run stands."""
+    batches, device = epoch_batches(), net.class_of.device
+    for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
+        count = min(FLAGS.batch_size, FLAGS.train_episodes - batch * FLAGS.batch_size)
+        episodes = draw(count, device)
+        logits, _, _ = net(episodes, FLAGS.control)
+        loss = cross_entropy(logits, episodes.answer)
+        optim.zero_grad()
+        loss.backward()
+        if FLAGS.clip_grad:
+            nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
+        optim.step()
+        rate.step()
+        at["loss"] += _train.finite(loss) * count
+        at["probability"].append(float(right(logits, episodes.answer)) / count)
+        at["batch"] = batch + 1
+        run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
+
+
 def train(run: _run.Run) -> dict[str, Any]:
     device = _train.device(FLAGS)
     net = PlasticNet().to(device)
     optim = _train.optimizer(FLAGS, net)
-    batches = -(-FLAGS.train_episodes // FLAGS.batch_size)
+    batches = epoch_batches()
     rate = _train.schedule(optim, FLAGS.epochs * batches)
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
     run.watch(net, optim)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
-        for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
-            episodes = draw(min(FLAGS.batch_size, FLAGS.train_episodes - batch * FLAGS.batch_size), device)
-            logits, _, _ = net(episodes, FLAGS.control)
-            loss = cross_entropy(logits, episodes.answer)
-            optim.zero_grad()
-            loss.backward()
-            if FLAGS.clip_grad:
-                nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
-            optim.step()
-            rate.step()
-            count = len(episodes.answer)
-            at["loss"] += _train.finite(loss) * count
-            at["probability"].append(float(right(logits, episodes.answer)) / count)
-            at["batch"] = batch + 1
-            run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
+        train_epoch(run, at, net, optim, rate)
         probability, accuracy = evaluate(net, FLAGS.test_episodes // 4, seeds()[0], FLAGS.control, device)
         figures = {
             "train_loss": at["loss"] / FLAGS.train_episodes,

@@ -68,8 +68,8 @@ def _allow_trials(values: dict[str, Any]) -> bool:
         raise flags.ValidationError(str(error)) from error
 
 
-PERIODS = ["seq_periods", "seq_repetitions", "period", "expected_delay", "poisson_rate", "dt"]
-flags.register_multi_flags_validator(PERIODS, _allow_trials, flag_values=FLAGS)
+NAMES = ["seq_periods", "seq_repetitions", "period", "expected_delay", "poisson_rate", "dt"]
+flags.register_multi_flags_validator(NAMES, _allow_trials, flag_values=FLAGS)
 
 EVALUATED, EVALUATION_BATCH = {"valid": 256, "test": 1024}, 128
 """Trials, and how many at once."""

@@ -19,6 +19,8 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from snnlib.dataset.augment import random_affine
 from snnlib.dataset.error import DataError
@@ -37,7 +39,6 @@ from snnlib.task._launch import launch
 from snnlib.task._spikes import with_spikes
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
-
 
 SIZES = Bound(
     flags.DEFINE_list,
@@ -183,6 +184,28 @@ def silent(net: ConvNet, data: Images) -> float:
     return float((torch.cat(spiked) == 0).float().mean())
 
 
+def train_epoch(
+    run: _run.Run, at: dict[str, Any], net: ConvNet, data: Images, optim: Optimizer, rate: LRScheduler
+) -> None:
+    """Train with what is left of the epoch in which the run stands."""
+    if at["order"] is None:
+        at["order"] = torch.randperm(len(data.y_train))
+    batches = at["order"].split(FLAGS.batch_size)
+    for batch in run.progress(range(at["batch"], len(batches)), f"epoch {at['epoch'] + 1}"):
+        index = batches[batch].to(data.y_train.device)
+        x = data.scaled(data.x_train[index])
+        loss = nll_loss(net(encode(FLAGS, augmented(x) if FLAGS.augment else x)), data.y_train[index])
+        optim.zero_grad()
+        loss.backward()
+        if FLAGS.clip_grad:
+            nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
+        optim.step()
+        rate.step()
+        at["loss"] += _train.finite(loss) * len(index)
+        at["batch"] = batch + 1
+        run.pause(at["epoch"] * len(batches) + at["batch"], run.due(at["batch"]))
+
+
 def train(run: _run.Run) -> dict[str, Any]:
     device = _train.device(FLAGS)
     data = load(FLAGS).to(device)
@@ -191,39 +214,20 @@ def train(run: _run.Run) -> dict[str, Any]:
     batches = -(-len(data.y_train) // FLAGS.batch_size)
     rate = _train.schedule(optim, FLAGS.epochs * batches)
     # where the run stands: saved with every checkpoint, so that a resumed run goes on in the middle of an epoch
-    at = run.track(
-        {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0},
-        net=net,
-        optimizer=optim,
-        schedule=rate,
-    )
+    start = {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0}
+    at = run.track(start, net=net, optimizer=optim, schedule=rate)
     check_order(at["order"], len(data.y_train))
     run.watch(net, optim)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
-        if at["order"] is None:
-            at["order"] = torch.randperm(len(data.y_train))
-        for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
-            index = at["order"][batch * FLAGS.batch_size : (batch + 1) * FLAGS.batch_size].to(device)
-            x = data.scaled(data.x_train[index])
-            loss = nll_loss(net(encode(FLAGS, augmented(x) if FLAGS.augment else x)), data.y_train[index])
-            optim.zero_grad()
-            loss.backward()
-            if FLAGS.clip_grad:
-                nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
-            optim.step()
-            rate.step()
-            at["loss"] += _train.finite(loss) * len(index)
-            at["batch"] = batch + 1
-            run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
+        train_epoch(run, at, net, data, optim, rate)
         figures = {
             "train_loss": at["loss"] / len(data.y_train),
             "valid_accuracy": accuracy(net, data, data.x_valid, data.y_valid),
         }
         at |= {"epoch": at["epoch"] + 1, "batch": 0, "loss": 0.0, "order": None}
-        seconds = time.perf_counter() - started
         step = at["epoch"] * batches
-        run.log(step, epoch=at["epoch"], **figures, epoch_seconds=seconds)
+        run.log(step, epoch=at["epoch"], **figures, epoch_seconds=time.perf_counter() - started)
         if figures["valid_accuracy"] >= at["best"]:  # of equals the later, which has learned longer
             at["best"] = figures["valid_accuracy"]
             run.save(step, "best.pt")
