@@ -52,7 +52,7 @@ LIGHTNING: dict[str, Any] = {
 }
 """The flags of Lightning's trainer and their defaults, the same in every task that uses it."""
 
-Row = tuple[Any, ...]
+_Row = tuple[Any, ...]
 """A flag: its default, its help, and its bound. A switch and a text may have none, a number has one."""
 
 
@@ -67,12 +67,12 @@ class Bound(NamedTuple):
 
 
 def at_least(low: float) -> Bound:
-    """A number, of the type of ``low``."""
+    """A whole number where ``low`` is one, else any."""
     return between(low, None)
 
 
 def between(low: float, high: float | None) -> Bound:
-    """A number, of the type of ``low``."""
+    """A whole number where ``low`` is one, else any."""
     define = flags.DEFINE_integer if isinstance(low, int) else flags.DEFINE_float
     return Bound(define, {"lower_bound": low, "upper_bound": high})
 
@@ -85,7 +85,7 @@ POSITIVE = Bound(flags.DEFINE_float, {"lower_bound": 0.0}, lambda value: value >
 """Zero is refused too, which a bound of absl's would let pass."""
 
 # fmt: off
-_SHARED: dict[str, Row] = {
+_SHARED: dict[str, _Row] = {
     "device": ("Where to compute; auto takes CUDA where there is one.", one_of("auto", "cpu", "cuda")),
     "seed": ("Seed of every random number of the run.", at_least(0)),
     "epochs": ("Passes over the training set.", at_least(1)),
@@ -150,7 +150,7 @@ def shared(**defaults: Any) -> flags.FlagValues:
     return values
 
 
-def define(values: flags.FlagValues, rows: dict[str, Row]) -> None:
+def define(values: flags.FlagValues, rows: dict[str, _Row]) -> None:
     """Add a task's own flags, by name."""
     for name, (default, text, *rest) in rows.items():
         bound = rest[0] if rest else Bound(_PLAIN[type(default)], {})
