@@ -27,45 +27,40 @@ from snnlib.benchmark import child, report
 from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
 from snnlib.task import _error, _files, _flags, _train
+from snnlib.task._flags import at_least, define
 from snnlib.task._launch import process_seconds
 
 FLAGS = _flags.shared(device="auto", seed=0, output_dir="runs", plot=True)
-for _name, _choices, _default in (
-    ("workloads", tuple(WORKLOADS), list(WORKLOADS)),
-    ("peers", ("snnlib", *PEERS), ["snnlib", *(peer for peer in PEERS if peer not in SNNLIB)]),
-):
-    flags.DEFINE_list(_name, _default, f"Which, with commas between: {', '.join(_choices)}.", flag_values=FLAGS)
+_CHOICES = {"workloads": tuple(WORKLOADS), "peers": ("snnlib", *PEERS)}
+# fmt: off
+define(FLAGS, {
+    "workloads": (list(WORKLOADS), f"Which, with commas between: {', '.join(_CHOICES['workloads'])}."),
+    "peers": (["snnlib", *(peer for peer in PEERS if peer not in SNNLIB)],
+        f"Which, with commas between: {', '.join(_CHOICES['peers'])}."),
+    "seq_length": (None, "Time steps; each workload's own if not given.", at_least(1)),
+    "batch_size": (None, "Sequences side by side; each workload's own if not given.", at_least(1)),
+    "features": (None,
+        "Neurons of a layer, in conv of the linear one; each workload's own if not given.", at_least(1)),
+    "repeats": (10, "Passes of a row at least; three where they take more than a minute.", at_least(1)),
+    "warmup": (2, "Passes before those that are timed.", at_least(1)),
+    "threads": (None, "Threads of torch and of snnlib; as many as torch takes if not given.", at_least(1)),
+    "timeout": (900, "Seconds after which a row is given up.", at_least(1)),
+    "keep_memory": (False,
+        "Every row's process, peers too, keeps the memory that it frees, as tasks do "
+        "(snnlib.engine.keep_memory)."),
+    "one_process": (False,
+        "Rows are timed in this process, one after the other and without --timeout: where a process takes long "
+        "to start, on a GPU say."),
+    "seconds": (5.0, "Seconds of a row's passes at least.", at_least(0.0)),
+})
+# fmt: on
+for _name, _choices in _CHOICES.items():
     flags.register_validator(
         _name,
         lambda given, choices=_choices: bool(given) and set(given) <= set(choices),
         f"must be some of {', '.join(_choices)}",
         flag_values=FLAGS,
     )
-_INTEGERS: dict[str, tuple[Any, str]] = {
-    "seq_length": (None, "Time steps; each workload's own if not given."),
-    "batch_size": (None, "Sequences side by side; each workload's own if not given."),
-    "features": (None, "Neurons of a layer, in conv of the linear one; each workload's own if not given."),
-    "repeats": (10, "Passes of a row at least; three where they take more than a minute."),
-    "warmup": (2, "Passes before those that are timed."),
-    "threads": (None, "Threads of torch and of snnlib; as many as torch takes if not given."),
-    "timeout": (900, "Seconds after which a row is given up."),
-}
-for _name, (_number, _help) in _INTEGERS.items():
-    flags.DEFINE_integer(_name, _number, _help, lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_boolean(
-    "keep_memory",
-    False,
-    "Every row's process, peers too, keeps the memory that it frees, as tasks do (snnlib.engine.keep_memory).",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "one_process",
-    False,
-    "Rows are timed in this process, one after the other and without --timeout: where a process takes long to "
-    "start, on a GPU say.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_float("seconds", 5.0, "Seconds of a row's passes at least.", lower_bound=0.0, flag_values=FLAGS)
 flags.register_validator("seconds", math.isfinite, "must be finite", flag_values=FLAGS)
 
 Result = tuple[Table, list[dict[str, Any]]]

@@ -10,8 +10,9 @@ from snnlib.dataset.augment import (
     random_shift,
 )
 from snnlib.dataset.correlated import Episodes, correlated_spikes, generated_episodes, without_timing
+from snnlib.dataset.error import DataError
 from snnlib.dataset.events import load_nmnist
-from snnlib.dataset.images import DataError, Images, generated_images, load_images
+from snnlib.dataset.images import Images, generated_images, load_images
 from snnlib.dataset.log_mel import LogMel
 from snnlib.dataset.speech_commands import Speech, generated_speech, load_speech
 from snnlib.dataset.store_recall import StoreRecall, Trials, draw_trials

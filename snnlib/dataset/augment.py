@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
+from snnlib.dataset.wave import scaled
+
 __all__ = [
     "add_noise",
     "cutout",
@@ -49,8 +51,7 @@ def add_noise(x: Tensor, noise: Tensor, volume: float, share: float = 0.8) -> Te
         volume: largest factor of the noise.
         share: part of the clips that get any.
     """
-    chosen = noise[torch.randint(len(noise), (len(x),), device=x.device)].to(x.dtype)
-    chosen = chosen / 32768.0 if noise.dtype == torch.int16 else chosen
+    chosen = scaled(noise[torch.randint(len(noise), (len(x),), device=x.device)]).to(x.dtype)
     factor = volume * torch.rand(len(x), 1, device=x.device)
     return x + chosen * factor * (torch.rand(len(x), 1, device=x.device) < share)
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnlib.dataset.images import FOLDS, DataError, Images, split, unsplit
+from snnlib.dataset.error import DataError
+from snnlib.dataset.images import FOLDS, Images, split, unsplit
 
 __all__ = ["load_nmnist"]
 

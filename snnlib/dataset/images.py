@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FOLDS", "NAMES", "DataError", "Images", "generated_images", "load_images", "split", "unsplit"]
+from snnlib.dataset.error import DataError
+
+__all__ = ["FOLDS", "NAMES", "Images", "generated_images", "load_images", "split", "unsplit"]
 
 FOLDS = 12
 """Parts of the training images, of which one validates."""
@@ -22,10 +24,6 @@ NAMES = ("mnist", "fashion_mnist", "kmnist", "digits", "cifar10", "cifar100")
 _MNIST = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _MOST_CLASSES = 100_000
 _CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-
-
-class DataError(Exception):
-    """Data that is missing or damaged; the message is for the user and names the file."""
 
 
 class Images(NamedTuple):

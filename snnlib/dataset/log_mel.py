@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnlib.dataset.wave import scaled
+
 __all__ = ["LogMel"]
 
 
@@ -62,8 +64,7 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def _log_mel(self, clips: Tensor) -> Tensor:
-        x = clips / 32768.0 if clips.dtype == torch.int16 else clips
         # under autocast the powers of quiet bands would be lost in half precision
-        with torch.autocast(x.device.type, enabled=False):
-            m = self.mel(x.to(self.mean.dtype))[..., : clips.shape[1] // self.hop]
+        with torch.autocast(clips.device.type, enabled=False):
+            m = self.mel(scaled(clips).to(self.mean.dtype))[..., : clips.shape[1] // self.hop]
             return torch.log(m + 1e-6).transpose(1, 2)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.dataset.images import DataError
+from snnlib.dataset.error import DataError
 from snnlib.dataset.wave import read_wave
 
 __all__ = ["COMMANDS", "RATE", "WORDS", "Speech", "generated_speech", "labels_of", "load_speech"]

@@ -5,10 +5,12 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from snnlib.dataset.images import DataError
+from snnlib.dataset.error import DataError
 
-__all__ = ["read_wave"]
+__all__ = ["read_wave", "scaled"]
 
 
 def read_wave(path: Path, rate: int, most: int) -> np.ndarray:
@@ -54,3 +56,8 @@ def _check_length(path: Path) -> None:
         raise DataError(f"{path} is no recording that can be read: {error}") from error
     if not whole:
         raise DataError(f"{path} is no WAV, or shorter than its header says: {end} bytes")
+
+
+def scaled(x: Tensor) -> Tensor:
+    """Recordings as floating point between -1 and 1: int16 is divided by 32768, others are left."""
+    return x / 32768.0 if x.dtype == torch.int16 else x

@@ -9,22 +9,35 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 
 from snnlib.engine.scan import BACKENDS
 from snnlib.functional.threshold import METHODS
 
-__all__ = ["LIGHTNING", "fail", "largest", "needs", "parse", "positive", "restrict", "shared"]
+__all__ = [
+    "LIGHTNING",
+    "POSITIVE",
+    "Bound",
+    "at_least",
+    "between",
+    "define",
+    "fail",
+    "fill",
+    "largest",
+    "needs",
+    "one_of",
+    "parse",
+    "restrict",
+    "shared",
+]
 
 _MAY_CHANGE = {
-    *("epochs", "device", "accelerator", "plot", "checkpoint_every", "resume", "help"),
+    *("epochs", "device", "accelerator", "plot", "save_every", "resume", "help"),
     *("episodes", "stop_when_solved", "render", "video"),
 }
 """What a resumed run may be given anew; anything else would make it another run."""
-
-_OPTIMIZERS = ("adam", "adamw", "sgd")
 
 LIGHTNING: dict[str, Any] = {
     "accelerator": "auto",
@@ -39,112 +52,89 @@ LIGHTNING: dict[str, Any] = {
 }
 """The flags of Lightning's trainer and their defaults, the same in every task that uses it."""
 
-# name -> (how absl defines it, its help, further arguments)
-_SHARED: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
-    "device": (
-        flags.DEFINE_enum,
-        "Where to compute; auto takes CUDA where there is one.",
-        {"enum_values": ["auto", "cpu", "cuda"]},
-    ),
-    "seed": (flags.DEFINE_integer, "Seed of every random number of the run.", {"lower_bound": 0}),
-    "epochs": (flags.DEFINE_integer, "Passes over the training set.", {"lower_bound": 1}),
-    "batch_size": (flags.DEFINE_integer, "Examples in one optimisation step.", {"lower_bound": 1}),
-    "learning_rate": (flags.DEFINE_float, "Largest learning rate of the schedule.", {"lower_bound": 0.0}),
-    "weight_decay": (flags.DEFINE_float, "Weight decay of the optimiser.", {"lower_bound": 0.0}),
-    "clip_grad": (
-        flags.DEFINE_float,
-        "Largest norm of the gradient of all weights; 0 leaves it alone.",
-        {"lower_bound": 0.0},
-    ),
-    "optimizer": (flags.DEFINE_enum, "Optimiser.", {"enum_values": list(_OPTIMIZERS)}),
-    "seq_length": (flags.DEFINE_integer, "Time steps that one example is shown.", {"lower_bound": 1}),
-    "dt": (flags.DEFINE_float, "Length of a time step, s.", {"lower_bound": 0.0}),
-    "tau_syn_inv": (
-        flags.DEFINE_float,
-        "Inverse synaptic time constant of the neurons, 1/s.",
-        {"lower_bound": 0.0},
-    ),
-    "tau_mem_inv": (
-        flags.DEFINE_float,
-        "Inverse membrane time constant of the neurons, 1/s.",
-        {"lower_bound": 0.0},
-    ),
-    "method": (
-        flags.DEFINE_enum,
-        "How the gradient passes a spike: by a surrogate derivative, or by the adjoint.",
-        {"enum_values": sorted(METHODS)},
-    ),
+_Row = tuple[Any, ...]
+"""A flag: its default, its help, and its bound. A switch and a text may have none, a number has one."""
+
+
+class Bound(NamedTuple):
+    """What a flag takes: how absl defines it, and what else a value must be."""
+
+    define: Callable[..., Any]
+    arguments: dict[str, Any]
+    allowed: Callable[[Any], bool] | None = None
+    wanted: str = ""
+    """What is allowed, in words."""
+
+
+def at_least(low: float) -> Bound:
+    """A whole number where ``low`` is one, else any."""
+    return between(low, None)
+
+
+def between(low: float, high: float | None) -> Bound:
+    """A whole number where ``low`` is one, else any."""
+    define = flags.DEFINE_integer if isinstance(low, int) else flags.DEFINE_float
+    return Bound(define, {"lower_bound": low, "upper_bound": high})
+
+
+def one_of(*names: str) -> Bound:
+    return Bound(flags.DEFINE_enum, {"enum_values": [*names]})
+
+
+POSITIVE = Bound(flags.DEFINE_float, {"lower_bound": 0.0}, lambda value: value > 0, "a positive number")
+"""Zero is refused too, which a bound of absl's would let pass."""
+
+# fmt: off
+_SHARED: dict[str, _Row] = {
+    "device": ("Where to compute; auto takes CUDA where there is one.", one_of("auto", "cpu", "cuda")),
+    "seed": ("Seed of every random number of the run.", at_least(0)),
+    "epochs": ("Passes over the training set.", at_least(1)),
+    "batch_size": ("Examples in one optimisation step.", at_least(1)),
+    "learning_rate": ("Largest learning rate of the schedule.", POSITIVE),
+    "weight_decay": ("Weight decay of the optimiser.", at_least(0.0)),
+    "clip_grad": ("Largest norm of the gradient of all weights; 0 leaves it alone.", at_least(0.0)),
+    "optimizer": ("Optimiser.", one_of("adam", "adamw", "sgd")),
+    "seq_length": ("Time steps that one example is shown.", at_least(1)),
+    "dt": ("Length of a time step, s.", POSITIVE),
+    "tau_syn_inv": ("Inverse synaptic time constant of the neurons, 1/s.", POSITIVE),
+    "tau_mem_inv": ("Inverse membrane time constant of the neurons, 1/s.", POSITIVE),
+    "method": ("How the gradient passes a spike: by a surrogate derivative, or by the adjoint.",
+        one_of(*sorted(METHODS))),
     "alpha": (
-        flags.DEFINE_float,
         "Width or height of the surrogate derivative, see help(snnlib.spike); the method's own if not given.",
-        {"lower_bound": 0.0},
-    ),
-    "backend": (
-        flags.DEFINE_enum,
-        "What runs the neurons over time, see snnlib.scan.",
-        {"enum_values": ["auto", *BACKENDS]},
-    ),
-    "output_dir": (flags.DEFINE_string, "Runs are written to OUTPUT_DIR/TASK/TIME.", {}),
-    "resume": (flags.DEFINE_string, "Folder of a run to go on with; its flags are taken over.", {}),
-    "data_dir": (flags.DEFINE_string, "Where data sets are kept and downloaded to.", {}),
-    "checkpoint_every": (
-        flags.DEFINE_integer,
-        "Also save the run every so many steps within an epoch; 0: at its end alone.",
-        {"lower_bound": 0},
-    ),
-    "patience": (
-        flags.DEFINE_integer,
-        "Stop after so many epochs without a better validation result; 0 never stops early.",
-        {"lower_bound": 0},
-    ),
-    "accelerator": (
-        flags.DEFINE_string,
-        "Where to compute, in Lightning's words: auto, cpu, gpu, mps, tpu, ...",
-        {},
-    ),
-    "devices": (
-        flags.DEFINE_string,
-        "How many of them on a machine, or which: 2, or 0,3, or auto for all.",
-        {},
-    ),
-    "num_nodes": (flags.DEFINE_integer, "Machines that train together.", {"lower_bound": 1}),
-    "strategy": (
-        flags.DEFINE_string,
-        "How they do, in Lightning's words: auto, ddp, ...; --batch_size is that of one device.",
-        {},
-    ),
-    "precision": (
-        flags.DEFINE_enum,
-        "Numbers to compute in; neurons integrate in float32, or with 64-true in float64.",
-        {"enum_values": ["32-true", "16-mixed", "bf16-mixed", "64-true"]},
-    ),
-    "accumulate_grad_batches": (
-        flags.DEFINE_integer,
-        "Batches whose gradients make one optimisation step.",
-        {"lower_bound": 1},
-    ),
+        POSITIVE),
+    "backend": ("What runs the neurons over time, see snnlib.scan.", one_of("auto", *BACKENDS)),
+    "output_dir": ("Runs are written to OUTPUT_DIR/TASK/TIME.",),
+    "resume": ("Folder of a run to go on with; its flags are taken over.",),
+    "data_dir": ("Where data sets are kept and downloaded to.",),
+    "save_every": ("Also save the run every so many steps within an epoch; 0: at its end alone.", at_least(0)),
+    "patience": ("Stop after so many epochs without a better validation result; 0 never stops early.",
+        at_least(0)),
+    "accelerator": ("Where to compute, in Lightning's words: auto, cpu, gpu, mps, tpu, ...",),
+    "devices": ("How many of them on a machine, or which: 2, or 0,3, or auto for all.",),
+    "num_nodes": ("Machines that train together.", at_least(1)),
+    "strategy": ("How they do, in Lightning's words: auto, ddp, ...; --batch_size is that of one device.",),
+    "precision": ("Numbers to compute in; neurons integrate in float32, or with 64-true in float64.",
+        one_of("32-true", "16-mixed", "bf16-mixed", "64-true")),
+    "accumulate_grad_batches": ("Batches whose gradients make one optimisation step.", at_least(1)),
     "limit_train_batches": (
-        flags.DEFINE_float,
-        "Part of the training set that an epoch takes, up to 1, or a number of batches, above 1.",
-        {"lower_bound": 0.0},
-    ),
+        "Part of the training set that an epoch takes, up to 1, or a number of batches, above 1.", POSITIVE),
     "fast_dev_run": (
-        flags.DEFINE_boolean,
-        "One batch of training, validation and test each, to see that a change works; keeps no checkpoint.",
-        {},
-    ),
-    "channels_last": (
-        flags.DEFINE_boolean,
-        "Keep the channels of a pixel side by side in memory, which is faster.",
-        {},
-    ),
-    "plot": (flags.DEFINE_boolean, "Draw figures into the run's folder.", {}),
-    "fast": (
-        flags.DEFINE_boolean,
-        "A short run on generated samples, to see that all parts work; it shows nothing about learning.",
-        {},
-    ),
+        "One batch of training, validation and test each, to see that a change works; keeps no checkpoint.",),
+    "channels_last": ("Keep the channels of a pixel side by side in memory, which is faster.",),
+    "plot": ("Draw figures into the run's folder.",),
+    "fast": ("A short run on generated samples, to see that all parts work; it shows nothing about learning.",),
 }
+# fmt: on
+"""The flags that several tasks have, by name; each task has its own default."""
+
+_PLAIN: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_boolean,
+    list: flags.DEFINE_list,
+    str: flags.DEFINE_string,
+    type(None): flags.DEFINE_string,
+}
+"""How absl defines a flag without a bound, by its default."""
 
 
 def shared(**defaults: Any) -> flags.FlagValues:
@@ -153,21 +143,27 @@ def shared(**defaults: Any) -> flags.FlagValues:
     They live in a FlagValues of the task's own, so that importing a task defines nothing globally.
     """
     values = flags.FlagValues()
-    for name, default in defaults.items():
-        define, text, arguments = _SHARED[name]
-        define(name, default, help=text, flag_values=values, **arguments)
+    define(values, {name: (default, *_SHARED[name]) for name, default in defaults.items()})
     if "accelerator" in values:
         flags.DEFINE_alias("device", "accelerator", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
-    for name in ("learning_rate", "dt", "tau_syn_inv", "tau_mem_inv", "alpha", "limit_train_batches"):
-        if name in values:
-            positive(name, values)
     return values
 
 
-def positive(name: str, values: flags.FlagValues) -> None:
-    """Refuse zero where a bound of absl's would let it pass."""
-    restrict(name, lambda value: value > 0, "a positive number", values)
+def define(values: flags.FlagValues, rows: dict[str, _Row]) -> None:
+    """Add a task's own flags, by name."""
+    for name, (default, text, *rest) in rows.items():
+        bound = rest[0] if rest else Bound(_PLAIN[type(default)], {})
+        bound.define(name, default, help=text, flag_values=values, **bound.arguments)
+        if bound.allowed:
+            restrict(name, bound.allowed, bound.wanted, values)
+
+
+def fill(values: flags.FlagValues, usual: dict[str, Any], fast: dict[str, Any]) -> None:
+    """Set the flags that nobody has set: to ``usual``, and with ``--fast`` to ``fast`` where it names them."""
+    for name, value in {**usual, **(fast if values.fast else {})}.items():
+        if values[name].using_default_value:
+            values[name].value = value
 
 
 def restrict(name: str, allowed: Callable[[Any], bool], wanted: str, values: flags.FlagValues) -> None:

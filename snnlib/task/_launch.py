@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from absl import flags
 
-from snnlib.dataset.images import DataError
+from snnlib.dataset.error import DataError
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags

@@ -179,8 +179,8 @@ class Run(Checkpoints):
         super().write_checkpoint(name, {"logged": self._written().step, **content})
 
     def due(self, batches: int) -> bool:
-        """Whether ``--checkpoint_every`` asks for a checkpoint after so many batches of an epoch."""
-        every: int = self.flags.checkpoint_every
+        """Whether ``--save_every`` asks for a checkpoint after so many batches of an epoch."""
+        every: int = self.flags.save_every
         return every > 0 and batches % every == 0
 
     def pause(self, step: int, due: bool = False) -> None:

@@ -9,10 +9,10 @@ import torch
 
 from snnlib.task import _run, _train
 from snnlib.task._batches import Batches
+from snnlib.task._counters import check_counters
 from snnlib.task._error import RunError, one_line
 from snnlib.task._keeper import CheckpointFiles, Keeper, numbers
 from snnlib.task._lightning import EarlyStopping, MisconfigurationException, pl, quiet
-from snnlib.task._progress import check_progress
 
 __all__ = ["fit", "scheduled", "trainer"]
 
@@ -90,7 +90,7 @@ def fit(
         # Lightning would end with a traceback where it does not fit
         run.load_into(run.resumed, state_dict=module)
         path = run.folder / "last.pt"
-        check_progress(trainer, run, run.resumed, len(train))
+        check_counters(trainer, run, run.resumed, len(train))
         keeper.on_load_checkpoint(trainer, module, run.resumed)
     if not keeper.finished(trainer):
         _fit(trainer, module, train, valid, path)

@@ -24,93 +24,51 @@ from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
 from snnlib.task import _environment, _flags, _run, _train
 from snnlib.task._error import DivergedError
+from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 
 NEEDS = ("gymnasium", "tensorboard", "matplotlib", "PIL")
 
-FLAGS = _flags.shared(
-    device="cpu",
-    seed=0,
-    batch_size=512,
-    learning_rate=2e-3,
-    weight_decay=0.0,
-    clip_grad=0.5,
-    optimizer="adam",
-    seq_length=16,
-    dt=0.001,
-    tau_syn_inv=200.0,
-    tau_mem_inv=100.0,
-    method="triangle",
-    alpha=None,
-    backend="auto",
-    output_dir="runs",
-    resume=None,
-    plot=True,
-    fast=False,
+# fmt: off
+FLAGS = shared(
+    device="cpu", seed=0, batch_size=512, learning_rate=2e-3, weight_decay=0.0, clip_grad=0.5, optimizer="adam",
+    seq_length=16, dt=0.001, tau_syn_inv=200.0, tau_mem_inv=100.0, method="triangle", alpha=None,
+    backend="auto", output_dir="runs", resume=None, plot=True, fast=False,
 )
-flags.DEFINE_enum(
-    "policy",
-    "snn",
-    ["snn", "lsnn", "ann"],
-    "Recurrent LIF neurons, the same with adaptive thresholds, or two layers of tanh.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "environment",
-    "CartPole-v1",
-    "An environment of gymnasium with a Box of observations and Discrete actions.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("episodes", None, "Most training episodes; 6400 if not given.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("num_envs", None, "Episodes in an update; 32 if not given.", 1, flag_values=FLAGS)
-flags.DEFINE_integer(
-    "episode_steps",
-    0,
-    "Longest training episode, and any episode of an environment without a limit; 0: the environment's.",
-    lower_bound=0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_float("gamma", 0.99, "Discount of a reward one step later.", 0.0, 0.9999, flag_values=FLAGS)
-flags.DEFINE_float(
-    "gae_lambda",
-    0.95,
-    "Between the baseline's own next value (0) and the whole return (1) as the judge of an action.",
-    0.0,
-    1.0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("passes", 4, "Passes over the episodes of an update.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float(
-    "clip_ratio",
-    0.2,
-    "How far an update moves an action's probability, relative to what it was.",
-    lower_bound=0.0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy in the loss.", 0.0, flag_values=FLAGS)
-flags.DEFINE_integer("hidden_size", 64, "Neurons of the policy.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float(
-    "input_scale",
-    5.0,
-    "Current of an observation one standard deviation from the mean, in thresholds (snn, lsnn).",
-    lower_bound=0.0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("eval_every", 5, "Updates between validations.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_boolean("stop_when_solved", True, "End training when validation is solved.", flag_values=FLAGS)
-flags.DEFINE_boolean("render", False, "Show a test episode on the screen at the end.", flag_values=FLAGS)
-flags.DEFINE_boolean("video", False, "Write a test episode to episode.gif.", flag_values=FLAGS)
-for _name in ("input_scale", "clip_ratio"):
-    _flags.positive(_name, FLAGS)
+define(FLAGS, {
+    "policy": ("snn",
+        "Recurrent LIF neurons, the same with adaptive thresholds, or two layers of tanh.",
+        one_of("snn", "lsnn", "ann")),
+    "environment": ("CartPole-v1",
+        "An environment of gymnasium with a Box of observations and Discrete actions."),
+    "episodes": (None, "Most training episodes; 6400 if not given.", at_least(1)),
+    "num_envs": (None, "Episodes in an update; 32 if not given.", at_least(1)),
+    "episode_steps": (0,
+        "Longest training episode, and any episode of an environment without a limit; 0: the environment's.",
+        at_least(0)),
+    "gamma": (0.99, "Discount of a reward one step later.", between(0.0, 0.9999)),
+    "gae_lambda": (0.95,
+        "Between the baseline's own next value (0) and the whole return (1) as the judge of an action.",
+        between(0.0, 1.0)),
+    "passes": (4, "Passes over the episodes of an update.", at_least(1)),
+    "clip_ratio": (0.2, "How far an update moves an action's probability, relative to what it was.", POSITIVE),
+    "entropy": (0.01, "Weight of the policy's entropy in the loss.", at_least(0.0)),
+    "hidden_size": (64, "Neurons of the policy.", at_least(1)),
+    "input_scale": (5.0,
+        "Current of an observation one standard deviation from the mean, in thresholds (snn, lsnn).", POSITIVE),
+    "eval_every": (5, "Updates between validations.", at_least(1)),
+    "stop_when_solved": (True, "End training when validation is solved."),
+    "render": (False, "Show a test episode on the screen at the end."),
+    "video": (False, "Write a test episode to episode.gif."),
+})
+# fmt: on
 
 TRIAL, TRAIN, VALID, TEST = range(4)
 
 
 def prepare(values: flags.FlagValues) -> None:
-    """Fill in what --fast makes smaller, and refuse an environment before anything is written."""
-    episodes, num_envs = (8, 4) if values.fast else (6400, 32)
-    values["episodes"].value = values.episodes or episodes
-    values["num_envs"].value = values.num_envs or num_envs
+    """Fill in what ``--fast`` makes smaller, and refuse an environment before anything is written."""
+    fill(values, usual={"episodes": 6400, "num_envs": 32}, fast={"episodes": 8, "num_envs": 4})
     name, limit = values.environment, values.episode_steps
     try:
         _environment.Environments(name, 1, limit).close()

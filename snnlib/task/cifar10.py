@@ -19,108 +19,55 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from snnlib.dataset.augment import cutout, random_crop, random_flip
-from snnlib.dataset.images import NAMES, DataError, Images, generated_images, load_images
+from snnlib.dataset.error import DataError
+from snnlib.dataset.images import NAMES, Images, generated_images, load_images
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif import LIF
 from snnlib.module.resnet import JOINS, ResNet
-from snnlib.task import _flags, _run, _train
+from snnlib.task import _run, _train
 from snnlib.task._classifier import ImageClassifier, fit_images
+from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 
 NEEDS = ("pytorch_lightning", "torchvision", "tensorboard", "matplotlib")
 
-FLAGS = _flags.shared(
-    **_flags.LIGHTNING,
-    seed=0,
-    epochs=None,
-    batch_size=128,
-    learning_rate=4e-3,
-    weight_decay=0.05,
-    clip_grad=0.0,
-    optimizer="adamw",
-    seq_length=None,
-    dt=0.001,
-    tau_syn_inv=1000.0,
-    tau_mem_inv=500.0,
-    method="arctan",
-    alpha=None,
-    backend="auto",
-    channels_last=True,
-    data_dir="data",
-    output_dir="runs",
-    resume=None,
-    checkpoint_every=0,
-    plot=True,
-    fast=False,
+# fmt: off
+FLAGS = shared(
+    **LIGHTNING, seed=0, epochs=None, batch_size=128, learning_rate=4e-3, weight_decay=0.05, clip_grad=0.0,
+    optimizer="adamw", seq_length=None, dt=0.001, tau_syn_inv=1000.0, tau_mem_inv=500.0, method="arctan",
+    alpha=None, backend="auto", channels_last=True, data_dir="data", output_dir="runs", resume=None,
+    save_every=0, plot=True, fast=False,
 )
-flags.DEFINE_string(
-    "dataset",
-    "cifar10",
-    "cifar10, cifar100, or the path of an .npz with x_train, y_train, x_test, y_test.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "model", "conv", ["conv", "resnet"], "Four convolutions, or residual blocks.", flag_values=FLAGS
-)
-flags.DEFINE_enum(
-    "residual",
-    "spikes",
-    list(JOINS),
-    "What a block of the residual net adds its input to: the current of its last neurons, or their spikes.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "width",
-    None,
-    "Channels of the first convolution; later ones have up to four times as many. Without it 64 (conv) or 128 "
-    "(resnet).",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "neuron_model",
-    "lif",
-    ["lif", "relu"],
-    "Spiking neurons, or their control, which needs no time.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_float(
-    "dropout", 0.0, "Share of the readout's inputs dropped in training.", 0.0, 0.95, flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "label_smoothing", 0.1, "Share of a label that is spread over all classes.", 0.0, 0.95, flag_values=FLAGS
-)
-flags.DEFINE_boolean(
-    "augment", True, "Move training images by up to 4 pixels and mirror half of them.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "cutout",
-    8,
-    "Side of a square blacked out in training images, pixels; 0: none.",
-    lower_bound=0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_float(
-    "ema_decay",
-    0.0,
-    "Evaluate a moving average of the weights that keeps this share of itself in a step; 0: the weights.",
-    0.0,
-    0.99999,
-    flag_values=FLAGS,
-)
+define(FLAGS, {
+    "dataset": ("cifar10", "cifar10, cifar100, or the path of an .npz with x_train, y_train, x_test, y_test."),
+    "model": ("conv", "Four convolutions, or residual blocks.", one_of("conv", "resnet")),
+    "residual": ("spikes",
+        "What a block of the residual net adds its input to: the current of its last neurons, or their spikes.",
+        one_of(*JOINS)),
+    "width": (None,
+        "Channels of the first convolution; later ones have up to four times as many. Without it 64 (conv) or "
+        "128 (resnet).", at_least(1)),
+    "neuron_model": ("lif", "Spiking neurons, or their control, which needs no time.", one_of("lif", "relu")),
+    "dropout": (0.0, "Share of the readout's inputs dropped in training.", between(0.0, 0.95)),
+    "label_smoothing": (0.1, "Share of a label that is spread over all classes.", between(0.0, 0.95)),
+    "augment": (True, "Move training images by up to 4 pixels and mirror half of them."),
+    "cutout": (8, "Side of a square blacked out in training images, pixels; 0: none.", at_least(0)),
+    "ema_decay": (0.0,
+        "Evaluate a moving average of the weights that keeps this share of itself in a step; 0: the weights.",
+        between(0.0, 0.99999)),
+})
+# fmt: on
 
 
-def defaults(values: flags.FlagValues) -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on others."""
-    resnet = values.model == "resnet"
-    values["epochs"].value = values.epochs or (2 if values.fast else 100 if resnet else 20)
-    values["width"].value = values.width or (4 if values.fast else 128 if resnet else 64)
-    # what does not spike has no use for time: every step would be the same
-    values["seq_length"].value = values.seq_length or (
-        1 if values.neuron_model == "relu" else 4 if resnet else 2
-    )
+    conv, resnet = {"epochs": 20, "width": 64, "seq_length": 2}, {"epochs": 100, "width": 128, "seq_length": 4}
+    usual = resnet if values.model == "resnet" else conv
+    if values.neuron_model == "relu":  # what does not spike has no use for time: every step would be the same
+        usual["seq_length"] = 1
+    fill(values, usual, fast={"epochs": 2, "width": 4})
 
 
 def load(values: flags.FlagValues) -> Images:
@@ -216,4 +163,4 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "cifar10", train, __doc__, prepare=defaults)
+    launch(FLAGS, "cifar10", train, __doc__, prepare=prepare)

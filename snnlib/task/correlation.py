@@ -24,6 +24,8 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from snnlib.dataset.correlated import Episodes, generated_episodes, without_timing
 from snnlib.functional.correlation import (
@@ -37,75 +39,39 @@ from snnlib.functional.stdp import STDPParameters, STDPState, stdp_step_linear
 from snnlib.module.li import LI
 from snnlib.module.lif import LIF
 from snnlib.module.sequential import SequentialState
-from snnlib.task import _flags, _run, _train
+from snnlib.task import _run, _train
+from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 
 NEEDS = ("tensorboard", "matplotlib")
 
 CONTROLS = ["none", "shuffled", "rates"]
-FLAGS = _flags.shared(
-    device="auto",
-    seed=0,
-    epochs=3,
-    batch_size=32,
-    learning_rate=0.02,
-    weight_decay=0.0,
-    clip_grad=1.0,
-    optimizer="adam",
-    seq_length=150,
-    dt=0.001,
-    tau_syn_inv=500.0,
-    tau_mem_inv=200.0,
-    method="arctan",
-    alpha=None,
-    backend="auto",
-    output_dir="runs",
-    resume=None,
-    checkpoint_every=0,
-    plot=True,
-    fast=False,
+# fmt: off
+FLAGS = shared(
+    device="auto", seed=0, epochs=3, batch_size=32, learning_rate=0.02, weight_decay=0.0, clip_grad=1.0,
+    optimizer="adam", seq_length=150, dt=0.001, tau_syn_inv=500.0, tau_mem_inv=200.0, method="arctan",
+    alpha=None, backend="auto", output_dir="runs", resume=None, save_every=0, plot=True, fast=False,
 )
-flags.DEFINE_enum(
-    "rule",
-    "gradient",
-    ["gradient", "stdp"],
-    "What changes the weights within an episode: a linear function of sensors and weight, learned by gradient, "
-    "or spike-timing-dependent plasticity with fixed rates.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "control",
-    "none",
-    CONTROLS,
-    "What must fail: the sensors of a neuron's synapses are exchanged at random, or all spikes are moved to "
-    "random times, so that the rates alone remain; in training and in testing.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("train_episodes", 320, "Episodes of an epoch.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer(
-    "test_episodes", 1000, "Episodes that are reported; a quarter as many validate.", 4, flag_values=FLAGS
-)
-flags.DEFINE_integer("channels", 100, "Input channels.", lower_bound=2, flag_values=FLAGS)
-flags.DEFINE_integer("subset", 30, "Channels that are correlated in a class.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("poisson_rate", 40.0, "Mean rate of every channel, Hz.", lower_bound=0.0, flag_values=FLAGS)
-flags.DEFINE_float(
-    "correlation", 0.6, "Share of its steps in which a channel follows its subset.", 0.0, 1.0, flag_values=FLAGS
-)
-flags.DEFINE_integer("hidden_size", 8, "Plastic neurons, half for each class.", 2, flag_values=FLAGS)
-flags.DEFINE_float(
-    "initial_weight", 0.075, "Mean weight of a neuron, in thresholds, which it keeps.", 0.0, flag_values=FLAGS
-)
-flags.DEFINE_float("plasticity", 0.2, "Factor of every change by the local rule.", 0.0, flag_values=FLAGS)
-flags.DEFINE_integer(
-    "update_every", 25, "Steps between two readings of the sensors, and scalings.", 1, flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "tau_sensor_inv", 200.0, "Inverse time constant of sensors and STDP, 1/s.", 0.0, flag_values=FLAGS
-)
-for _name in ("poisson_rate", "initial_weight", "tau_sensor_inv"):
-    _flags.positive(_name, FLAGS)
-
-FAST = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16, "seq_length": 75}
+define(FLAGS, {
+    "rule": ("gradient",
+        "What changes the weights within an episode: a linear function of sensors and weight, learned by "
+        "gradient, or spike-timing-dependent plasticity with fixed rates.", one_of("gradient", "stdp")),
+    "control": ("none",
+        "What must fail: the sensors of a neuron's synapses are exchanged at random, or all spikes are moved "
+        "to random times, so that the rates alone remain; in training and in testing.", one_of(*CONTROLS)),
+    "train_episodes": (320, "Episodes of an epoch.", at_least(1)),
+    "test_episodes": (1000, "Episodes that are reported; a quarter as many validate.", at_least(4)),
+    "channels": (100, "Input channels.", at_least(2)),
+    "subset": (30, "Channels that are correlated in a class.", at_least(1)),
+    "poisson_rate": (40.0, "Mean rate of every channel, Hz.", POSITIVE),
+    "correlation": (0.6, "Share of its steps in which a channel follows its subset.", between(0.0, 1.0)),
+    "hidden_size": (8, "Plastic neurons, half for each class.", at_least(2)),
+    "initial_weight": (0.075, "Mean weight of a neuron, in thresholds, which it keeps.", POSITIVE),
+    "plasticity": (0.2, "Factor of every change by the local rule.", at_least(0.0)),
+    "update_every": (25, "Steps between two readings of the sensors, and scalings.", at_least(1)),
+    "tau_sensor_inv": (200.0, "Inverse time constant of sensors and STDP, 1/s.", POSITIVE),
+})
+# fmt: on
 
 
 def consistent(f: dict[str, Any]) -> bool:
@@ -124,11 +90,10 @@ NAMES = ["subset", "channels", "poisson_rate", "dt", "update_every", "seq_length
 flags.register_multi_flags_validator(NAMES, consistent, flag_values=FLAGS)
 
 
-def defaults(values: flags.FlagValues) -> None:
-    """Shrink the run for ``--fast``, where the command line does not say otherwise."""
-    for name, value in FAST.items() if values.fast else ():
-        if not values[name].present:
-            values[name].value = value
+def prepare(values: flags.FlagValues) -> None:
+    """Shrink the run for ``--fast``."""
+    fast = {"epochs": 2, "train_episodes": 16, "batch_size": 8, "test_episodes": 16, "seq_length": 75}
+    fill(values, usual={}, fast=fast)
 
 
 class PlasticNet(nn.Module):
@@ -239,32 +204,44 @@ def seeds() -> tuple[int, int]:
     return 2**40 + 2 * FLAGS.seed, 2**40 + 2 * FLAGS.seed + 1
 
 
+def epoch_batches() -> int:
+    return int(-(-FLAGS.train_episodes // FLAGS.batch_size))
+
+
+def train_epoch(
+    run: _run.Run, at: dict[str, Any], net: PlasticNet, optim: Optimizer, rate: LRScheduler
+) -> None:
+    """Train with what is left of the epoch in which the run stands."""
+    batches, device = epoch_batches(), net.class_of.device
+    for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
+        count = min(FLAGS.batch_size, FLAGS.train_episodes - batch * FLAGS.batch_size)
+        episodes = draw(count, device)
+        logits, _, _ = net(episodes, FLAGS.control)
+        loss = cross_entropy(logits, episodes.answer)
+        optim.zero_grad()
+        loss.backward()
+        if FLAGS.clip_grad:
+            nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
+        optim.step()
+        rate.step()
+        at["loss"] += _train.finite(loss) * count
+        at["probability"].append(float(right(logits, episodes.answer)) / count)
+        at["batch"] = batch + 1
+        run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
+
+
 def train(run: _run.Run) -> dict[str, Any]:
     device = _train.device(FLAGS)
     net = PlasticNet().to(device)
     optim = _train.optimizer(FLAGS, net)
-    batches = -(-FLAGS.train_episodes // FLAGS.batch_size)
+    batches = epoch_batches()
     rate = _train.schedule(optim, FLAGS.epochs * batches)
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
     run.watch(net, optim)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
-        for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
-            episodes = draw(min(FLAGS.batch_size, FLAGS.train_episodes - batch * FLAGS.batch_size), device)
-            logits, _, _ = net(episodes, FLAGS.control)
-            loss = cross_entropy(logits, episodes.answer)
-            optim.zero_grad()
-            loss.backward()
-            if FLAGS.clip_grad:
-                nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
-            optim.step()
-            rate.step()
-            count = len(episodes.answer)
-            at["loss"] += _train.finite(loss) * count
-            at["probability"].append(float(right(logits, episodes.answer)) / count)
-            at["batch"] = batch + 1
-            run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
+        train_epoch(run, at, net, optim, rate)
         probability, accuracy = evaluate(net, FLAGS.test_episodes // 4, seeds()[0], FLAGS.control, device)
         figures = {
             "train_loss": at["loss"] / FLAGS.train_episodes,
@@ -308,4 +285,4 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: li
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "correlation", train, __doc__, prepare=defaults)
+    launch(FLAGS, "correlation", train, __doc__, prepare=prepare)

@@ -23,70 +23,41 @@ from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.states import state_over_time
-from snnlib.task import _flags, _run, _train
+from snnlib.task import _run, _train
 from snnlib.task._batches import Batches
+from snnlib.task._flags import LIGHTNING, POSITIVE, at_least, define, fill, one_of, shared
 from snnlib.task._launch import launch
 from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._trainer import fit, scheduled, trainer
 
 NEEDS = ("pytorch_lightning", "tensorboard", "matplotlib")
 
-FLAGS = _flags.shared(
-    seed=0,
-    epochs=None,
-    batch_size=None,
-    learning_rate=0.01,
-    weight_decay=0.0,
-    clip_grad=1.0,
-    optimizer="adam",
-    dt=0.001,
-    tau_syn_inv=200.0,
-    tau_mem_inv=50.0,
-    method="triangle",
-    alpha=0.1,
-    backend="auto",
-    output_dir="runs",
-    resume=None,
-    checkpoint_every=0,
-    **_flags.LIGHTNING,
-    plot=True,
-    fast=False,
+# fmt: off
+FLAGS = shared(
+    seed=0, epochs=None, batch_size=None, learning_rate=0.01, weight_decay=0.0, clip_grad=1.0, optimizer="adam",
+    dt=0.001, tau_syn_inv=200.0, tau_mem_inv=50.0, method="triangle", alpha=0.1, backend="auto",
+    output_dir="runs", resume=None, save_every=0, **LIGHTNING, plot=True, fast=False,
 )
-flags.DEFINE_integer("batches", None, "Batches in an epoch.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_enum(
-    "neuron_model",
-    "lsnn",
-    ["lsnn", "lif", "lsnnlif"],
-    "Neurons whose threshold adapts, neurons whose threshold does not, or half of each.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("hidden_size", 60, "Recurrent neurons.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("tau_adapt", 2.0, "Time constant of the adaptation, s.", 0.0, flag_values=FLAGS)
-flags.DEFINE_float(
-    "beta", 0.18, "How far the threshold, 1, rises for each Hz of a neuron's own rate.", 0.0, flag_values=FLAGS
-)
-flags.DEFINE_float("period", 0.2, "How long a symbol is shown, s.", 0.0, flag_values=FLAGS)
-flags.DEFINE_integer("seq_periods", 20, "Symbols in a sequence.", lower_bound=2, flag_values=FLAGS)
-flags.DEFINE_integer(
-    "seq_repetitions", 1, "Sequences that follow one another in a trial.", lower_bound=1, flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "expected_delay", 10.0, "Mean number of symbols from STORE to RECALL.", 1.0, flag_values=FLAGS
-)
-flags.DEFINE_integer("population_size", 25, "Neurons of each input population.", 1, flag_values=FLAGS)
-flags.DEFINE_float(
-    "poisson_rate", 50.0, "Rate of an input neuron whose population is on, Hz.", 0.0, flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "regularization_factor",
-    0.01,
-    "Weight in the loss of the neurons' mean squared distance from --regularization_target, 1/Hz^2.",
-    0.0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_float("regularization_target", 10.0, "Rate that neurons are held to, Hz.", 0.0, flag_values=FLAGS)
-for _name in ("tau_adapt", "period", "poisson_rate", "regularization_target"):
-    _flags.positive(_name, FLAGS)
+define(FLAGS, {
+    "batches": (None, "Batches in an epoch.", at_least(1)),
+    "neuron_model": ("lsnn",
+        "Neurons whose threshold adapts, neurons whose threshold does not, or half of each.",
+        one_of("lsnn", "lif", "lsnnlif")),
+    "hidden_size": (60, "Recurrent neurons.", at_least(1)),
+    "tau_adapt": (2.0, "Time constant of the adaptation, s.", POSITIVE),
+    "beta": (0.18, "How far the threshold, 1, rises for each Hz of a neuron's own rate.", at_least(0.0)),
+    "period": (0.2, "How long a symbol is shown, s.", POSITIVE),
+    "seq_periods": (20, "Symbols in a sequence.", at_least(2)),
+    "seq_repetitions": (1, "Sequences that follow one another in a trial.", at_least(1)),
+    "expected_delay": (10.0, "Mean number of symbols from STORE to RECALL.", at_least(1.0)),
+    "population_size": (25, "Neurons of each input population.", at_least(1)),
+    "poisson_rate": (50.0, "Rate of an input neuron whose population is on, Hz.", POSITIVE),
+    "regularization_factor": (0.01,
+        "Weight in the loss of the neurons' mean squared distance from --regularization_target, 1/Hz^2.",
+        at_least(0.0)),
+    "regularization_target": (10.0, "Rate that neurons are held to, Hz.", POSITIVE),
+})
+# fmt: on
 
 
 def _allow_trials(values: dict[str, Any]) -> bool:
@@ -97,11 +68,8 @@ def _allow_trials(values: dict[str, Any]) -> bool:
         raise flags.ValidationError(str(error)) from error
 
 
-flags.register_multi_flags_validator(
-    ["seq_periods", "seq_repetitions", "period", "expected_delay", "poisson_rate", "dt"],
-    _allow_trials,
-    flag_values=FLAGS,
-)
+NAMES = ["seq_periods", "seq_repetitions", "period", "expected_delay", "poisson_rate", "dt"]
+flags.register_multi_flags_validator(NAMES, _allow_trials, flag_values=FLAGS)
 
 EVALUATED, EVALUATION_BATCH = {"valid": 256, "test": 1024}, 128
 """Trials, and how many at once."""
@@ -112,11 +80,10 @@ INPUT_DRIVE, RECURRENT_DRIVE = 1.0, 0.2
 gradients explode over thousands of steps."""
 
 
-def defaults(values: flags.FlagValues) -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on ``--fast``."""
-    for name, usual, fast in (("epochs", 12, 2), ("batches", 25, 3), ("batch_size", 64, 8)):
-        if values[name].value is None:
-            values[name].value = fast if values.fast else usual
+    usual = {"epochs": 12, "batches": 25, "batch_size": 64}
+    fill(values, usual, fast={"epochs": 2, "batches": 3, "batch_size": 8})
 
 
 class Net(nn.Module):
@@ -286,4 +253,4 @@ def report(run: _run.Run, net: Net) -> None:
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "memory", train, __doc__, prepare=defaults)
+    launch(FLAGS, "memory", train, __doc__, prepare=prepare)

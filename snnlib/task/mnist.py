@@ -19,114 +19,78 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from snnlib.dataset.augment import random_affine
+from snnlib.dataset.error import DataError
 from snnlib.dataset.events import load_nmnist
-from snnlib.dataset.images import FOLDS, NAMES, DataError, Images, generated_images, load_images
+from snnlib.dataset.images import FOLDS, NAMES, Images, generated_images, load_images
 from snnlib.functional.encode import constant_current_lif_encode, poisson_encode, spike_latency_lif_encode
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
-from snnlib.task import _flags, _run, _train
+from snnlib.task import _run, _train
 from snnlib.task._error import RunError
+from snnlib.task._flags import POSITIVE, Bound, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 from snnlib.task._spikes import with_spikes
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
 
+SIZES = Bound(
+    flags.DEFINE_list,
+    {},
+    lambda names: bool(names) and all(n.isdecimal() and len(n) < 10 and int(n) > 0 for n in names),
+    "positive integers with commas between",
+)
+
 
 def image_flags(**trainer: Any) -> flags.FlagValues:
     """The flags of the experiment, and those of ``trainer``, with their defaults."""
-    values = _flags.shared(
-        **trainer,
-        seed=0,
-        epochs=None,
-        batch_size=None,
-        learning_rate=2e-3,
-        weight_decay=0.01,
-        clip_grad=0.0,
-        optimizer="adamw",
-        seq_length=5,
-        dt=0.001,
-        tau_syn_inv=1000.0,
-        tau_mem_inv=500.0,
-        method="arctan",
-        alpha=None,
-        backend="auto",
-        channels_last=True,
-        data_dir="data",
-        output_dir="runs",
-        resume=None,
-        checkpoint_every=0,
-        plot=True,
-        fast=False,
+    # fmt: off
+    values = shared(
+        **trainer, seed=0, epochs=None, batch_size=None, learning_rate=2e-3, weight_decay=0.01, clip_grad=0.0,
+        optimizer="adamw", seq_length=5, dt=0.001, tau_syn_inv=1000.0, tau_mem_inv=500.0, method="arctan",
+        alpha=None, backend="auto", channels_last=True, data_dir="data", output_dir="runs", resume=None,
+        save_every=0, plot=True, fast=False,
     )
-    flags.DEFINE_string(
-        "dataset",
-        "mnist",
-        f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test; or nmnist, the "
-        "spikes of an event camera in --seq_length steps, which go without encoder and augmentation.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "fold", 0, f"Which of {FOLDS} parts of the training images validates.", 0, FOLDS - 1, flag_values=values
-    )
-    flags.DEFINE_enum(
-        "encoder",
-        "direct",
-        ["direct", "constant_current", "poisson", "latency"],
-        "How an image becomes a sequence: its pixels as a current into the first convolution, spikes of "
-        "neurons that the pixels drive, Poisson spikes, or the first spike of those neurons.",
-        flag_values=values,
-    )
-    flags.DEFINE_boolean(
-        "only_first_spike", False, "The same as --encoder=latency, by Norse's name.", flag_values=values
-    )
-    flags.DEFINE_float(
-        "input_scale",
-        4.0,
-        "Current of a white pixel, in thresholds (constant_current, latency).",
-        lower_bound=0.0,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "poisson_rate", 500.0, "Rate of a white pixel, Hz (poisson).", lower_bound=0.0, flag_values=values
-    )
-    flags.DEFINE_list("channels", ["32", "64", "64"], "Channels of the convolutions.", flag_values=values)
-    flags.DEFINE_integer("hidden_size", 256, "Neurons of the hidden layer.", lower_bound=1, flag_values=values)
-    flags.DEFINE_boolean("refrac", False, "Let a neuron rest for 5 ms after a spike.", flag_values=values)
-    flags.DEFINE_boolean(
-        "train_only_output",
-        False,
-        "Train the readout alone; weights before it stay what they began with, and batch norms go on counting.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "dropout", 0.0, "Share of hidden spikes dropped in training.", 0.0, 0.95, flag_values=values
-    )
-    flags.DEFINE_boolean("augment", True, "Move, turn and scale training images at random.", flag_values=values)
-    _flags.restrict(
-        "channels",
-        lambda names: bool(names) and all(n.isdecimal() and len(n) < 10 and int(n) > 0 for n in names),
-        "positive integers with commas between",
-        values,
-    )
+    define(values, {
+        "dataset": ("mnist",
+            f"{', '.join(NAMES)}, or the path of an .npz with x_train, y_train, x_test, y_test; or nmnist, the "
+            "spikes of an event camera in --seq_length steps, which go without encoder and augmentation."),
+        "fold": (0, f"Which of {FOLDS} parts of the training images validates.", between(0, FOLDS - 1)),
+        "encoder": ("direct",
+            "How an image becomes a sequence: its pixels as a current into the first convolution, spikes of "
+            "neurons that the pixels drive, Poisson spikes, or the first spike of those neurons.",
+            one_of("direct", "constant_current", "poisson", "latency")),
+        "only_first_spike": (False, "The same as --encoder=latency, by Norse's name."),
+        "input_scale": (4.0, "Current of a white pixel, in thresholds (constant_current, latency).", POSITIVE),
+        "poisson_rate": (500.0, "Rate of a white pixel, Hz (poisson).", POSITIVE),
+        "channels": (["32", "64", "64"], "Channels of the convolutions.", SIZES),
+        "hidden_size": (256, "Neurons of the hidden layer.", at_least(1)),
+        "refrac": (False, "Let a neuron rest for 5 ms after a spike."),
+        "train_only_output": (False,
+            "Train the readout alone; weights before it stay what they began with, and batch norms go on "
+            "counting."),
+        "dropout": (0.0, "Share of hidden spikes dropped in training.", between(0.0, 0.95)),
+        "augment": (True, "Move, turn and scale training images at random."),
+    })
+    # fmt: on
     flags.register_multi_flags_validator(
         ["only_first_spike", "encoder"],
         lambda f: not f["only_first_spike"] or f["encoder"] in ("direct", "latency"),
         "another encoder contradicts --only_first_spike",
-        flag_values=values,
+        values,
     )
     flags.register_multi_flags_validator(
         ["dataset", "encoder", "only_first_spike"],
         lambda f: f["dataset"] != "nmnist" or (f["encoder"] == "direct" and not f["only_first_spike"]),
         "nmnist holds spikes: it goes with --encoder=direct",
-        flag_values=values,
+        values,
     )
-    _flags.positive("poisson_rate", values)
-    _flags.positive("input_scale", values)
     return values
 
 
@@ -136,16 +100,12 @@ ADJOINT = {"seq_length": 12, "tau_syn_inv": 200.0, "tau_mem_inv": 100.0, "learni
 """Defaults of ``--method=adjoint``, see docs/gradients.md."""
 
 
-def defaults(values: flags.FlagValues) -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on the data set or on the method."""
     digits, exact = values.dataset == "digits", values.method == "adjoint"
-    epochs = 2 if values.fast else (20 if digits else 4) if exact else (40 if digits else 10)
-    batch_size = 32 if values.fast else 64 if digits else 128
-    values["epochs"].value = values.epochs or epochs
-    values["batch_size"].value = values.batch_size or batch_size
-    for name, value in ADJOINT.items() if exact else ():
-        if not values[name].present:
-            values[name].value = value
+    epochs = (20 if digits else 4) if exact else (40 if digits else 10)
+    usual = {"epochs": epochs, "batch_size": 64 if digits else 128, **(ADJOINT if exact else {})}
+    fill(values, usual, fast={"epochs": 2, "batch_size": 32})
 
 
 def load(values: flags.FlagValues) -> Images:
@@ -224,6 +184,28 @@ def silent(net: ConvNet, data: Images) -> float:
     return float((torch.cat(spiked) == 0).float().mean())
 
 
+def train_epoch(
+    run: _run.Run, at: dict[str, Any], net: ConvNet, data: Images, optim: Optimizer, rate: LRScheduler
+) -> None:
+    """Train with what is left of the epoch in which the run stands."""
+    if at["order"] is None:
+        at["order"] = torch.randperm(len(data.y_train))
+    batches = at["order"].split(FLAGS.batch_size)
+    for batch in run.progress(range(at["batch"], len(batches)), f"epoch {at['epoch'] + 1}"):
+        index = batches[batch].to(data.y_train.device)
+        x = data.scaled(data.x_train[index])
+        loss = nll_loss(net(encode(FLAGS, augmented(x) if FLAGS.augment else x)), data.y_train[index])
+        optim.zero_grad()
+        loss.backward()
+        if FLAGS.clip_grad:
+            nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
+        optim.step()
+        rate.step()
+        at["loss"] += _train.finite(loss) * len(index)
+        at["batch"] = batch + 1
+        run.pause(at["epoch"] * len(batches) + at["batch"], run.due(at["batch"]))
+
+
 def train(run: _run.Run) -> dict[str, Any]:
     device = _train.device(FLAGS)
     data = load(FLAGS).to(device)
@@ -232,39 +214,20 @@ def train(run: _run.Run) -> dict[str, Any]:
     batches = -(-len(data.y_train) // FLAGS.batch_size)
     rate = _train.schedule(optim, FLAGS.epochs * batches)
     # where the run stands: saved with every checkpoint, so that a resumed run goes on in the middle of an epoch
-    at = run.track(
-        {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0},
-        net=net,
-        optimizer=optim,
-        schedule=rate,
-    )
+    start = {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0}
+    at = run.track(start, net=net, optimizer=optim, schedule=rate)
     check_order(at["order"], len(data.y_train))
     run.watch(net, optim)
     while at["epoch"] < FLAGS.epochs:
         started = time.perf_counter()
-        if at["order"] is None:
-            at["order"] = torch.randperm(len(data.y_train))
-        for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
-            index = at["order"][batch * FLAGS.batch_size : (batch + 1) * FLAGS.batch_size].to(device)
-            x = data.scaled(data.x_train[index])
-            loss = nll_loss(net(encode(FLAGS, augmented(x) if FLAGS.augment else x)), data.y_train[index])
-            optim.zero_grad()
-            loss.backward()
-            if FLAGS.clip_grad:
-                nn.utils.clip_grad_norm_(net.parameters(), FLAGS.clip_grad)
-            optim.step()
-            rate.step()
-            at["loss"] += _train.finite(loss) * len(index)
-            at["batch"] = batch + 1
-            run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
+        train_epoch(run, at, net, data, optim, rate)
         figures = {
             "train_loss": at["loss"] / len(data.y_train),
             "valid_accuracy": accuracy(net, data, data.x_valid, data.y_valid),
         }
         at |= {"epoch": at["epoch"] + 1, "batch": 0, "loss": 0.0, "order": None}
-        seconds = time.perf_counter() - started
         step = at["epoch"] * batches
-        run.log(step, epoch=at["epoch"], **figures, epoch_seconds=seconds)
+        run.log(step, epoch=at["epoch"], **figures, epoch_seconds=time.perf_counter() - started)
         if figures["valid_accuracy"] >= at["best"]:  # of equals the later, which has learned longer
             at["best"] = figures["valid_accuracy"]
             run.save(step, "best.pt")
@@ -298,4 +261,4 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "mnist", train, __doc__, prepare=defaults)
+    launch(FLAGS, "mnist", train, __doc__, prepare=prepare)

@@ -13,28 +13,27 @@ import io
 import sys
 from typing import Any
 
-from absl import flags
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
-from snnlib.task import _flags, _run
+from snnlib.task import _run
 from snnlib.task._classifier import ImageClassifier, fit_images
 from snnlib.task._error import RunError
+from snnlib.task._flags import LIGHTNING, define
 from snnlib.task._launch import launch
 from snnlib.task._trainer import trainer
-from snnlib.task.mnist import augmented, defaults, encode, image_flags, load, network, picture
+from snnlib.task.mnist import augmented, encode, image_flags, load, network, picture, prepare
 
 NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
 
-FLAGS = image_flags(**_flags.LIGHTNING)
-flags.DEFINE_boolean(
-    "find_learning_rate",
-    False,
-    "Before training, try rates from small to large for some batches and take the one at which the loss falls "
-    "fastest.",
-    flag_values=FLAGS,
-)
-
+FLAGS = image_flags(**LIGHTNING)
+# fmt: off
+define(FLAGS, {
+    "find_learning_rate": (False,
+        "Before training, try rates from small to large for some batches and take the one at which the loss "
+        "falls fastest."),
+})
+# fmt: on
 
 _RATES = 60
 """Rates that --find_learning_rate tries, one a batch."""
@@ -94,4 +93,4 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 if __name__ == "__main__":
-    launch(FLAGS, "mnist_pl", train, __doc__, prepare=defaults)
+    launch(FLAGS, "mnist_pl", train, __doc__, prepare=prepare)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from snnlib.dataset import DataError
 from snnlib.dataset.events import load_nmnist
-from snnlib.dataset.images import DataError
 from tests.task.command import inside
 
 tonic = pytest.importorskip("tonic", reason="tonic is not installed: pip install -e '.[events]'")

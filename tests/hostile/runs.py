@@ -15,7 +15,7 @@ __all__ = ["RUNS", "ended", "resumed"]
 TINY = ("--fast", "--noplot", "--epochs=1", "--seq_length=2", "--channels=2", "--hidden_size=4")
 FEW = ("--fast", "--noplot", "--epochs=1", "--patience=3", "--batch_size=4")
 RUNS = {
-    "mnist": (*TINY, "--checkpoint_every=1"),
+    "mnist": (*TINY, "--save_every=1"),
     "mnist_pl": TINY,
     "cartpole": ("--fast", "--noplot", "--episodes=4", "--seq_length=2", "--hidden_size=4"),
     "cifar10": (*FEW, "--seq_length=1", "--width=2", "--ema_decay=0.9", "--limit_train_batches=2"),

@@ -139,10 +139,9 @@ def inside(
     clear(module)
     said = said or io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    prepare = getattr(module, "prepare", None) or module.defaults
     with chdir(cwd), redirect_stdout(said), mock.patch.object(sys, "argv", [task, *flags]):
         try:
-            launch(module.FLAGS, task, module.train, "usage", prepare=prepare)
+            launch(module.FLAGS, task, module.train, "usage", prepare=module.prepare)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -72,7 +72,7 @@ def test_a_wrong_flag_ends_in_a_sentence(monkeypatch, capsys, arguments: list[st
 def values_of(*arguments: str) -> flags.FlagValues:
     values = copy.deepcopy(cifar10.FLAGS)
     values(["cifar10", "--fast", "--cutout=3", *arguments])
-    cifar10.defaults(values)
+    cifar10.prepare(values)
     return values
 
 
@@ -182,7 +182,7 @@ def _set(*arguments: str) -> flags.FlagValues:
 )
 def test_what_is_not_given_follows_from_the_model(arguments: tuple[str, ...], filled: tuple[int, int, int]):
     values = _set(*arguments)
-    cifar10.defaults(values)
+    cifar10.prepare(values)
     assert (values.epochs, values.width, values.seq_length) == filled
 
 

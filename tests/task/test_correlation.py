@@ -55,7 +55,7 @@ def test_a_wrong_flag_ends_in_a_sentence(
     monkeypatch.setattr("sys.argv", ["correlation", *flags])
     clear()
     with pytest.raises(SystemExit) as stop:
-        launch(correlation.FLAGS, "correlation", correlation.train, "", prepare=correlation.defaults)
+        launch(correlation.FLAGS, "correlation", correlation.train, "", prepare=correlation.prepare)
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
@@ -156,14 +156,14 @@ def test_a_checkpoint_is_also_written_within_an_epoch(tmp_path: Path, monkeypatc
         save(self, step, name)
 
     monkeypatch.setattr(_run.Run, "save", noted)
-    trained(tmp_path, "--checkpoint_every=1")
+    trained(tmp_path, "--save_every=1")
     assert {1, 2, 3, 4} <= set(steps)
 
 
 def test_training_leaves_no_trace_in_the_random_state_of_testing(tmp_path: Path):
     clear()
     correlation.FLAGS(["correlation", "--fast"])
-    correlation.defaults(correlation.FLAGS)
+    correlation.prepare(correlation.FLAGS)
     net, device = correlation.PlasticNet(), torch.device("cpu")
     torch.manual_seed(1)
     before = torch.get_rng_state()

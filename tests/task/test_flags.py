@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from snnlib.module import neuron
-from snnlib.task import _lightning, _run
+from snnlib.task import _flags, _lightning, _run
 from tests.task.command import checkpoint, clear, inside, metrics, same
 
 SHORT = ("--fast", "--noplot", "--epochs=1")
@@ -173,7 +173,7 @@ def test_checkpoints_are_also_written_within_an_epoch(
     monkeypatch.setattr(_run.Run, "write_checkpoint", noted)
     folder = here(task, tmp_path)
     assert set(steps) == {metrics(folder)[0]["step"]}
-    here(task, tmp_path, "--checkpoint_every=1")
+    here(task, tmp_path, "--save_every=1")
     assert 1 in steps
 
 
@@ -262,6 +262,14 @@ def test_what_is_on_can_be_switched_off_and_numbers_are_numbers(
     assert stopped.value.code == 2
     assert "dt" in capsys.readouterr().err
     assert isinstance(values["dt"].default, float)
+
+
+def test_what_is_given_is_not_filled_in():
+    values = _flags.shared(epochs=None, batch_size=None, save_every=0, plot=True, fast=False)
+    values(["task", "--fast", "--save_every=0", "--noplot"])
+    usual = {"epochs": 9, "batch_size": 8, "save_every": 5, "plot": True}
+    _flags.fill(values, usual, fast={"epochs": 2, "save_every": 3})
+    assert (values.epochs, values.batch_size, values.save_every, values.plot) == (2, 8, 0, False)
 
 
 @pytest.mark.parametrize("task", TASKS)

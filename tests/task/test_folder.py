@@ -33,7 +33,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(tmp_path: Path,
     script = (  # what is in the file system is gone with the last process in it
         f'mount -t tmpfs -o size={kilobytes}k none runs && {{ "$@"; code=$?; cp -r runs kept; exit $code; }}'
     )
-    line = ["unshare", "-Urm", "sh", "-c", script, "sh", *command("mnist", *DIGITS, "--checkpoint_every=1")]
+    line = ["unshare", "-Urm", "sh", "-c", script, "sh", *command("mnist", *DIGITS, "--save_every=1")]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     if not (tmp_path / "kept").exists():
         pytest.skip(f"this machine lets nobody mount a file system: {done.stderr}")
@@ -56,7 +56,7 @@ def bound() -> None:
 
 
 def test_a_folder_that_turns_read_only_ends_the_run(tmp_path: Path, whole: Path):
-    started = Started("mnist", (*DIGITS, "--checkpoint_every=1"), tmp_path, before=bound)
+    started = Started("mnist", (*DIGITS, "--save_every=1"), tmp_path, before=bound)
     while not list(tmp_path.rglob("last.pt")):
         assert started.process.is_alive(), started.end(1)
     folder = only_run(tmp_path / "runs")

@@ -34,7 +34,7 @@ def given(*arguments: str) -> memory.Memory:
     for name in memory.FLAGS:
         memory.FLAGS[name].unparse()
     memory.FLAGS(["memory", *arguments])
-    memory.defaults(memory.FLAGS)
+    memory.prepare(memory.FLAGS)
     torch.manual_seed(memory.FLAGS.seed)
     return memory.Memory()
 

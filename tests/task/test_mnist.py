@@ -152,7 +152,7 @@ def test_channels_last_is_a_matter_of_memory_alone():
     for flag in ("--channels_last", "--nochannels_last"):
         values = mnist.image_flags()
         values(["mnist", "--fast", "--encoder=constant_current", "--channels=4,6,5", flag])
-        mnist.defaults(values)
+        mnist.prepare(values)
         data = mnist.load(values)
         torch.manual_seed(0)
         net = mnist.network(values, data)

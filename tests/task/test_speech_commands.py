@@ -22,7 +22,7 @@ def flagged():
         for name in task.FLAGS:
             task.FLAGS[name].unparse()
         task.FLAGS(["run", "--fast", *flags])
-        task.defaults(task.FLAGS)
+        task.prepare(task.FLAGS)
 
     yield set_to
     set_to()

@@ -18,19 +18,19 @@ FAST = ("--fast", "--noplot")
 DIGITS = ("--dataset=digits", "--channels=4,8", "--hidden_size=16", "--seq_length=3", "--noplot")
 TASKS = {
     "cartpole": (*FAST, "--seq_length=8", "--episodes=60", "--hidden_size=16", "--eval_every=3"),
-    "cifar10": (*FAST, "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--checkpoint_every=1"),
+    "cifar10": (*FAST, "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--save_every=1"),
     "correlation": (
         *(*FAST, "--epochs=4", "--train_episodes=48", "--batch_size=8", "--seq_length=50"),
         *("--channels=20", "--subset=6", "--hidden_size=4", "--initial_weight=0.8", "--test_episodes=8"),
-        "--checkpoint_every=3",
+        "--save_every=3",
     ),
     "memory": (
-        *(*FAST, "--epochs=8", "--batches=20", "--batch_size=4", "--hidden_size=8", "--checkpoint_every=3"),
+        *(*FAST, "--epochs=8", "--batches=20", "--batch_size=4", "--hidden_size=8", "--save_every=3"),
         *("--population_size=2", "--period=0.02", "--seq_periods=5", "--expected_delay=2"),
     ),
-    "mnist": (*DIGITS, "--epochs=6", "--checkpoint_every=5"),
-    "mnist_pl": (*DIGITS, "--epochs=5", "--checkpoint_every=5"),
-    "speech_commands": (*FAST, "--epochs=10", "--batch_size=8", "--checkpoint_every=2"),
+    "mnist": (*DIGITS, "--epochs=6", "--save_every=5"),
+    "mnist_pl": (*DIGITS, "--epochs=5", "--save_every=5"),
+    "speech_commands": (*FAST, "--epochs=10", "--batch_size=8", "--save_every=2"),
 }
 ATTEMPTS = 8
 """A moment that comes after the end of a run, because others keep this machine busy less, is drawn again."""

@@ -18,16 +18,18 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrize import register_parametrization
 
 from snnlib.dataset.augment import add_noise, mask_spectrogram, random_shift
-from snnlib.dataset.images import DataError
+from snnlib.dataset.error import DataError
 from snnlib.dataset.log_mel import LogMel
 from snnlib.dataset.speech_commands import RATE, Speech, generated_speech, load_speech
+from snnlib.dataset.wave import scaled
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.li import LI
 from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
-from snnlib.task import _flags, _run, _train
+from snnlib.task import _run, _train
 from snnlib.task._batches import Batches, fetcher
+from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, restrict, shared
 from snnlib.task._launch import launch
 from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._processes import share_batch_norms
@@ -41,72 +43,35 @@ RECURRENT = 0.3  # gain of the recurrent weights at first
 MEMBRANE, ADAPTATION = (0.02, 0.1), (0.1, 1.5)  # shortest and longest time constants, s
 READOUT = 0.2  # time constant, s
 
-FLAGS = _flags.shared(
-    **_flags.LIGHTNING,
-    seed=0,
-    epochs=None,
-    batch_size=64,
-    learning_rate=1e-2,
-    weight_decay=0.01,
-    clip_grad=1.0,
-    optimizer="adamw",
-    dt=0.02,
-    method="arctan",
-    alpha=0.5,
-    backend="auto",
-    data_dir="data",
-    output_dir="runs",
-    resume=None,
-    checkpoint_every=0,
-    plot=True,
-    fast=False,
+# fmt: off
+FLAGS = shared(
+    **LIGHTNING, seed=0, epochs=None, batch_size=64, learning_rate=1e-2, weight_decay=0.01, clip_grad=1.0,
+    optimizer="adamw", dt=0.02, method="arctan", alpha=0.5, backend="auto", data_dir="data", output_dir="runs",
+    resume=None, save_every=0, plot=True, fast=False,
 )
-flags.DEFINE_string(
-    "dataset",
-    "speech_commands",
-    "speech_commands: the official clips in --data_dir, downloaded there if they are missing; or the path of "
-    "an archive with clips and lists in the same layout, which is unpacked into --data_dir.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "classes", "12", ["12", "35"], "Ten words, unknown and silence; or all 35 words.", flag_values=FLAGS
-)
-flags.DEFINE_enum(
-    "model",
-    "lsnn",
-    ["lsnn", "lif", "lstm"],
-    "Spiking neurons with an adaptive threshold, without one (--beta=0), or an LSTM.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "hidden_size",
-    None,
-    f"Neurons in a layer; {HIDDEN} if not given, and for an LSTM what gives it as many weights.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("layers", 2, "Recurrent layers.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_float("dropout", 0.1, "Share of hidden outputs dropped in training.", 0.0, 0.95, flag_values=FLAGS)
-flags.DEFINE_float(
-    "beta",
-    0.18,
-    "How far the threshold rises at first for each Hz of the neuron's own rate, in thresholds.",
-    lower_bound=0.0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean(
-    "learn_taus", True, "Whether the time constants and beta of each neuron learn.", flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "noise", 0.1, "Largest volume of the background noise in training clips.", 0.0, 1.0, flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "time_shift", 0.1, "Longest shift of a training clip either way, s.", 0.0, 0.5, flag_values=FLAGS
-)
-flags.DEFINE_boolean(
-    "spec_augment", True, "Blank a stretch of time and of frequencies in training.", flag_values=FLAGS
-)
-_flags.restrict(
+define(FLAGS, {
+    "dataset": ("speech_commands",
+        "speech_commands: the official clips in --data_dir, downloaded there if they are missing; or the path "
+        "of an archive with clips and lists in the same layout, which is unpacked into --data_dir."),
+    "classes": ("12", "Ten words, unknown and silence; or all 35 words.", one_of("12", "35")),
+    "model": ("lsnn",
+        "Spiking neurons with an adaptive threshold, without one (--beta=0), or an LSTM.",
+        one_of("lsnn", "lif", "lstm")),
+    "hidden_size": (None,
+        f"Neurons in a layer; {HIDDEN} if not given, and for an LSTM what gives it as many weights.",
+        at_least(1)),
+    "layers": (2, "Recurrent layers.", at_least(1)),
+    "dropout": (0.1, "Share of hidden outputs dropped in training.", between(0.0, 0.95)),
+    "beta": (0.18,
+        "How far the threshold rises at first for each Hz of the neuron's own rate, in thresholds.",
+        at_least(0.0)),
+    "learn_taus": (True, "Whether the time constants and beta of each neuron learn."),
+    "noise": (0.1, "Largest volume of the background noise in training clips.", between(0.0, 1.0)),
+    "time_shift": (0.1, "Longest shift of a training clip either way, s.", between(0.0, 0.5)),
+    "spec_augment": (True, "Blank a stretch of time and of frequencies in training."),
+})
+# fmt: on
+restrict(
     "dt",
     lambda dt: 0.001 <= dt <= MEMBRANE[0],
     f"between 0.001 and the shortest membrane time constant, {MEMBRANE[0]}",
@@ -114,13 +79,14 @@ _flags.restrict(
 )
 
 
-def defaults(values: flags.FlagValues) -> None:
+def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on others."""
-    values["epochs"].value = values.epochs or (2 if values.fast else 60)
-    width = 16 if values.fast else HIDDEN
-    if values.model == "lstm":
-        width = lstm_width(width, values.layers)
-    values["hidden_size"].value = values.hidden_size or width
+
+    def width(hidden: int) -> int:
+        return lstm_width(hidden, values.layers) if values.model == "lstm" else hidden
+
+    usual = {"epochs": 60, "hidden_size": width(HIDDEN)}
+    fill(values, usual, fast={"epochs": 2, "hidden_size": width(16)})
 
 
 def lstm_width(hidden: int, layers: int) -> int:
@@ -220,7 +186,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, index: Tensor) -> dict[str, Any]:
         clips, labels = self.data.draw(index)
-        x = random_shift(clips / 32768.0, round(FLAGS.time_shift * RATE))
+        x = random_shift(scaled(clips), round(FLAGS.time_shift * RATE))
         x = self.features(add_noise(x, self.data.noise, FLAGS.noise))
         if FLAGS.spec_augment:
             x = mask_spectrogram(x, x.shape[1] // 6, BANDS // 5)
@@ -290,7 +256,7 @@ def report(run: _run.Run, module: Classifier) -> None:
 
 
 def main() -> None:
-    launch(FLAGS, "speech_commands", train, __doc__, prepare=defaults)
+    launch(FLAGS, "speech_commands", train, __doc__, prepare=prepare)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from snnlib.task._form import check_form
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-__all__ = ["check_progress"]
+__all__ = ["check_counters"]
 
 
-def check_progress(
+def check_counters(
     trainer: "pl.Trainer", checkpoints: Checkpoints, checkpoint: dict[str, Any], batches: int
 ) -> None:
     """Refuse counters that contradict each other, with which Lightning trains nothing, or fails after an epoch.
@@ -34,7 +34,7 @@ def check_progress(
         check_form(trainer.fit_loop.state_dict(), loop, "fit_loop")
         if not epoch <= whole <= epoch + 1 or done < 1 or (whole == epoch and done >= batches):
             raise ValueError(f"{whole} epochs are whole, {done} of {batches} batches done in epoch {epoch + 1}")
-        _check_counters(loop, epoch, done, whole > epoch, checkpoint["step"])
+        _check_loop(loop, epoch, done, whole > epoch, checkpoint["step"])
     with checkpoints.fitting("callbacks"):
         states = checkpoint["callbacks"]
         if not (isinstance(states, dict) and all(isinstance(state, dict) for state in states.values())):
@@ -54,7 +54,7 @@ def _check_callback(callback: "pl.Callback", states: dict[str, Any]) -> None:
             found[name] = value
 
 
-def _check_counters(loop: dict[str, Any], epoch: int, done: int, at_end: bool, step: int) -> None:
+def _check_loop(loop: dict[str, Any], epoch: int, done: int, at_end: bool, step: int) -> None:
     """A checkpoint is written within an epoch: after some of its batches, or after all, at its end."""
     begun = {"ready": epoch + 1, "started": epoch + 1, "processed": epoch + at_end, "completed": epoch}
     given = {"ready": done, "started": done, "processed": done, "completed": done if at_end else done - 1}
