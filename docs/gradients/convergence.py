@@ -27,7 +27,7 @@ def main() -> None:
     figure, axes = plt.subplots(
         1, len(STEPS), figsize=(3.2 * len(STEPS), 3.2), sharey=True, layout="constrained"
     )
-    print("| neuron | " + " | ".join(f"{1e6 * dt:.3g} µs" for dt in GRIDS) + " | other spikes |")
+    print("| neuron | " + " | ".join(f"{1e6 * dt:g} µs" for dt in GRIDS) + " | other spikes |")
     print("|---|" + "---|" * (len(GRIDS) + 1))
     for axis, kind in zip(axes, STEPS, strict=True):
         every = []
