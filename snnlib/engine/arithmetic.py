@@ -67,7 +67,8 @@ def compared(builder: Builder, kind: type[ast.AST], a: Any, b: Any) -> Any:
         return _PYTHON[kind](a, b)
     a, b = alike(builder, a, b)
     if number_of(a) not in FLOATS:
-        return builder.icmp_signed(_ORDERS[kind], a, b)
+        compare = builder.icmp_unsigned if number_of(a) in (BIT, BYTE) else builder.icmp_signed
+        return compare(_ORDERS[kind], a, b)
     compare = builder.fcmp_unordered if kind is ast.NotEq else builder.fcmp_ordered
     return compare(_ORDERS[kind], a, b)
 

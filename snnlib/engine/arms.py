@@ -62,7 +62,7 @@ def _is_event(by_name: dict[str, Line], condition: str, output: Value) -> bool:
     line = by_name.get(condition)
     if line is None or line[1:] == ("ne", (output, 0)):
         return line is not None
-    if line.operator not in ("bitwise_and", "logical_and"):
+    if line.operator != "logical_and":
         return False
     first, second = (by_name.get(str(argument)) for argument in line.arguments)
     if first is None or second is None or (first.operator, second.operator) != ("le", "gt"):
@@ -188,7 +188,7 @@ def _facts(lines: Sequence[Line], condition: str) -> dict[str, float]:
         line, known[name] = by_name[name], 1.0
         asked = line.operator == "ne" and line.arguments[0] in either and line.arguments[1] == 0
         product = line.operator == "mul" and either.issuperset(line.arguments)
-        if asked or product or line.operator in ("number", "logical_and", "bitwise_and"):
+        if asked or product or line.operator in ("number", "logical_and"):
             todo += [a for a in line.arguments if isinstance(a, str)]
     true = {by_name[name][1:] for name in known}
     for line in lines:

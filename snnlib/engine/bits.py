@@ -13,7 +13,7 @@ BITS = 8
 """Bits of a byte."""
 _CONDITIONS = {
     *("eq", "ne", "gt", "ge", "lt", "le", "isnan"),
-    *("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or"),
+    *("logical_not", "logical_and", "logical_or"),
 }
 
 

@@ -1,4 +1,8 @@
-"""A graph of torch's operators as the lines of a program: every operator that a fused loop knows."""
+"""A graph of torch's operators as the lines of a program: every operator that a fused loop knows.
+
+torch counts truth values as numbers where they are added or multiplied, and as truth values among themselves.
+A program tells the two apart, so whatever is of the other kind is turned into it.
+"""
 
 from typing import Any
 
@@ -9,19 +13,37 @@ from torch.utils._pytree import tree_leaves
 from snnlib.engine.program import Line, Value
 from snnlib.engine.step import UntraceableError
 
-__all__ = ["lines_of"]
+__all__ = ["knows", "lines_of"]
 
 # operators that leave a value as it is
-_SAME = {"alias", "clone", "detach", "lift_fresh_copy", "view", "_unsafe_view", "expand", "contiguous"}
+_FRESH = {"lift_fresh", "lift_fresh_copy"}
+_SAME = {"alias", "clone", "detach", "view", "_unsafe_view", "expand", "contiguous", *_FRESH}
 _UNARY = {
     "abs", "exp", "log", "neg", "reciprocal", "relu", "rsqrt", "sigmoid", "sign", "sqrt", "tanh", "sin", "cos",
-    "logical_not", "bitwise_not", "isnan", "expm1", "log1p", "floor",
+    "isnan", "expm1", "log1p", "floor",
 }  # fmt: skip
-_BINARY = {
-    "div", "eq", "ge", "gt", "le", "lt", "maximum", "minimum", "mul", "ne", "pow",
-    "logical_and", "logical_or", "bitwise_and", "bitwise_or",
-}  # fmt: skip
+_COMPARISONS = {"eq", "ge", "gt", "le", "lt", "ne"}
+_BINARY = {"div", "maximum", "minimum", "mul", "pow", *_COMPARISONS}
+_LOGICAL = {"logical_and", "logical_or", "logical_not", "logical_xor"}
+_BITWISE = {name.replace("logical", "bitwise"): name for name in _LOGICAL}
+_OF_TRUTHS = {"mul": "logical_and", "minimum": "logical_and", "add": "logical_or", "maximum": "logical_or"}
+"""What torch makes of an operator where both sides are truth values."""
+_TRUE_OR_NOT = _LOGICAL | _COMPARISONS | {"isnan"}
+"""Operators of ours that give a truth value."""
 _FILL = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros": 0.0, "ones": 1.0}
+_RENAMED = {"sgn": "sign", "clamp_min": "maximum", "clamp_max": "minimum"}
+_OTHERS = {
+    "_to_copy", "add", "sub", "rsub", "clamp", "masked_fill", "scalar_tensor", "full", "full_like", "new_full",
+    "threshold_backward", "sigmoid_backward", "tanh_backward", "where",
+}  # fmt: skip
+_KNOWN = {*_SAME, *_UNARY, *_BINARY, *_LOGICAL, *_BITWISE, *_FILL, *_RENAMED, *_OTHERS}
+_COUNTS = (torch.int64, torch.int32)
+"""Integers, which are kept in floats: what there is of them are sums of truth values."""
+
+
+def knows(target: Any) -> bool:
+    """Whether there are lines for an operator of torch's."""
+    return _named(target) in _KNOWN
 
 
 def lines_of(
@@ -41,33 +63,100 @@ def lines_of(
     Raises:
         UntraceableError: an operator is not elementwise, or random, or unknown here.
     """
+    writer = _Writer(dtype)
     values: dict[fx.Node, Value] = {}
-    known: dict[tuple[str, tuple[Value, ...]], str] = {}
-    lines: list[Line] = []
     results: list[Value] = []
     fresh = iter(names)
-
-    def named(*key: Any) -> str:
-        if key not in known:
-            known[key] = f"v{len(lines)}"
-            lines.append(Line(known[key], *key))
-        return known[key]
-
     for node in graph.nodes:
         if node.op == "placeholder":
             values[node] = next(fresh)
-        elif node.op == "get_attr":
-            values[node] = _constant(constants[str(node.target)])
         elif node.op == "output":
             results = [0.0 if v is None else values[v] for v in tree_leaves(node.args[0])]
+        elif node.op == "get_attr":
+            values[node] = _constant(node, constants[str(node.target)])
         else:
             operator, arguments = _translate(node, values, dtype)
-            if operator == "select_above":  # the condition by itself, which is less to keep than the number
-                operator, arguments = "where", (named("gt", arguments[:2]), arguments[2], 0.0)
-            values[node] = arguments[0] if operator == "same" else named(operator, arguments)
+            values[node] = writer.written(node, operator, arguments)
             if _in_place(node):
                 values[node.args[0]] = values[node]
-    return lines, results
+    return writer.lines, results
+
+
+class _Writer:
+    """Writes lines, each of them once.
+
+    Attributes:
+        lines: so far.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.lines: list[Line] = []
+        self._dtype = dtype
+        self._known: dict[tuple[str, tuple[Value, ...]], str] = {}
+        self._truths: set[str] = set()
+
+    def written(self, node: fx.Node, operator: str, arguments: tuple[Value, ...]) -> Value:
+        """An operator of ours, its arguments made of its kind: truth values, or numbers."""
+        kind = node.meta["val"].dtype
+        if kind.is_floating_point and kind != self._dtype and node.meta["val"].dim():
+            raise UntraceableError(f"{_said(node)} in {kind}, where the state is {self._dtype}")
+        if not (kind.is_floating_point or kind == torch.bool or kind in _COUNTS):
+            raise UntraceableError(f"{_said(node)} in {kind}")
+        if operator in _BITWISE and not all(map(self._is_truth, arguments)):
+            raise UntraceableError(f"{_said(node)} of the bits of integers")
+        operator = _BITWISE.get(operator, operator)
+        if kind == torch.bool and operator in _OF_TRUTHS:
+            operator = _OF_TRUTHS[operator]
+        if operator == "same":
+            return arguments[0]
+        if operator == "select_above":  # the condition by itself, which is less to keep than the number
+            a, b, value = map(self._number, arguments)
+            return self._line("where", self._line("gt", a, b), value, 0.0)
+        if operator == "clamp":  # in torch's order, if low is above high
+            value, low, high = map(self._number, arguments)
+            return self._line("minimum", self._line("maximum", value, low), high)
+        if operator == "number":
+            return self._number(arguments[0])
+        if operator == "truth":
+            return self._truth(arguments[0])
+        if operator == "where":
+            return self._chosen(kind, *arguments)
+        if operator == "logical_xor":
+            return self._line("ne", *(self._number(self._truth(value)) for value in arguments))
+        if operator in _LOGICAL:
+            return self._line(operator, *map(self._truth, arguments))
+        return self._line(operator, *map(self._number, arguments))
+
+    def _chosen(self, kind: torch.dtype, condition: Value, a: Value, b: Value) -> Value:
+        condition = self._truth(condition)
+        if not isinstance(condition, str):
+            return a if condition else b
+        if kind != torch.bool:
+            return self._line("where", condition, self._number(a), self._number(b))
+        other = self._line("logical_and", self._line("logical_not", condition), self._truth(b))
+        return self._line("logical_or", self._line("logical_and", condition, self._truth(a)), other)
+
+    def _line(self, operator: str, *arguments: Value) -> str:
+        key = operator, arguments
+        if key not in self._known:
+            name = self._known[key] = f"v{len(self.lines)}"
+            self.lines.append(Line(name, *key))
+            if operator in _TRUE_OR_NOT:
+                self._truths.add(name)
+        return self._known[key]
+
+    def _is_truth(self, value: Value) -> bool:
+        return isinstance(value, bool) or value in self._truths
+
+    def _number(self, value: Value) -> Value:
+        if not self._is_truth(value):
+            return value
+        return self._line("number", value) if isinstance(value, str) else float(value)
+
+    def _truth(self, value: Value) -> Value:
+        if self._is_truth(value):
+            return value
+        return self._line("ne", value, 0.0) if isinstance(value, str) else bool(value)
 
 
 def _in_place(node: fx.Node) -> bool:
@@ -78,13 +167,21 @@ def _in_place(node: fx.Node) -> bool:
     target: Any = node.args[0]
     shared = [other for other in (target, *target.users) if _operator(other) in _SAME]
     if target.op == "placeholder" or shared:
-        raise UntraceableError(f"{node.target} on a tensor that others see")
+        raise UntraceableError(f"{_said(node)} on a tensor that others see")
     return True
 
 
 def _operator(node: fx.Node) -> str:
     """The name of the operator of a node, without its overload and the mark of what works in place."""
-    target: Any = node.target
+    return _named(node.target)
+
+
+def _said(node: fx.Node) -> str:
+    """The operator as the step has it, which may be made of others."""
+    return str(node.meta["said"])
+
+
+def _named(target: Any) -> str:
     name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
     return name.rstrip("_") if not name.startswith("_") else name
 
@@ -93,24 +190,17 @@ def _translate(
     node: fx.Node, values: dict[fx.Node, Value], dtype: torch.dtype
 ) -> tuple[str, tuple[Value, ...]]:
     """One node of the graph as an operator of ours."""
-    target: Any = node.target
     name = _operator(node)
     args: list[Any] = [values[a] if isinstance(a, fx.Node) else a for a in node.args]
     if name in _SAME:
         return "same", (args[0],)
     if name == "_to_copy":
-        source: Any = node.args[0]
-        wanted = node.kwargs.get("dtype") or source.meta["val"].dtype
-        if source.meta["val"].dtype == torch.bool and wanted == dtype:
-            return "number", (args[0],)
-        if wanted == source.meta["val"].dtype:
-            return "same", (args[0],)
-        raise UntraceableError(f"{target} to {wanted}")
+        return _converted(node, dtype), (args[0],)
     if name in ("add", "sub", "rsub"):
         a, b = (args[1], args[0]) if name == "rsub" else args[:2]
         factor = node.kwargs.get("alpha", args[2] if len(args) > 2 else 1)
         if factor != 1:
-            raise UntraceableError(f"{target} with alpha={factor}")
+            raise UntraceableError(f"{_said(node)} with alpha={factor}")
         return ("add" if name == "add" else "sub"), (a, b)
     if name == "clamp" and not node.kwargs:
         value, low, high = [*args, None][:3]
@@ -119,27 +209,43 @@ def _translate(
         return name, (value, low, high)
     if name == "masked_fill":
         return "where", (args[1], args[2], args[0])
-    if name == "sgn":
-        return "sign", (args[0],)
-    if name == "clamp_min":
-        return "maximum", (args[0], args[1])
-    if name == "clamp_max":
-        return "minimum", (args[0], args[1])
-    if name == "scalar_tensor" or name in ("full", "full_like"):
-        return "same", (float(args[0 if name == "scalar_tensor" else 1]),)
+    if name in ("scalar_tensor", "full", "full_like", "new_full"):
+        return "same", (_scalar(args[{"scalar_tensor": 0, "new_full": 2}.get(name, 1)]),)
     if name in _FILL:
         return "same", (_FILL[name],)
     if name == "threshold_backward":
         return "select_above", (args[1], args[2], args[0])
     if name in ("sigmoid_backward", "tanh_backward", "where") or name in _UNARY:
         return name, tuple(args)
-    if name in _BINARY and len(args) == 2 and not node.kwargs:
+    if name in _RENAMED:
+        return _RENAMED[name], tuple(args[:2])
+    if (name in _BINARY or name in _LOGICAL or name in _BITWISE) and not node.kwargs:
         return name, tuple(args)
-    raise UntraceableError(str(target))
+    raise UntraceableError(_said(node))
 
 
-def _constant(value: Tensor) -> float:
-    if value.numel() == 1:
+def _converted(node: fx.Node, dtype: torch.dtype) -> str:
+    """What a change of type is: a number, a truth value, or nothing."""
+    source: Any = node.args[0]
+    before = source.meta["val"].dtype if "val" in source.meta else dtype
+    wanted = node.kwargs.get("dtype") or before
+    if wanted == torch.bool:
+        return "truth"
+    counted = before == torch.bool or before in _COUNTS
+    if wanted == before or (counted and (wanted == dtype or wanted in _COUNTS)):
+        return "number" if before == torch.bool and wanted != before else "same"
+    raise UntraceableError(f"{_said(node)} to {wanted}")
+
+
+def _scalar(value: Any) -> float | bool:
+    return value if isinstance(value, bool) else float(value)
+
+
+def _constant(node: fx.Node, value: Tensor) -> float:
+    """A number that the step itself wrote into a tensor; others may change, or learn."""
+    if value.numel() == 1 and all(_operator(user) in _FRESH for user in node.users):
         return float(value)
-    shape = list(value.shape)
-    raise UntraceableError(f"a tensor of shape {shape} made outside of the step and not in its parameters")
+    learns = ", which learns," if value.requires_grad else ""
+    raise UntraceableError(
+        f"a tensor of shape {list(value.shape)}{learns} made outside of the step and not in its parameters"
+    )

@@ -24,9 +24,8 @@ _MOST = 20
 """Terms of a sum; one of more is a term of its own, or a step of hundreds of lines would take minutes."""
 _OF_NUMBERS: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in ("eq", "ne", "gt", "ge", "lt", "le", "abs")},
-    **{"logical_not": operator.not_, "bitwise_not": operator.not_, "exp": exp, "number": float},
+    **{"logical_not": operator.not_, "exp": exp, "number": float},
     **{"pow": operator.pow, "maximum": max, "minimum": min, "relu": lambda x: max(x, 0.0)},
-    "clamp": lambda x, low, high: min(max(x, low), high),
 }
 """Operators that are computed at once where all arguments are numbers, conditions as 0 and 1."""
 
@@ -165,7 +164,7 @@ def _folded(name: str, arguments: Sequence[Sum]) -> Sum | None:
         return arguments[0].times(1.0 / (numbers[1] or 1.0))
     if name == "where" and numbers[0] is not None:
         return arguments[1 if numbers[0] else 2]
-    if name in ("logical_and", "bitwise_and") and any(n is not None for n in numbers):
+    if name == "logical_and" and any(n is not None for n in numbers):
         return Sum(0.0) if 0 in numbers else arguments[numbers[0] is not None]
     if name in _OF_NUMBERS and None not in numbers:
         with contextlib.suppress(ArithmeticError, TypeError, ValueError):  # too large, or not real

@@ -1,6 +1,5 @@
 """A step, traced once, as two straight-line programs: one forward, one backward."""
 
-import functools
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from snnlib.engine import adjoint
 from snnlib.engine.arms import shortened
 from snnlib.engine.check import is_followed
 from snnlib.engine.cut import split
-from snnlib.engine.lines import lines_of
+from snnlib.engine.lines import knows, lines_of
 from snnlib.engine.program import Line, Traced, Value
 from snnlib.engine.slots import slotted
 from snnlib.engine.step import Step, UntraceableError, state_type
@@ -29,7 +28,6 @@ KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "steps"}
 _LOCK = threading.Lock()
 
 
-@functools.lru_cache(maxsize=256)
 def trace(
     step: Step,
     numbers: Any,
@@ -150,6 +148,14 @@ class _Seed(torch.autograd.Function):
         return None, *ctx.gradients
 
 
+def _decomposition(operator: Any) -> Any:
+    """Of what simpler operators torch makes this one, or None."""
+    from torch._decomp import decomposition_table  # imports torch's compiler: only where a step needs it
+
+    composite = operator.decompose if operator._can_decompose() else None
+    return decomposition_table.get(operator, composite)
+
+
 class _Recorder(TorchDispatchMode):
     """Writes down every operator that runs, those of autograd too.
 
@@ -162,6 +168,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, inputs: list[Tensor]) -> None:
         super().__init__()
         self.constants: dict[str, Tensor] = {}
+        self._within: Any = None  # the operator of the step's that others are now made for
         self._graph = fx.Graph()
         self._nodes = {id(value): self._graph.placeholder(f"i{k}") for k, value in enumerate(inputs)}
         self._alive: list[Tensor] = list(inputs)  # an id is a name only as long as nothing else can get it
@@ -172,15 +179,20 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func._can_decompose() and (known := func.decompose(*args, **kwargs)) is not NotImplemented:
-            return known
+        if not knows(func) and (simpler := _decomposition(func)) is not None:
+            outermost, self._within = self._within, self._within or func
+            try:
+                with self:
+                    return simpler(*args, **kwargs)
+            finally:
+                self._within = outermost
         taken = tree_map(self._node, (args, kwargs))
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor):
             asked = "it asks for the value of a tensor, with if, bool() or .item() say"
             raise UntraceableError(asked if "scalar" in str(func) else str(func))
         node = self._graph.call_function(func, *taken)
-        node.meta["val"] = result
+        node.meta["val"], node.meta["said"] = result, str(self._within or func)
         self._name(result, node)
         return result
 

@@ -33,9 +33,7 @@ class Shortened:
 
         monkeypatch.setattr(traced, "shortened", shortened)
         p = neuron.parameters(method="adjoint")
-        traced.trace.__wrapped__(
-            later_step(neuron.step), p, tensors, tensors, 0.001, torch.float32, keep="events"
-        )
+        traced.trace(later_step(neuron.step), p, tensors, tensors, 0.001, torch.float32, keep="events")
         self.before: list[Line]
         self.after: list[Line]
         self.grads: list[Value]
@@ -93,9 +91,7 @@ def long_step(input: Tensor, state: Voltage, p: Parameters = Parameters(), dt: f
 
 
 def test_a_step_may_be_long():
-    found = traced.trace.__wrapped__(
-        later_step(long_step), Parameters(), (), (), 0.001, torch.float32, keep="events"
-    )
+    found = traced.trace(later_step(long_step), Parameters(), (), (), 0.001, torch.float32, keep="events")
     assert len(found.forward.lines) > 1000
     assert len(found.between.inputs) > 0
 
