@@ -25,13 +25,13 @@ Everything is read from the step, which is called with a :class:`Probe` in the p
 import copy
 import functools
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import Step, default_parameters, heaviside, name_of, sort_parameters, state_type
+from snnlib.engine.step import Step, default_parameters, heaviside, name_of, sort_parameters, state_type, weakly
 
 __all__ = [
     "NAME",
@@ -232,7 +232,6 @@ def _probed(
     return output, new, probe
 
 
-@functools.cache
 def later_step(step: Step) -> Step:
     """``step`` with one field more in its state, ``later``, which it leaves as it is.
 
@@ -240,10 +239,9 @@ def later_step(step: Step) -> Step:
     the next step is in another part of the sequence.
     """
     inner: Any = state_type(step)
+    kind = later_type(inner)
 
-    kind: Any = cast(Any, namedtuple)(f"{inner.__name__}WithLater", (*inner._fields, "later"))
-
-    def run(input: Tensor, state: Any, p: Any = default_parameters(step), dt: float = 0.001) -> Any:
+    def run(input: Tensor, state: Any, p: Any, dt: float) -> Any:
         output, new = step(input, inner(*(getattr(state, name) for name in inner._fields)), p, dt)
         return output, kind(*new, state.later)
 
@@ -253,7 +251,13 @@ def later_step(step: Step) -> Step:
     return run
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
+def later_type(inner: Any) -> Any:
+    """A kind of state with ``later`` behind its fields."""
+    return cast(Any, namedtuple)(f"{inner.__name__}WithLater", (*inner._fields, "later"))
+
+
+@functools.lru_cache(maxsize=16)
 def slope_step(step: Step) -> Step:
     """``step`` with another output: at a spike h', the rise of h in that step by ``dt``; 0 where none is."""
 
@@ -278,7 +282,7 @@ def check(step: Step, p: Any) -> None:
     if not hasattr(p, "alpha"):
         raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
     tensors, _, numbers = sort_parameters(p)
-    key = step, cast(Any, type(p)), tensors, numbers
+    key = weakly(step), cast(Any, type(p)), tensors, numbers
     try:
         hash(key)
     except TypeError:  # a list among the parameters, say
@@ -288,8 +292,12 @@ def check(step: Step, p: Any) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _look(step: Step, parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]) -> None:
+def _look(
+    weak: Callable[[], Step | None], parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]
+) -> None:
     """See :func:`check`; of a tensor only that it is one."""
+    step = weak()
+    assert step is not None
     kind: Any = state_type(step)
     with torch.device("cpu"):  # the step may make tensors too
         half = torch.full((1,), 0.5, dtype=torch.float64)

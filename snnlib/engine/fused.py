@@ -10,6 +10,7 @@ import importlib.util
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
 from snnlib.engine.machine import unavailable
+from snnlib.engine.outside import outside
 from snnlib.engine.program import without_backward
-from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters
+from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters, weakly
 from snnlib.engine.trace import KEEPS, Keep, trace
 
 __all__ = ["attempt"]
@@ -60,8 +62,11 @@ def attempt(
 
 def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], *key: Any) -> tuple[str, str]:
     """:func:`_compiled` for torch.compile, which can hand over a type and a tuple, but no NamedTuple."""
+    step = getattr(step, "exact_of", step)
+    read = outside(step) + tuple(name for value in numbers if callable(value) for name in outside(value))
+    kinds = tuple(map(type, numbers))  # True and 1 are equal
     try:
-        return _compiled(step, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
+        return _compiled(weakly(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
     except TypeError as error:  # a list among the parameters, say
         return "", f"a parameter cannot be hashed ({error})"
 
@@ -70,9 +75,11 @@ def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], *key: Any) -> tupl
 _prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256, typed=True)
 def _compiled(
-    step: Step,
+    weak: Callable[[], Step | None],
+    read: tuple[str, ...],
+    kinds: tuple[type, ...],
     numbers: Any,
     tensors: tuple[str, ...],
     learned: tuple[str, ...],
@@ -84,10 +91,17 @@ def _compiled(
     backend: str,
     device: str,
 ) -> tuple[str, str]:
+    """The name of a kernel, or why there is none.
+
+    Parameters:
+        weak: gives the step.
+        read, kinds: what else belongs to the key: what the step reads outside, types of the numbers.
+    """
+    step = weak()
+    assert step is not None
     try:
         _check(backend, device)
-        if adjoint.is_exact(numbers) and not hasattr(step, "exact_of"):
-            step = adjoint.later_step(step)
+        step = adjoint.later_step(step) if adjoint.is_exact(numbers) else step
         traced = trace(step, numbers, tensors, learned, dt, dtype, keep)
         traced = traced if backward else without_backward(traced)
         name = hashlib.sha256(repr((traced, dtype, recurrent, backend)).encode()).hexdigest()[:24]

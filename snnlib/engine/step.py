@@ -13,6 +13,7 @@ import collections
 import functools
 import inspect
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast, get_type_hints
 
@@ -26,6 +27,7 @@ __all__ = [
     "Scalar",
     "Step",
     "UntraceableError",
+    "as_tensors",
     "default_parameters",
     "fitted",
     "heaviside",
@@ -36,6 +38,7 @@ __all__ = [
     "recurrent_step",
     "sort_parameters",
     "state_type",
+    "weakly",
 ]
 
 Scalar = float | Tensor
@@ -54,13 +57,17 @@ class UntraceableError(Exception):
     """A step does something that cannot be fused; the message names it."""
 
 
-@functools.cache
 def state_type(step: Step) -> type[NamedTuple]:
     """The NamedTuple in which ``step`` keeps its state: the annotation of its argument ``state``.
 
     Raises:
-        TypeError: the annotation is missing, or is no NamedTuple.
+        TypeError: the annotation is missing, or is no NamedTuple, or the step takes other arguments.
     """
+    return _state_type(getattr(step, "__func__", step))
+
+
+@functools.lru_cache(maxsize=256)
+def _state_type(step: Step) -> type[NamedTuple]:
     # with extras: torch.compile sees into this, and of Python 3.12 cannot follow how they are stripped
     found = get_type_hints(step, include_extras=True).get("state")
     if not (isinstance(found, type) and hasattr(found, "_fields")):
@@ -68,7 +75,17 @@ def state_type(step: Step) -> type[NamedTuple]:
             f"the state of {name_of(step)} must be annotated with a NamedTuple "
             f"(def {name_of(step)}(input, state: MyState, p=..., dt=...)), found {found!r}"
         )
+    arguments = inspect.signature(step).parameters.values()
+    names = [a.name for a in arguments if a.kind is not a.KEYWORD_ONLY]
+    at = names.index("state")
+    if at < 1 or (len(names) < at + 3 and not any(a.kind is a.VAR_POSITIONAL for a in arguments)):
+        raise TypeError(f"{name_of(step)} must take (input, state, p, dt) in this order, it takes {names}")
     return cast(type[NamedTuple], found)
+
+
+def weakly(step: Step) -> Callable[[], Step | None]:
+    """A reference to a step for the key of a cache, which does not keep the net that it may be a method of."""
+    return weakref.WeakMethod(step) if inspect.ismethod(step) else weakref.ref(step)
 
 
 def default_parameters(step: Step) -> Any:
@@ -77,13 +94,21 @@ def default_parameters(step: Step) -> Any:
     return None if argument is None or argument.default is argument.empty else argument.default
 
 
-@functools.cache
 def recurrent_state_type(step: Step) -> type[NamedTuple]:
-    """The state of ``step`` with the last output ``z`` before it, for a neuron with recurrent weights."""
+    """The state of ``step`` with the last output ``z`` before it, for a neuron with recurrent weights.
+
+    Its class is made here, once for a step, and has no name to be pickled by.
+    """
+    return _recurrent_state_type(getattr(step, "__func__", step))
+
+
+@functools.lru_cache(maxsize=256)
+def _recurrent_state_type(step: Step) -> type[NamedTuple]:
     inner = state_type(step)
     made: Any = cast(Any, collections.namedtuple)(f"Recurrent{inner.__name__}", ("z", *inner._fields))
     # a generated class has no importable name: pickle it by the step that it came from
     made.__reduce__ = lambda self: (_recurrent_state, (step, tuple(self)))
+    made.made_of = step
     return cast(type[NamedTuple], made)
 
 
@@ -156,6 +181,17 @@ def recurrent_step(
     back = linear(state.z.to(recurrent_weights.dtype), recurrent_weights)
     z, new = step(current + back, state, p, dt)
     return z, type(state)(z, *new)
+
+
+def as_tensors(state: Any, like: Tensor) -> Any:
+    """A state whose numbers are tensors, where ``like`` is."""
+    if all(isinstance(value, Tensor) for value in state):
+        return state
+    dtype = integration_dtype(like.dtype)
+    values = (
+        v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=dtype, device=like.device) for v in state
+    )
+    return type(state)(*values)
 
 
 def fitted(values: Any, dtype: torch.dtype, shape: Sequence[int] | None = None) -> Any:

@@ -224,7 +224,7 @@ class _Recurrent(Neuron):
 
     def __getstate__(self) -> dict[str, Any]:
         # the class of the state may be made from the step, and then has no name to be pickled by
-        made = self.recurrent_state is recurrent_state_type(self.step)
+        made = hasattr(self.recurrent_state, "made_of")
         return {**self.__dict__, "recurrent_state": None if made else self.recurrent_state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

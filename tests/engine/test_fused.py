@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from snnlib import LIF, LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step
-from snnlib.engine import fused, scan, source, trace
+from snnlib.engine import fused, scan, source
 from snnlib.functional import SURROGATES
 from tests.engine.equality import assert_equal, device_of, lif_case, moved, shapes
 from tests.neurons import NEURONS, SPIKING, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
@@ -83,8 +83,7 @@ def test_without_gradients_nothing_is_kept(backend: str):
         kept.append(value)
         return value
 
-    trace.trace.cache_clear()  # what is saved while tracing is none of the hooks' business either
-    fused._compiled.cache_clear()
+    fused._compiled.cache_clear()  # what is saved while tracing is none of the hooks' business either
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         scan(neuron.step, x, state, backend=backend)
         with torch.no_grad():

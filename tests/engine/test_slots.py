@@ -153,7 +153,7 @@ def test_what_is_kept_by_torch_compile_on_the_cpu():
     """As little, though what is packed for spikes alone has no size that it could know."""
     neuron = LIF(LIFParameters(method="adjoint"))
     x = torch.ones(40, 2, 8, requires_grad=True)
-    run = torch.compile(neuron, backend="aot_eager", fullgraph=True)
+    run = torch.compile(neuron, backend="aot_eager", fullgraph=True, dynamic=False)
     run(x)
     z, sizes = kept_by(lambda: run(x)[0])
     assert 0 <= sum(sizes.values()) - z.nbytes - 4 * x[0].numel() * 41 <= 12 * x[0].numel()
