@@ -54,7 +54,8 @@ def check_parameters(p: Any, dt: float) -> None:
         ValueError: ``dt`` is not positive or not finite, or a field ``tau_*_inv`` is negative or not finite;
             names it and shows its value.
     """
-    if not (math.isfinite(dt) and dt > 0):
+    known: Any = dt
+    if isinstance(known, Tensor) or not (math.isfinite(dt) and dt > 0):
         raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
     for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
         if not (name.startswith("tau_") and name.endswith("_inv")):

@@ -4,6 +4,7 @@ Two operators, ``snnlib::fused_forward`` and ``snnlib::fused_backward``, find a 
 that torch.compile, autocast and DDP see one operator for a whole sequence.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -175,6 +176,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
+    if all(value is None for value in gradients):
+        return None, [None] * ctx.states, [None] * len(ctx.sizes), [None] * ctx.weights, None
     tensors = iter(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
     kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
     known = next(value for value in gradients if value is not None)
@@ -186,7 +189,14 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     if KERNELS[ctx.name].traced.exact and gradients[ctx.states] is None:
         finals[-1] = adjoint.beyond(gradient)
     # a gradient of it is refused by the operator
-    back = torch.ops.snnlib.fused_backward if torch.is_grad_enabled() or _is_watched(()) else _backward
+    batched = any(map(torch._C._functorch.is_functorch_wrapped_tensor, (gradient, *finals)))
+    if not batched and not torch._C._has_storage(gradient):
+        raise RuntimeError(
+            "a fused loop has no gradients by is_grads_batched=True or vectorize=True; torch.vmap of "
+            "torch.autograd.grad has, and backend='reference'"
+        )
+    seen = batched or torch.is_grad_enabled() or _is_watched(())
+    back = torch.ops.snnlib.fused_backward if seen else _backward
     given, *rest = back(gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name)
     sums: list[Tensor | None] = [None] * len(ctx.sizes)
     for index, value in zip(ctx.learned, rest[ctx.states :], strict=False):
@@ -242,6 +252,23 @@ def _register(name: str, run: Any, fake: Any, differentiate: Any, setup: Any) ->
     torch.library.register_autograd(f"snnlib::{name}", differentiate, setup_context=setup, lib=_LIBRARY)
 
 
+def _one_by_one(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[list[Tensor], list[int]]:
+    """The backward pass of gradients that are batched, of a Jacobian say: one after the other."""
+
+    def of(k: int, value: Any, dim: Any) -> Any:
+        if isinstance(value, list | tuple) and isinstance(dim, list | tuple):
+            return [of(k, *pair) for pair in zip(value, dim, strict=True)]
+        return value if dim is None else value.select(dim, k)
+
+    every = [
+        torch.ops.snnlib.fused_backward(*map(functools.partial(of, k), arguments, dims))
+        for k in range(info.batch_size)
+    ]
+    results = [torch.stack(values) for values in zip(*every, strict=True)]
+    return results, [0] * len(results)
+
+
 _LIBRARY = torch.library.Library("snnlib", "DEF")
 _register("fused_forward", _forward, _fake_forward, _differentiate, _setup)
 _register("fused_backward", _backward, _fake_backward, _twice, None)
+torch.library.register_vmap("snnlib::fused_backward", _one_by_one, lib=_LIBRARY)

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import hashlib
 import itertools
+import math
 import platform
 import sys
 import threading
@@ -59,7 +60,7 @@ class Loop:
         if function is None:
             function = self._ready[kinds] = _SIGNATURE(self.address(kinds, len(integers)))
         sizes = [size for _, shape in arrays for size in shape]
-        places = (ctypes.c_void_p * len(arrays))(*[_place(value) for value, _ in arrays])
+        places = (ctypes.c_void_p * len(arrays))(*[_place(value, shape) for value, shape in arrays])
         counts = (ctypes.c_int64 * (len(sizes) + len(integers)))(*sizes, *integers)
         function(places, counts, self._numbers)
 
@@ -72,6 +73,8 @@ class Loop:
         """
         with _LOCK:
             key = self._key(kinds, integers)
+            if key in _ADDRESSES:  # with other numbers
+                return _ADDRESSES[key]
             code = kept(key, _compiler())
             found = None if code is None else _link(self._name, code)
             if found is None:  # or made where the C library is another, say
@@ -80,6 +83,7 @@ class Loop:
                 found = _link(self._name, code)
             if found is None:
                 raise RuntimeError(f"LLVM cannot load its code of {self._name}; backend='reference' needs none")
+            _ADDRESSES[key] = found
             return found
 
     def _key(self, kinds: _Kinds, integers: int) -> str:
@@ -116,9 +120,13 @@ def unavailable() -> str:
     return ""
 
 
-def _place(value: Tensor) -> int:
-    if not value.is_contiguous() or not value.is_cpu:  # a loop would write elsewhere
-        raise ValueError(f"an array {list(value.shape)} has strides {value.stride()} on {value.device}")
+def _place(value: Tensor, shape: Sequence[int]) -> int:
+    # a loop would write elsewhere
+    if not value.is_contiguous() or not value.is_cpu or value.numel() < math.prod(shape):
+        raise ValueError(
+            f"an array {list(value.shape)} has strides {value.stride()} on {value.device}, "
+            f"where a loop takes it for {list(shape)}"
+        )
     return value.data_ptr()
 
 
@@ -140,6 +148,8 @@ _COUNT = itertools.count()
 """No name is taken twice, not that of a library which failed either."""
 _LINKED: list[Any] = []
 """Machine code is where it is as long as these are."""
+_ADDRESSES: dict[str, int] = {}
+"""Of functions that were linked, by what they were made of."""
 
 
 @functools.cache

@@ -37,7 +37,13 @@ def run(
         for x in input.unbind(0):
             z, state = _one(step, x, state, p, dt, recurrent_weights)
             outputs.append(z)
-        return (torch.stack(outputs) if outputs else torch.zeros_like(input)), state
+        # without a step too the output belongs to the graph, and the state has memory of its own
+        return (torch.stack(outputs) if outputs else input.clone()), type(state)(*map(_own, state))
+
+
+def _own(value: Any) -> Any:
+    """A copy of what shares its memory with others, see :func:`snnlib.engine.step.initial_state`."""
+    return value.clone() if isinstance(value, Tensor) and value.numel() > 1 and 0 in value.stride() else value
 
 
 def _without_autocast(device: str) -> AbstractContextManager[Any]:

@@ -13,6 +13,7 @@ from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.step import (
     Step,
     UntraceableError,
+    as_tensors,
     default_parameters,
     fitted,
     initial_state,
@@ -102,6 +103,7 @@ def scan(
     elif not torch.compiler.is_compiling():
         inner = state_type(step)._fields
         check_kind(state, inner if recurrent_weights is None else ("z", *inner))
+        state = as_tensors(state, input)
         check_fits("state", state, shape)
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state, exact = fitted(p, dtype), fitted(state, dtype, shape), adjoint.is_exact(p)
@@ -152,8 +154,8 @@ def _exact(
     values = (input, *state, *p, recurrent, *weights)
     if _is_transformed(values):
         raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
+    kind: Any = adjoint.later_type(state_type(step) if recurrent is None else recurrent_state_type(step))
     step = adjoint.later_step(step)
-    kind: Any = state_type(step) if recurrent is None else recurrent_state_type(step)
     if later is None:
         return step, kind(*state, adjoint.start(values, state[0]))
     return step, kind(*state, later.to(state[0]).expand_as(state[0]))

@@ -52,6 +52,8 @@ def times_three(loop: machine.Loop) -> list[float]:
 
 
 def fresh() -> machine.Loop:
+    """A loop that this process has not linked yet."""
+    machine._ADDRESSES.clear()
     return machine.Loop(SOURCE, "times", torch.float32, (3.0,))
 
 
