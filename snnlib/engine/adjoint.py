@@ -246,7 +246,7 @@ def later_step(step: Step) -> Step:
         return output, kind(*new, state.later)
 
     run.__name__ = name_of(step)
-    run.__annotations__["state"] = kind
+    run.made_for = kind  # type: ignore[attr-defined]
     run.exact_of = step  # type: ignore[attr-defined]
     return run
 
@@ -268,7 +268,7 @@ def slope_step(step: Step) -> Step:
         return torch.where(spikes != 0, (probe.h - before) / dt, 0.0), new
 
     run.__name__ = name_of(step)
-    run.__annotations__["state"] = state_type(step)
+    run.made_for = state_type(step)  # type: ignore[attr-defined]
     return run
 
 

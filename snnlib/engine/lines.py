@@ -108,7 +108,7 @@ class _Writer:
         if kind == torch.bool and operator in _OF_TRUTHS:
             operator = _OF_TRUTHS[operator]
         if operator == "same":
-            return arguments[0]
+            return self._truth(arguments[0]) if kind == torch.bool else arguments[0]
         if operator == "select_above":  # the condition by itself, which is less to keep than the number
             a, b, value = map(self._number, arguments)
             return self._line("where", self._line("gt", a, b), value, 0.0)
@@ -124,7 +124,7 @@ class _Writer:
         if operator == "logical_xor":
             return self._line("ne", *(self._number(self._truth(value)) for value in arguments))
         if operator in _LOGICAL:
-            return self._line(operator, *map(self._truth, arguments))
+            return self._decided(operator, *map(self._truth, arguments))
         return self._line(operator, *map(self._number, arguments))
 
     def _chosen(self, kind: torch.dtype, condition: Value, a: Value, b: Value) -> Value:
@@ -133,8 +133,19 @@ class _Writer:
             return a if condition else b
         if kind != torch.bool:
             return self._line("where", condition, self._number(a), self._number(b))
-        other = self._line("logical_and", self._line("logical_not", condition), self._truth(b))
-        return self._line("logical_or", self._line("logical_and", condition, self._truth(a)), other)
+        other = self._decided("logical_and", self._line("logical_not", condition), self._truth(b))
+        return self._decided("logical_or", self._decided("logical_and", condition, self._truth(a)), other)
+
+    def _decided(self, operator: str, *truths: Value) -> Value:
+        """A logical operator, of which nothing is left where a known side decides."""
+        known = [value for value in truths if not isinstance(value, str)]
+        if not known:
+            return self._line(operator, *truths)
+        if operator == "logical_not":
+            return not known[0]
+        decides = operator == "logical_or"
+        others = [value for value in truths if isinstance(value, str)]
+        return decides if decides in known or not others else others[0]
 
     def _line(self, operator: str, *arguments: Value) -> str:
         key = operator, arguments

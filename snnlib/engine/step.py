@@ -63,7 +63,8 @@ def state_type(step: Step) -> type[NamedTuple]:
     Raises:
         TypeError: the annotation is missing, or is no NamedTuple, or the step takes other arguments.
     """
-    return _state_type(getattr(step, "__func__", step))
+    made: Any = getattr(step, "made_for", None)  # a step that the engine made of another one
+    return made or _state_type(getattr(step, "__func__", step))
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,262 @@
+"""What a step reads beside its arguments: numbers may change, tensors are never taken for numbers."""
+
+import functools
+import gc
+import weakref
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snnlib import Layer, LIFParameters, lif_feed_forward_step, scan, spike
+from snnlib.engine import kernel, machine
+from snnlib.engine.outside import outside
+from tests.neurons import generator
+
+LEAK = 0.9
+HERE = SimpleNamespace(leak=0.9, other=1)
+
+
+class State(NamedTuple):
+    v: Tensor
+
+
+class Parameters(NamedTuple):
+    method: Any = "super"
+    alpha: float | None = None
+
+
+def of_leak(leak: float, input: Tensor, state: State) -> tuple[Tensor, State]:
+    v = leak * state.v + input
+    return spike(v - 1.0), State(v)
+
+
+class Net(nn.Module):
+    rate = 0.9
+
+    def __init__(self, leak: Any = 0.9) -> None:
+        super().__init__()
+        self.leak = leak
+        self.by_attribute, self.by_class = Layer(self.step), Layer(self.step_of_class)
+        self.by_mode, self.by_helper = Layer(self.step_of_mode), Layer(self.step_of_helper)
+
+        def inner(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+            return of_leak(self.leak, input, state)
+
+        self.by_closure = Layer(inner)
+
+    def step(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(self.leak, input, state)
+
+    def step_of_class(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(self.rate, input, state)
+
+    def step_of_mode(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(0.9 if self.training else 0.5, input, state)
+
+    def step_of_helper(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(self.helped(), input, state)
+
+    def helped(self) -> Any:
+        return self.leak
+
+
+def global_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    return of_leak(LEAK, input, state)
+
+
+def called() -> float:
+    return HERE.leak
+
+
+def calling_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    return of_leak(called(), input, state)
+
+
+def drawn() -> Tensor:
+    return torch.rand(30, 2, 6, generator=generator(4))
+
+
+@pytest.mark.parametrize("which", ["by_attribute", "by_class", "by_mode", "by_helper", "by_closure"])
+def test_a_number_of_a_net_may_change(which: str):
+    net, x = Net(), drawn()
+    layer = getattr(net, which)
+    before = layer(x)[0]
+    net.leak = net.rate = 0.5  # type: ignore[misc]
+    net.eval()
+    after = layer(x)[0]
+    assert before.sum() > after.sum() > 0
+    assert torch.equal(after, scan(layer.step, x, backend="reference")[0])
+    net.leak = net.rate = 0.9  # type: ignore[misc]
+    net.train()
+    assert torch.equal(layer(x)[0], before)
+
+
+def test_a_global_may_change(monkeypatch: pytest.MonkeyPatch):
+    x = drawn()
+    before = [scan(step, x)[0].sum() for step in (global_step, calling_step)]
+    monkeypatch.setattr(f"{__name__}.LEAK", 0.5)
+    monkeypatch.setattr(HERE, "leak", 0.5)
+    after = [scan(step, x)[0].sum() for step in (global_step, calling_step)]
+    assert before[0] == before[1] > after[0] == after[1]
+
+
+class Steep:
+    """A surrogate of one's own with a slope that is annealed."""
+
+    slope = 1.0
+
+    def __call__(self, x: Tensor, alpha: Any) -> Tensor:
+        soft = torch.sigmoid(self.slope * x)
+        return (x > 0).to(x.dtype).detach() + soft - soft.detach()
+
+
+def spiking_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = 0.9 * state.v + input
+    z = spike(v - 1.0, p.method, p.alpha)
+    return z, State(v * (1 - z))
+
+
+def test_a_number_of_a_method_may_change():
+    method = Steep()
+    found = []
+    for slope in (1.0, 10.0, 1.0):
+        method.slope = slope
+        gradients = []
+        for backend in ("auto", "reference"):
+            x = drawn().requires_grad_()
+            scan(spiking_step, x, p=Parameters(method), backend=backend)[0].sum().backward()
+            gradients.append(x.grad)
+        torch.testing.assert_close(*gradients)
+        found.append(gradients[0])
+    assert torch.equal(found[0], found[2])
+    assert not torch.allclose(found[0], found[1])
+
+
+def test_what_is_seen_of_a_function():
+    """Numbers by the names that the function reads, no others, and nothing is run to find them."""
+
+    class Watched:
+        depth = 2
+
+        @property
+        def width(self) -> float:
+            raise AssertionError("nobody asked")
+
+    it, unused, text = Watched(), 5, "a"
+
+    def function() -> Any:
+        return it.depth, it.width, text, LEAK, [LEAK for _ in range(HERE.other)]
+
+    assert unused == 5
+    assert set(outside(function)) == {"Watched.depth=2", "text='a'", "LEAK=0.9", "SimpleNamespace.other=1"}
+    assert outside(functools.partial(function)) == ()
+    assert outside(lif_feed_forward_step) == ()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (6,)], ids=str)
+def test_a_tensor_from_outside_is_no_number(shape: tuple[int, ...]):
+    net, x = Net(torch.full(shape, 0.9)), drawn()
+    says = "size of tensor" if shape == (6,) else "made outside of the step and not in its parameters"
+    with pytest.warns(UserWarning, match=f"plain loop.*{says}"):
+        before = net.by_attribute(x)[0]
+    net.leak.fill_(0.5)
+    after = net.by_attribute(x)[0]
+    assert before.sum() > after.sum() > 0
+    assert torch.equal(after, scan(net.step, x, backend="reference")[0])
+
+
+def test_what_learns_outside_gets_its_gradient():
+    gradients = []
+    for backend in ("auto", "reference"):
+        net = Net()
+        net.leak = nn.Parameter(torch.tensor(0.9))
+        x = drawn()
+        if backend == "auto":
+            with pytest.warns(UserWarning, match="which learns, made outside"):
+                z, _ = scan(net.step, x)
+        else:
+            z, _ = scan(net.step, x, backend=backend)
+        z.sum().backward()
+        gradients.append(net.leak.grad)
+    assert torch.equal(*gradients)
+    assert gradients[0] != 0
+
+
+def test_a_number_that_the_step_writes_into_a_tensor_is_one(recwarn: pytest.WarningsRecorder):
+    def writing_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(torch.tensor(0.9) * input.new_tensor(1.0), input, state)  # type: ignore[arg-type]
+
+    x = drawn()
+    assert torch.equal(scan(writing_step, x)[0], scan(global_step, x)[0])
+    assert not recwarn
+
+
+def test_numbers_of_another_type_are_others():
+    """Equal they are: True and 1, and NamedTuples of other names with the same values."""
+
+    class Counted(NamedTuple):
+        n: Any = 1
+
+    def asking_step(input: Tensor, state: State, p: Any = Counted(), dt: float = 0.001):
+        return input * (2.0 if p.n is True else 1.0), state
+
+    class First(NamedTuple):
+        a: float
+        b: float
+
+    class Second(NamedTuple):
+        b: float
+        a: float
+
+    def named_step(input: Tensor, state: State, p: Any = First(0.0, 0.0), dt: float = 0.001):
+        return input * p.a - p.b, state
+
+    x = drawn()
+    for step, first, second in (
+        (asking_step, Counted(1), Counted(True)),
+        (named_step, First(3, 1), Second(3, 1)),
+    ):
+        for p in (first, second):
+            assert torch.equal(scan(step, x, p=p)[0], scan(step, x, p=p, backend="reference")[0])
+        assert not torch.equal(scan(step, x, p=first)[0], scan(step, x, p=second)[0])
+
+
+@pytest.mark.parametrize("runs", [False, True], ids=["only made", "run"])
+def test_no_cache_keeps_a_net(runs: bool):
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.neurons = Layer(self.step, Parameters())
+            self.exact = Layer(self.step, Parameters("adjoint"))
+
+        def step(self, input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+            v = state.v + 100 * dt * (input - state.v)
+            z = spike(v - 0.1, p.method, p.alpha)
+            return z, State(v * (1 - z))
+
+    net = Small()
+    if runs:
+        for layer in (net.neurons, net.exact):
+            layer(drawn().requires_grad_())[0].sum().backward()
+    here = weakref.ref(net)
+    del net
+    layer = None
+    gc.collect()
+    assert here() is None
+
+
+def test_machine_code_is_linked_once_for_all_numbers():
+    def run(v_th: float) -> Tensor:
+        x = drawn().requires_grad_()
+        scan(lif_feed_forward_step, x, p=LIFParameters(v_th=v_th))[0].sum().backward()
+        return x.grad
+
+    first = run(0.123)
+    linked, kernels = len(machine._LINKED), len(kernel.KERNELS)
+    second = run(0.0456)
+    assert len(machine._LINKED) == linked
+    assert len(kernel.KERNELS) == kernels + 1
+    assert not torch.equal(first, second)
