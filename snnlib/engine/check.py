@@ -1,7 +1,9 @@
 """What is refused at the door: values and shapes that no neuron can have, each named and shown."""
 
 import math
+import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -12,7 +14,9 @@ __all__ = [
     "check_fits",
     "check_input",
     "check_kind",
+    "check_kind_of_parameters",
     "check_parameters",
+    "check_stable",
     "is_concrete",
     "is_followed",
 ]
@@ -45,6 +49,48 @@ def check_input(input: Tensor) -> None:
     if is_concrete(input) and not input.equal(input):  # NaN is not, and this is one operator
         first = input.isnan().nonzero()[0].tolist()
         raise NaNInputError(f"input must not contain NaN, got nan at index {first}")
+
+
+def check_kind_of_parameters(p: Any, usual: Any) -> None:
+    """Refuse what are no parameters of a neuron.
+
+    Parameters:
+        p: the parameters.
+        usual: those that the neuron's step has by default, or None.
+
+    Raises:
+        ValueError: it is no NamedTuple, or lacks a field of ``usual``, or has something else for a number.
+    """
+    if p is not None and not hasattr(p, "_fields"):
+        wanted = "a NamedTuple" if usual is None else f"{type(usual).__name__}(...)"
+        raise ValueError(f"p must be {wanted}, got {p!r}; there are as many neurons as the input has features")
+    for name, value in zip(getattr(usual, "_fields", ()), usual or (), strict=True):
+        if not hasattr(p, name):
+            raise ValueError(
+                f"p must have the fields of {type(usual).__name__}, {type(p).__name__} has no {name}"
+            )
+        given = getattr(p, name)
+        if isinstance(value, float) and not isinstance(given, Real | Tensor):
+            raise ValueError(f"p.{name} must be a number or a tensor, got {given!r}")
+        if isinstance(given, float) and math.isnan(given):
+            raise ValueError(f"p.{name} must be a number, got {given}")
+
+
+def check_stable(p: Any, dt: float) -> None:
+    """Warn of a rate with which Euler's steps grow instead of shrinking: 1 - dt rate is below -1."""
+    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
+        if not (name.startswith("tau_") and name.endswith("_inv")):
+            continue
+        if isinstance(value, Tensor):
+            fastest = float(value.max()) if is_concrete(value) and value.numel() else 0.0
+        else:
+            fastest = value
+        if dt * fastest > 2:
+            warnings.warn(
+                f"{name}={fastest:g}/s is too fast for steps of dt={dt:g} s: dt {name} must be at most 2, "
+                "or what decays with it grows instead",
+                stacklevel=5,
+            )
 
 
 def check_parameters(p: Any, dt: float) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import importlib
 import importlib.util
 import os
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -21,21 +20,32 @@ from snnlib.engine.machine import unavailable
 from snnlib.engine.outside import outside
 from snnlib.engine.program import without_backward
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters, weakly
+from snnlib.engine.threads import lock
 from snnlib.engine.trace import KEEPS, Keep, trace
 
 __all__ = ["attempt"]
 
-_LOCK = threading.Lock()
+_LOCK = lock()
 
 
 def attempt(
-    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]
+    backend: str,
+    step: Step,
+    input: Tensor,
+    state: Any,
+    p: Any,
+    dt: float,
+    weights: list[Tensor],
+    chosen: bool,
 ) -> tuple[tuple[Tensor, Any] | None, str]:
     """Run a step in the fused loop of a backend; other arguments as in :func:`snnlib.engine.scan`.
 
     The fields of the state have the shape of one step's output. Weights are none, the recurrent ones, or these
     and those of the input, all in the dtype of the state. A step is traced and compiled once for its kind of
     arguments.
+
+    Parameters:
+        chosen: whether the caller of scan asked for this backend; then the reason is an error, and no warning.
 
     Returns:
         Output and state, or None and the reason why the step cannot be fused, of which it warns once.
@@ -52,7 +62,7 @@ def attempt(
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
     # what is packed has no size that a compiler could know
     keep = "steps" if compiling or not exact else KEEPS[backend]
-    key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, input.device.type)
+    key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, input.device.type, chosen)
     name, reason = _prepare(step, type(p), numbers, *key)
     if reason:
         return None, reason
@@ -90,6 +100,7 @@ def _compiled(
     recurrent: bool,
     backend: str,
     device: str,
+    chosen: bool,
 ) -> tuple[str, str]:
     """The name of a kernel, or why there is none.
 
@@ -111,7 +122,8 @@ def _compiled(
             if name not in kernel.KERNELS:
                 kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
     except UntraceableError as error:
-        warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=6)
+        if not chosen:
+            warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=6)
         return "", str(error)
     return name, ""
 

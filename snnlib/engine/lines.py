@@ -41,6 +41,9 @@ _COUNTS = (torch.int64, torch.int32)
 """Integers, which are kept in floats: what there is of them are sums of truth values."""
 
 
+_EXACT = {"add", "sub", "mul", "number", "same"}
+
+
 def knows(target: Any) -> bool:
     """Whether there are lines for an operator of torch's."""
     return _named(target) in _KNOWN
@@ -94,16 +97,30 @@ class _Writer:
         self._dtype = dtype
         self._known: dict[tuple[str, tuple[Value, ...]], str] = {}
         self._truths: set[str] = set()
+        self._exact: set[str] = set()  # truth values, and sums of few of them
 
     def written(self, node: fx.Node, operator: str, arguments: tuple[Value, ...]) -> Value:
         """An operator of ours, its arguments made of its kind: truth values, or numbers."""
         kind = node.meta["val"].dtype
-        if kind.is_floating_point and kind != self._dtype and node.meta["val"].dim():
-            raise UntraceableError(f"{_said(node)} in {kind}, where the state is {self._dtype}")
+        self._check(node, kind, operator, arguments)
+        value = self._made(kind, operator, arguments)
+        if kind != self._dtype and isinstance(value, str):
+            self._exact.add(value)
+        return value
+
+    def _check(self, node: fx.Node, kind: torch.dtype, operator: str, arguments: tuple[Value, ...]) -> None:
+        """Refuse arithmetic in a type that rounds otherwise than the state's."""
         if not (kind.is_floating_point or kind == torch.bool or kind in _COUNTS):
             raise UntraceableError(f"{_said(node)} in {kind}")
+        if kind.is_floating_point and kind != self._dtype and node.meta["val"].dim():
+            # torch takes a mask times a number to float32, where both are exact
+            exact = all(a in self._exact if isinstance(a, str) else _is_short(a) for a in arguments)
+            if operator not in _EXACT or not exact:
+                raise UntraceableError(f"{_said(node)} in {kind}, where the state is {self._dtype}")
         if operator in _BITWISE and not all(map(self._is_truth, arguments)):
             raise UntraceableError(f"{_said(node)} of the bits of integers")
+
+    def _made(self, kind: torch.dtype, operator: str, arguments: tuple[Value, ...]) -> Value:
         operator = _BITWISE.get(operator, operator)
         if kind == torch.bool and operator in _OF_TRUTHS:
             operator = _OF_TRUTHS[operator]
@@ -239,17 +256,22 @@ def _converted(node: fx.Node, dtype: torch.dtype) -> str:
     """What a change of type is: a number, a truth value, or nothing."""
     source: Any = node.args[0]
     before = source.meta["val"].dtype if "val" in source.meta else dtype
-    wanted = node.kwargs.get("dtype") or before
+    wanted: Any = node.kwargs.get("dtype") or before
     if wanted == torch.bool:
         return "truth"
     counted = before == torch.bool or before in _COUNTS
-    if wanted == before or (counted and (wanted == dtype or wanted in _COUNTS)):
+    if wanted in (before, dtype) or (counted and (wanted.is_floating_point or wanted in _COUNTS)):
         return "number" if before == torch.bool and wanted != before else "same"
     raise UntraceableError(f"{_said(node)} to {wanted}")
 
 
 def _scalar(value: Any) -> float | bool:
     return value if isinstance(value, bool) else float(value)
+
+
+def _is_short(value: float) -> bool:
+    """Whether few sums and products of such numbers are exact in any type of number."""
+    return abs(value) <= 1024 and float(1024 * value).is_integer()
 
 
 def _constant(node: fx.Node, value: Tensor) -> float:

@@ -12,7 +12,6 @@ import itertools
 import math
 import platform
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.cache import keep, kept
+from snnlib.engine.threads import lock
 
 __all__ = ["NUMBER", "Array", "Loop", "as_array", "shared", "unavailable"]
 
@@ -36,7 +36,7 @@ _Kinds = tuple[tuple[torch.dtype, int], ...]
 
 _NUMBER: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 _SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)  # a call lets other Python threads run
-_LOCK = threading.Lock()
+_LOCK = lock()
 
 
 class Loop:

@@ -175,11 +175,11 @@ def _check_weights(recurrent: Tensor | None, inward: Tensor | None, input: Tenso
             raise ValueError("input_weights go with recurrent_weights; put a Linear before the neurons")
         return
     size = input.shape[-1] if inward is None else len(inward)
-    if inward is not None and (input.dim() != 3 or inward.shape != (size, input.shape[2])):
-        raise ValueError(
-            "input_weights must be [N, M] for an input [T, B, M], got "
-            f"{list(inward.shape)} for {list(input.shape)}"
-        )
+    if inward is not None and inward.dim() != 2:
+        raise ValueError(f"input_weights must be [N, M], got shape {list(inward.shape)}")
+    if inward is not None and (input.dim() != 3 or input.shape[2] != inward.shape[1]):
+        wanted = f"input must be [T, B, {inward.shape[1]}] for input_weights {list(inward.shape)}"
+        raise ValueError(f"{wanted}, got shape {list(input.shape)}")
     if input.dim() != 3 or recurrent.shape != (size, size):
         raise ValueError(
             "recurrent_weights must be [N, N] for an input [T, B, N], got "
@@ -230,7 +230,8 @@ def _fused(
     """Output and state by a fused loop, or None and the reason why there is none here."""
     from snnlib.engine import fused  # half a second: not before a sequence is run
 
-    if backend == "auto":
+    chosen = backend != "auto"
+    if not chosen:
         device = input.device.type
         if device not in _FUSED:
             return None, f"there is no fused loop for {device}"
@@ -238,12 +239,12 @@ def _fused(
     if _is_transformed((input, *state, *(p or ()), *weights)):
         return None, "torch.func transforms its inputs"
     if weights or not _channels_last(input):
-        return fused.attempt(backend, step, input, state, p, dt, weights)
+        return fused.attempt(backend, step, input, state, p, dt, weights, chosen)
     # neurons do not know where they stand: in the order of memory nothing has to be copied
     shape = input.shape[1:]
     wide = {k: v.expand(shape).movedim(1, -1) for k, v in _tensors(p).items() if v.dim()}
     p, state = p._replace(**wide) if wide else p, type(state)(*(v.movedim(1, -1) for v in state))
-    done, reason = fused.attempt(backend, step, input.movedim(2, -1), state, p, dt, weights)
+    done, reason = fused.attempt(backend, step, input.movedim(2, -1), state, p, dt, weights, chosen)
     if done is not None:
         done = done[0].movedim(-1, 2), type(state)(*(v.movedim(-1, 1) for v in done[1]))
     return done, reason

@@ -9,19 +9,27 @@ import ctypes
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-__all__ = ["shares_of", "together"]
+__all__ = ["lock", "shares_of", "together"]
 
 _Piece = Callable[[], None]
 
 _WORTH = 1 << 15
 """Time steps times neurons, or numbers as dear as these, for which a further thread is woken."""
 _TEAM = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def lock() -> threading.Lock:
+    """A lock that is open in a process that was forked while another thread held it."""
+    made = threading.Lock()
+    os.register_at_fork(after_in_child=made._at_fork_reinit)  # type: ignore[attr-defined]
+    return made
 
 
 def shares_of(worth: int, count: int, unit: int) -> list[tuple[int, int]]:

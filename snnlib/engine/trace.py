@@ -1,6 +1,5 @@
 """A step, traced once, as two straight-line programs: one forward, one backward."""
 
-import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -16,7 +15,8 @@ from snnlib.engine.cut import split
 from snnlib.engine.lines import knows, lines_of
 from snnlib.engine.program import Line, Traced, Value
 from snnlib.engine.slots import slotted
-from snnlib.engine.step import Step, UntraceableError, state_type
+from snnlib.engine.step import Step, UntraceableError, name_of, state_type
+from snnlib.engine.threads import lock
 
 __all__ = ["KEEPS", "Keep", "trace"]
 
@@ -25,7 +25,7 @@ Keep = Literal["steps", "events"]
 or what only events need, of spikes say, for these alone."""
 KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "steps"}
 """For each backend."""
-_LOCK = threading.Lock()
+_LOCK = lock()
 
 
 def trace(
@@ -60,6 +60,10 @@ def trace(
 
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         z, new = step(x, kind(*rest[:count]), valued(*rest[count:]), dt)
+        if not hasattr(new, "_fields") or len(new) != count:
+            raise ValueError(
+                f"{name_of(step)} must return its output and a {kind.__name__}, it returns {type(new).__name__}"
+            )
         outputs = [v if isinstance(v, Tensor) else torch.full_like(x, float(v)) for v in (z, *new)]
         for value in outputs:
             if value.dtype != dtype:

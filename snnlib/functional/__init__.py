@@ -1,5 +1,7 @@
 """What a neuron computes: parameters, states and pure functions."""
 
+import torch
+
 from snnlib.functional.correlation import (
     CorrelationSensorParameters,
     CorrelationSensorState,
@@ -223,3 +225,6 @@ __all__ = [
     "triangle_fn",
     "voltage_accumulator",
 ]
+
+# a state may lie beside weights in a file that torch.load reads by its default, weights_only=True
+torch.serialization.add_safe_globals([value for name, value in globals().items() if name.endswith("State")])

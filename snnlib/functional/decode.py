@@ -37,7 +37,7 @@ def mean_decode(tensor: Tensor, dimension: int = 0) -> Tensor:
     Spikes, which are 0 or 1, give the firing probability a step; divided by the time step, the rate in Hz.
     """
     _check_time(tensor, dimension)
-    return tensor.mean(dimension)
+    return tensor.mean(dimension, dtype=None if tensor.is_floating_point() else torch.get_default_dtype())
 
 
 def max_decode(tensor: Tensor, dimension: int = 0) -> Tensor:
@@ -112,9 +112,11 @@ def spike_index_decode(spikes: Tensor, count: int = 1) -> Tensor:
         ``[min(count, T), B, *features]``, in float32 at least; the first step is 0.
 
     Raises:
-        ValueError: ``spikes`` has no step.
+        ValueError: ``spikes`` has no step, or ``count`` is no positive integer.
     """
     _check_time(spikes, 0, "spikes")
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"count must be a positive number of spikes, got {count!r}")
     z = spikes.to(integration_dtype(spikes.dtype))
     steps = torch.arange(z.shape[0], dtype=z.dtype, device=z.device).view(-1, *[1] * (z.dim() - 1))
     times = torch.where(z.detach() > 0, steps, torch.inf).sort(0).values[:count]

@@ -240,6 +240,8 @@ def population_encode(
     """
     _check_length("out_features", out_features)
     _check_values("input_values", input_values)
+    if scale is None and not input_values.numel():
+        raise ValueError("scale must be given where input_values is empty: it is their largest value otherwise")
     scale = input_values.max() if scale is None else torch.as_tensor(scale).to(input_values)
     _check_values("scale", scale, 0.0)
     scale = scale.unsqueeze(-1)
@@ -258,7 +260,7 @@ def _fired(
     _check_values("input_values", values, low, 1.0)
     probability = dt * f_max * values.detach().abs().to(integration_dtype(values.dtype))
     # always float32, so that a seed gives the same spikes in every dtype
-    draw = torch.rand(*steps, *values.shape, dtype=torch.float32, device=values.device, generator=generator)
+    draw = torch.rand((*steps, *values.shape), dtype=torch.float32, device=values.device, generator=generator)
     return draw < probability
 
 

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.engine import adjoint
-from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
+from snnlib.engine.check import (
+    check_fits,
+    check_input,
+    check_kind,
+    check_kind_of_parameters,
+    check_parameters,
+    check_stable,
+)
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import scan
 from snnlib.engine.step import (
@@ -70,8 +77,11 @@ class Neuron(nn.Module):
 
     def __init__(self, step: Step, p: Any = None, dt: float = 0.001) -> None:
         super().__init__()
-        p = default_parameters(step) if p is None else p
+        usual = default_parameters(step)
+        p = usual if p is None else p
+        check_kind_of_parameters(p, usual)
         check_parameters(p, dt)
+        check_stable(p, dt)
         if hasattr(p, "method") and not callable(p.method):
             check_method(p.method, getattr(p, "alpha", None))
         self.step = step
@@ -211,6 +221,9 @@ class _Recurrent(Neuron):
         autapses: bool = False,
     ) -> None:
         super().__init__(step, p, dt)
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if not isinstance(size, int) and not (size is None and name == "input_size"):
+                raise ValueError(f"{name} must be a number of neurons, got {size!r}")
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.recurrent_state = state or recurrent_state_type(step)
         self.input_weights: nn.Parameter | None

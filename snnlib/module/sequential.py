@@ -60,7 +60,8 @@ class SequentialState(nn.Sequential):
     ``[B, *features]`` and every module runs as it is.
 
     A sequence that is one step repeated without a copy (``x.expand(T, ...)``) passes the modules without a
-    state once, not T times, until the first neuron. A batch norm there sees each value once instead of T
+    state once, not T times, until the first neuron. (Dropout is drawn for each step, but not what a module of
+    your own draws: give it ``x.expand(T, ...).clone()``.) A batch norm there sees each value once instead of T
     times: the same mean and variance, and a running variance that is larger by the factor
     (n - 1/T) / (n - 1) with n = values per channel of one step.
 
@@ -196,6 +197,13 @@ def _common_time(net: SequentialState) -> bool | None:
     return next(iter(times.values()), None)
 
 
+_RANDOM = (
+    *(nn.modules.dropout._DropoutNd, nn.RReLU),
+    *(nn.FractionalMaxPool2d, nn.FractionalMaxPool3d),
+)
+"""Modules of torch's that draw numbers in training."""
+
+
 def _batched(module: nn.Module, x: Tensor, once: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Run a module without time over ``[T, B, ...]`` in one call.
 
@@ -207,7 +215,7 @@ def _batched(module: nn.Module, x: Tensor, once: Tensor | None = None) -> tuple[
         whole sequence with zeros, and add its steps up again.
     """
     steps, batch = x.shape[:2]
-    random = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
+    random = any(isinstance(m, _RANDOM) for m in module.modules())
     if steps > 1 and x.stride(0) == 0 and not (random and module.training):
         y: Tensor = module(x[0] if once is None else once)
         return _repeated(y, steps), y

@@ -52,6 +52,7 @@ MASKED = {
     + torch.where(torch.zeros_like(v, dtype=torch.bool) | (v > 0.2), w, v),
     "what is finite": lambda v, w: torch.isfinite(v / torch.relu(w)) * w + torch.isnan(v) * w,
     "a number filled in": lambda v, w: v.masked_fill((v > 0.2) * (w > 0.2), 0.5),
+    "a mask by a number": lambda v, w: ((v > 0.2) * 0.5 + 0.25) * w,
     "a mask that is kept": lambda v, w: (v > 0.2).clone().detach() * w,
 }  # fmt: skip
 
@@ -71,10 +72,6 @@ def test_a_mask_counts_as_in_torch(backend: str, name: str, dtype: torch.dtype):
     device = device_of(backend)
     x = (0.6 * torch.rand(8, 2, 5, generator=generator(5), dtype=dtype) - 0.2).to(device)
     state = State(*torch.rand(2, 2, 5, generator=generator(6), dtype=dtype).to(device))
-    if dtype == torch.float64 and name in ("one less a mask", "a mask as a number"):  # torch.float, in between
-        with pytest.warns(UserWarning, match="plain loop.*float32"):
-            scan(step, x, state)
-        return
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         got = everything(backend, step, x, state, Nothing())
@@ -95,13 +92,19 @@ def bytes_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
     return input * ((input > 0.1).byte() * 200 + (input > 0.2).byte() * 200), state
 
 
+def rounding_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    """The product of the mask is rounded to float32 before it meets the state."""
+    return input * ((input > 0.1) * 0.3), state
+
+
 @pytest.mark.parametrize(("step", "says"), [
     (bits_step, "of the bits of integers"),
     (truncating_step, "to torch.int64"),
     (bytes_step, "uint8"),
+    (rounding_step, "float32, where the state is torch.float64"),
 ])  # fmt: skip
-def test_integers_that_are_no_counts_are_left_to_torch(step: Any, says: str):
-    x = torch.rand(6, 2, 4, generator=generator(1))
+def test_what_torch_rounds_otherwise_is_left_to_it(step: Any, says: str):
+    x = torch.rand(6, 2, 4, generator=generator(1), dtype=torch.float64)
     with pytest.warns(UserWarning, match=says):
         got, _ = scan(step, x)
     assert torch.equal(got, scan(step, x, backend="reference")[0])
