@@ -1,5 +1,6 @@
 """Steps of one's own are fused, with every operator that a trace may hold; or they run in the plain loop."""
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -129,3 +130,41 @@ def test_where_nothing_can_be_compiled_the_plain_loop_runs(monkeypatch: pytest.M
     with pytest.warns(UserWarning, match="new_step runs in the plain loop.*no machine code here.*no such CPU"):
         output, _ = scan(new_step, torch.ones(3, 2, 4))
     assert torch.equal(output, torch.ones(3, 2, 4))
+
+
+class Ends(NamedTuple):
+    low: float | Tensor = 0.2
+    high: float | Tensor = -0.1
+
+
+def clamped_step(input, state: OwnState, p=Ends(), dt=0.001):
+    return torch.clamp(input, p.low, p.high), state
+
+
+@pytest.mark.parametrize("low", [0.2, torch.tensor([0.5, -0.5, math.nan])], ids=["numbers", "tensors"])
+def test_clamp_with_bounds_that_cross(backend: str, low: float | Tensor):
+    """The upper one wins, as in torch, and one that is not a number is the result."""
+    x = torch.randn(6, 2, 3, generator=generator(1))
+    p = Ends(low, torch.full((3,), -0.1)) if isinstance(low, Tensor) else Ends(low)
+    x, p = moved(x, device_of(backend)), moved(p, device_of(backend))
+    results = [scan(clamped_step, x, p=p, backend=name)[0] for name in (backend, "reference")]
+    torch.testing.assert_close(*results, equal_nan=True, rtol=0, atol=0)
+
+
+def test_what_torch_makes_of_simpler_operators_is_fused(backend: str):
+    """softplus and its kin have no line of their own."""
+    of = torch.nn.functional
+
+    def made_step(input, state: OwnState, p=Ends(), dt=0.001):
+        v = 0.5 * state.v + of.softplus(input) - of.silu(state.v) + of.leaky_relu(input - 0.2) + of.elu(input)
+        w = of.hardtanh(v) + of.logsigmoid(state.w) + of.mish(input) + torch.lerp(v, input, 0.3)
+        return v + torch.logaddexp(v, w) + torch.addcmul(v, w, input), OwnState(torch.tanh(v), torch.tanh(w))
+
+    device = device_of(backend)
+    x = torch.randn(9, 2, 3, generator=generator(1), dtype=torch.float64).to(device)
+    state = OwnState(*torch.rand(2, 2, 3, generator=generator(3), dtype=torch.float64).to(device))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        got = everything(backend, made_step, x, state, Ends())
+    for ours, theirs in zip(got, everything("reference", made_step, x, state, Ends()), strict=True):
+        torch.testing.assert_close(ours, theirs)

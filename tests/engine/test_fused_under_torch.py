@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from snnlib import LIF, LIFParameters, LIFRefrac, LIFRefracParameters, lif_feed_forward_step
+from snnlib import LI, LIF, LIFParameters, LIFRecurrent, LIFRefrac, LIFRefracParameters, lif_feed_forward_step
 from snnlib.engine import scan
 from tests.engine.equality import device_of, everything, moved, recurrent_case
 from tests.neurons import generator
@@ -129,3 +129,51 @@ def test_gradients_of_gradients_are_refused_and_the_reference_has_them(backend: 
         else:
             with pytest.raises(RuntimeError, match="fused_backward"):
                 torch.autograd.grad(gradient.square().sum(), x)
+
+
+class Silent(torch.autograd.Function):
+    """Has no gradient for what it is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["", "recurrent"])
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_a_gradient_that_never_comes(backend: str, method: str, recurrent: bool):
+    device = device_of(backend)
+    x = torch.randn(4, 2, 3, device=device, requires_grad=True)
+    weights = torch.eye(3, device=device, requires_grad=True) if recurrent else None
+    p = LIFParameters(method=method)
+    z, _ = scan(lif_feed_forward_step, x, p=p, recurrent_weights=weights, backend=backend)
+    (Silent.apply(z).sum() + x.sum()).backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+    assert weights is None or weights.grad is None
+
+
+def test_gradcheck_as_it_is(backend: str):
+    """With gradients that are undefined, which it tries by default."""
+    x = torch.rand(5, 2, 3, dtype=torch.float64, device=device_of(backend), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: LI(backend=backend)(x)[0], x)
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_gradients_of_many_outputs_at_once(backend: str, method: str):
+    """By torch.vmap of torch.autograd.grad; the older way to ask for them is refused with a sentence."""
+    layer = LIFRecurrent(3, 3, LIFParameters(method=method), backend=backend).to(device_of(backend))
+    x = (9 * torch.rand(15, 2, 3, generator=generator(2))).to(device_of(backend)).requires_grad_()
+    last = layer(x)[0][-3:].flatten()
+    wanted = [x, *layer.parameters()]
+    each = [torch.autograd.grad(value, wanted, retain_graph=True) for value in last]
+    ones = torch.eye(len(last), device=x.device)
+    found = torch.vmap(lambda v: torch.autograd.grad(last, wanted, v, retain_graph=True))(ones)
+    for ours, theirs in zip(found, map(torch.stack, zip(*each, strict=True)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        assert ours.any()
+    with pytest.raises(RuntimeError, match=r"is_grads_batched.*torch.vmap.*backend='reference'"):
+        torch.autograd.grad(last, x, ones, is_grads_batched=True)

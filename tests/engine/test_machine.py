@@ -243,6 +243,17 @@ def test_an_array_with_gaps_or_on_another_device_is_refused():
         fresh()([(value, value.shape) for value in arrays], 1, 4)
     with pytest.raises(ValueError, match="on meta"):
         fresh()([(value, value.shape) for value in (arrays[1].to("meta"), *arrays[1:])], 1, 4)
+    with pytest.raises(ValueError, match=r"array \[5\] .* takes it for \[6\]"):
+        fresh()([(value, (6,)) for value in (arrays[1], *arrays[1:])], 1, 4)
+
+
+def test_a_process_forked_while_another_thread_compiles_can_compile(folder: Path):
+    with machine._LOCK:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if times_three(fresh()) == RIGHT else 1)
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_a_forked_process_calls_what_its_parent_loaded():

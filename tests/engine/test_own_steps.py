@@ -87,3 +87,25 @@ def test_a_recurrent_step_of_ones_own():
 def test_a_step_without_annotation_is_refused():
     with pytest.raises(TypeError, match="state of no_annotation must be annotated with a NamedTuple"):
         scan(no_annotation, torch.ones(3, 1, 1))
+
+
+def swapped_step(state: Rested, input: Tensor, p: MyParameters = MyParameters(), dt: float = 0.001):
+    return input, state
+
+
+def short_step(input: Tensor, state: Rested):
+    return input, state
+
+
+@pytest.mark.parametrize("step", [swapped_step, short_step])
+def test_a_step_with_other_arguments_is_refused(step):
+    with pytest.raises(TypeError, match=rf"{step.__name__} must take \(input, state, p, dt\) in this order"):
+        scan(step, torch.ones(3, 1, 1))
+
+
+def test_a_step_that_returns_a_plain_tuple_is_refused():
+    def tuple_step(input: Tensor, state: Rested, p: MyParameters = MyParameters(), dt: float = 0.001):
+        return input, (state.v,)
+
+    with pytest.raises(ValueError, match="tuple_step must return its output and a Rested, it returns tuple"):
+        scan(tuple_step, torch.ones(3, 1, 1))

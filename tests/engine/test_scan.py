@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
+import snnlib
+from snnlib import LIFFeedForwardState, LIFParameters, LIFState, lif_feed_forward_step
 from snnlib.engine import scan
 from snnlib.engine.step import recurrent_state_type
-from snnlib.functional import LIFState
 from tests.engine.cases import DT, LIF, SOME, case, weights_for
 from tests.engine.equality import FUSED_BACKENDS, device_of, moved
 from tests.neurons import NEURONS, draw_input, draw_state, generator, loop, name_of, same
@@ -167,3 +168,43 @@ def test_the_input_is_left_alone():
     before = x.clone(), type(state)(*(value.clone() for value in state))
     scan(LIF.step, x, state, p, recurrent_weights=None)
     same((x, state), before)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+@pytest.mark.parametrize("recurrent", [False, True], ids=["", "recurrent"])
+def test_a_state_may_have_numbers(backend: str, method: str, recurrent: bool):
+    """As ``LIFFeedForwardState.initial(p)`` has."""
+    device = device_of(backend)
+    x = 3 * torch.rand(12, 2, 40, generator=generator(3)).to(device)
+    weights = torch.full((40, 40), 0.02, device=device) if recurrent else None
+    kind = LIFState if recurrent else LIFFeedForwardState
+    given = kind(*[0.0] * recurrent, v=torch.full((2, 40), 0.1, device=device), i=0.2)
+    whole = kind(*(torch.as_tensor(value).to(x).expand(2, 40) for value in given))
+    p = LIFParameters(method=method)
+    results = []
+    for state in (given, whole):
+        leaf = x.clone().requires_grad_()
+        z, last = scan(lif_feed_forward_step, leaf, state, p, recurrent_weights=weights, backend=backend)
+        assert [value.shape for value in last] == [(2, 40)] * len(kind._fields)
+        results.append((z, *last, *torch.autograd.grad(z.sum(), leaf)))
+    assert results[0][0].sum() > 10
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_state_that_was_returned_is_nobody_elses():
+    """Though neurons at rest share one number's memory, to which torch lets ``fill_`` write."""
+    layer = snnlib.LIF(backend="reference")
+    _, state = layer(torch.randn(0, 2, 3))
+    state.v.fill_(0.5)
+    assert not snnlib.LIF()(torch.zeros(0, 4, 4))[1].v.any()
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_no_step_has_a_graph_too(backend: str, method: str):
+    for name in ("reference", backend):
+        x = torch.randn(0, 2, 3, device=device_of(name), requires_grad=True)
+        z, _ = scan(lif_feed_forward_step, x, p=LIFParameters(method=method), backend=name)
+        z.sum().backward()
+        assert x.grad.shape == (0, 2, 3)

@@ -112,3 +112,14 @@ def test_a_dimension_that_is_not_there_is_refused(decode, dimension):
 def test_a_wrong_time_step_is_refused():
     with pytest.raises(ValueError, match=r"dt=-0\.1"):
         spike_time_decode(torch.zeros(4, 3), dt=-0.1)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_a_count_that_is_none_is_refused(count):
+    with pytest.raises(ValueError, match=f"count must be a positive number of spikes, got {count}"):
+        spike_index_decode(torch.ones(3, 2), count)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_the_mean_of_spikes_that_are_no_floats(dtype):
+    assert mean_decode(torch.tensor([[1], [0]]).to(dtype)).tolist() == [0.5]

@@ -264,3 +264,14 @@ def test_other_wrong_arguments_are_refused():
         population_encode(torch.tensor([-0.5, -2.0]), 3)
     with pytest.raises(ValueError, match="tau_mem_inv=-1"):
         constant_current_lif_encode(torch.tensor([0.5]), 3, LIFBoxParameters(tau_mem_inv=-1.0))
+
+
+@pytest.mark.parametrize("step", [poisson_encode_step, signed_poisson_encode_step])
+def test_a_single_number_is_encoded(step):
+    assert step(torch.tensor(1.0), f_max=1000).shape == ()
+
+
+def test_a_population_of_nothing_needs_a_scale():
+    with pytest.raises(ValueError, match="scale must be given where input_values is empty"):
+        population_encode(torch.zeros(0), 4)
+    assert population_encode(torch.zeros(0), 4, scale=1.0).shape == (0, 4)

@@ -2,11 +2,21 @@
 
 import math
 import re
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
-from snnlib import LIF, LIFCell, LIFFeedForwardState, LIFRecurrent, LIFRecurrentCell
+from snnlib import (
+    LIF,
+    LIFCell,
+    LIFFeedForwardState,
+    LIFParameters,
+    LIFRecurrent,
+    LIFRecurrentCell,
+    LIParameters,
+)
 from tests.module.kinds import B, M, N, build, every_kind, every_neuron, sample
 from tests.neurons import SPIKING, name_of
 
@@ -84,3 +94,37 @@ def test_a_cell_names_no_backend():
         LIFCell(backend="reference")
     with pytest.raises(TypeError):
         LIFRecurrentCell(M, N, backend="reference")
+
+
+@pytest.mark.parametrize(("p", "says"), [
+    (64, r"p must be LIFParameters\(\.\.\.\), got 64; there are as many neurons as the input has features"),
+    ({"v_th": 1.0}, "p must be LIFParameters"),
+    (LIParameters(), "p must have the fields of LIFParameters, LIParameters has no v_th"),
+    (LIFParameters(v_th="1"), "p.v_th must be a number or a tensor, got '1'"),
+    (LIFParameters(v_th=[1.0]), r"p.v_th must be a number or a tensor, got \[1.0\]"),
+    (LIFParameters(v_reset=math.nan), "p.v_reset must be a number, got nan"),
+])  # fmt: skip
+def test_what_are_no_parameters_is_refused(p, says):
+    for made in (LIF, LIFCell, partial(LIFRecurrent, 3, 4), partial(LIFRecurrentCell, 3, 4)):
+        with pytest.raises(ValueError, match=says):
+            made(p)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert LIF(LIFParameters(v_th=np.float32(0.5))).p.v_th == 0.5
+
+
+@pytest.mark.parametrize("sizes", [(LIFParameters(), 4), (3, LIFParameters()), (3, None), (3.0, 4)], ids=str)
+def test_what_are_no_sizes_is_refused(sizes):
+    with pytest.raises(ValueError, match="_size must be a number of neurons, got"):
+        LIFRecurrent(*sizes)
+
+
+@pytest.mark.parametrize("rate", [2500.0, torch.tensor([100.0, 2500.0])], ids=["number", "tensor"])
+def test_a_rate_that_is_too_fast_for_the_step_is_warned_of(rate, recwarn):
+    LIF(LIFParameters(tau_mem_inv=2000.0))
+    assert not recwarn
+    with pytest.warns(UserWarning, match="tau_mem_inv=2500/s is too fast for steps of dt=0.001 s"):
+        layer = LIF(LIFParameters(tau_mem_inv=rate, v_th=math.inf))
+    _, state = layer(torch.ones(60, 1, 2))
+    assert state.v.abs().max() > 1e6

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from snnlib import LIF, LIFCell, LSNNRecurrent, LSNNRecurrentCell, state_over_time
+from snnlib import LIF, LIFCell, LIFRecurrent, LIFRefrac, LSNNRecurrent, LSNNRecurrentCell, state_over_time
 
 T, B, N = 7, 2, 3
 
@@ -60,3 +60,14 @@ def test_a_number_of_steps_that_is_none_is_named(every: Any):
 def test_no_step_is_refused():
     with pytest.raises(ValueError, match=r"T > 0, got shape \[0, 2, 3\]"):
         state_over_time(LIF(), torch.rand(0, B, N))
+
+
+@pytest.mark.parametrize(
+    "layer", [LIF(), LIFRecurrent(3, 3), LIFRefrac()], ids=lambda layer: type(layer).__name__
+)
+def test_a_state_is_read_by_torch_load_as_it_is(layer, tmp_path):
+    _, state = layer(torch.rand(5, 2, 3))
+    torch.save({"state": state}, tmp_path / "state.pt")
+    again = torch.load(tmp_path / "state.pt")["state"]
+    assert type(again) is type(state)
+    assert all(map(torch.equal, again, state))
