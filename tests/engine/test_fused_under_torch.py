@@ -165,7 +165,8 @@ def test_gradcheck_as_it_is(backend: str):
 @pytest.mark.parametrize("method", ["super", "adjoint"])
 def test_gradients_of_many_outputs_at_once(backend: str, method: str):
     """By torch.vmap of torch.autograd.grad; the older way to ask for them is refused with a sentence."""
-    layer = LIFRecurrent(3, 3, LIFParameters(method=method), backend=backend).to(device_of(backend))
+    weights = {"input_weights": torch.eye(3), "recurrent_weights": 1 - torch.eye(3)}
+    layer = LIFRecurrent(3, 3, LIFParameters(method=method), backend=backend, **weights).to(device_of(backend))
     x = (9 * torch.rand(15, 2, 3, generator=generator(2))).to(device_of(backend)).requires_grad_()
     last = layer(x)[0][-3:].flatten()
     wanted = [x, *layer.parameters()]
