@@ -54,6 +54,18 @@ def test_links_lead_somewhere(page: Path):
             assert (page.parent / target).exists(), target
 
 
+def test_every_file_of_the_engine_is_on_its_map():
+    page = (ROOT / "docs" / "engine.md").read_text()
+    (table,) = re.findall(r"## Where it is\n(.*?)\n## ", page, flags=re.DOTALL)
+    named = []
+    for row in table.splitlines():
+        room = next(iter(re.findall(r"`(\w+/)`:", row)), "")
+        named += [room + name for name in re.findall(r"`(\w+\.py)`", row)]
+    engine = ROOT / "snnlib" / "engine"
+    files = [str(path.relative_to(engine)) for path in engine.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(named) == sorted(files)
+
+
 def test_names_in_the_table_of_neurons_exist():
     """A name that ends in … stands for all four modules of a neuron."""
     page = (ROOT / "docs" / "neurons.md").read_text()

@@ -82,7 +82,7 @@ def check_stable(p: Any, dt: float) -> None:
         if not (name.startswith("tau_") and name.endswith("_inv")):
             continue
         if isinstance(value, Tensor):
-            fastest = float(value.max()) if is_concrete(value) and value.numel() else 0.0
+            fastest = float(value.detach().max()) if is_concrete(value) and value.numel() else 0.0
         else:
             fastest = value
         if dt * fastest > 2:

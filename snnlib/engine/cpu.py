@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.emit import emit
-from snnlib.engine.emit_recurrent import AHEAD, PRODUCTS
+from snnlib.engine.emit.recurrent import AHEAD, PRODUCTS
 from snnlib.engine.kernel import Kernel, outputs, own, still, wide
-from snnlib.engine.machine import Array, Loop, as_array, shared
+from snnlib.engine.llvm.machine import Array, Loop, as_array, shared
+from snnlib.engine.loops.packed import Packed, unpacked
+from snnlib.engine.loops.sizes import LANES, LINE
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
-from snnlib.engine.packed import Packed, unpacked
 from snnlib.engine.program import Traced
-from snnlib.engine.sizes import LANES, LINE
 from snnlib.engine.threads import shares_of, together
 
 __all__ = ["build", "in_strips"]
@@ -230,7 +230,7 @@ def _backward_recurrent(
 
 
 def in_strips(weights: Tensor) -> Tensor:
-    """``[N, M]`` as ``[strips, N, LANES]``, see :mod:`snnlib.engine.strips`."""
+    """``[N, M]`` as ``[strips, N, LANES]``, see :mod:`snnlib.engine.loops.strips`."""
     width = weights.shape[1]
     if width < LANES:
         weights, width = torch.nn.functional.pad(weights, (0, LANES - width)), LANES

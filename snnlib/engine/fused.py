@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
-from snnlib.engine.machine import unavailable
+from snnlib.engine.llvm.machine import unavailable
 from snnlib.engine.outside import outside
 from snnlib.engine.program import without_backward
 from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters, weakly

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from snnlib.engine.cache import load
-from snnlib.engine.emit_triton import emit
+from snnlib.engine.emit.triton import emit
 from snnlib.engine.kernel import Kernel, outputs, own, still
 from snnlib.engine.plan import Plan, multiprocessors, plan
 from snnlib.engine.program import Traced

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.machine import NUMBER
-from snnlib.engine.sizes import LINE
+from snnlib.engine.llvm.machine import NUMBER
+from snnlib.engine.loops.sizes import LINE
 
 __all__ = ["empty", "in_lines", "keep_memory", "on_cpu", "zeros_on_cpu"]
 

@@ -2,7 +2,8 @@
 
 A step is traced once, as arithmetic with the numbers that it has at that time. A number of its closure, of a
 global or of the object whose method it is may be another one later, so it belongs to the key under which a
-trace is kept. Tensors do not: a step that reads one from outside is not fused (:mod:`snnlib.engine.lines`).
+trace is kept. Tensors do not: a step that reads one from outside is not fused
+(:mod:`snnlib.engine.program.lines`).
 """
 
 import functools

@@ -209,7 +209,8 @@ def source(
         ValueError: ``backend`` is another.
         UntraceableError: the step cannot be fused.
     """
-    from snnlib.engine import emit, emit_triton, trace
+    from snnlib.engine import emit, trace
+    from snnlib.engine.emit import triton as emit_triton
 
     emitters = {"cpu": emit.emit, "gpu": emit_triton.emit}
     if backend not in emitters:

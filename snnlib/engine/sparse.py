@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnlib.engine.check import is_concrete
-from snnlib.engine.machine import Loop, as_array, shared, unavailable
+from snnlib.engine.llvm.machine import Loop, as_array, shared, unavailable
+from snnlib.engine.loops.sizes import LANES
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
-from snnlib.engine.sizes import LANES
 from snnlib.engine.threads import shares_of, together
 
 __all__ = ["BACKENDS", "conv2d", "linear"]
@@ -189,7 +189,7 @@ def _sides(input: Tensor, weight: Tensor, padding: _Pair) -> list[int]:
 
 
 def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool: int) -> tuple[Tensor, Tensor]:
-    """The output, and which pixel of the maps each number is, see :func:`snnlib.engine.convolve.convolve`."""
+    """The output, and which pixel of the maps each number is, see :mod:`snnlib.engine.loops.convolve`."""
     count, size, (height, width) = len(input), len(weight), _sides(input, weight, padding)
     x, weights = _last(input), weight.permute(2, 3, 1, 0).contiguous()
     out = empty((count, height // pool, width // pool, size), input.dtype)
@@ -212,7 +212,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool:
 
 
 def _grow(input: Tensor, gradient: Tensor, chosen: Tensor, weight: Tensor, padding: _Pair, pool: int) -> Tensor:
-    """See :func:`snnlib.engine.convolve.grow`."""
+    """See :func:`snnlib.engine.loops.convolve.grow`."""
     (count, channels, height, width), (size, _, *filter) = input.shape, weight.shape
     x, given, strips = _last(input), _last(gradient), -(-size // _STRIP) * _STRIP
     plane = height + filter[0] - 1, width + filter[1] - 1, strips
@@ -248,7 +248,7 @@ def _unpooled(gradient: Tensor, chosen: Tensor, sides: Sequence[int], pool: int)
 
 
 def _of_maps(gradient: Tensor, chosen: Tensor, sides: Sequence[int], pool: int) -> Tensor:
-    """The gradient of the maps, see :func:`snnlib.engine.convolve.give_back`."""
+    """The gradient of the maps, see :func:`snnlib.engine.loops.convolve.give_back`."""
     if pool == 1:
         return gradient
     given = _last(gradient)

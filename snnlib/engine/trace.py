@@ -9,20 +9,20 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map
 
 from snnlib.engine import adjoint
-from snnlib.engine.arms import shortened
 from snnlib.engine.check import is_followed
-from snnlib.engine.cut import split
-from snnlib.engine.lines import knows, lines_of
 from snnlib.engine.program import Line, Traced, Value
-from snnlib.engine.slots import slotted
+from snnlib.engine.program.arms import shortened
+from snnlib.engine.program.cut import split
+from snnlib.engine.program.lines import knows, lines_of
+from snnlib.engine.program.slots import slotted
 from snnlib.engine.step import Step, UntraceableError, name_of, state_type
 from snnlib.engine.threads import lock
 
 __all__ = ["KEEPS", "Keep", "trace"]
 
 Keep = Literal["steps", "events"]
-"""What the adjoint keeps: numbers of every step, two in the room of one where :mod:`snnlib.engine.slots` can;
-or what only events need, of spikes say, for these alone."""
+"""What the adjoint keeps: numbers of every step, two in the room of one where
+:mod:`snnlib.engine.program.slots` can; or what only events need, of spikes say, for these alone."""
 KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "steps"}
 """For each backend."""
 _LOCK = lock()

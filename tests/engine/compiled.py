@@ -1,4 +1,4 @@
-"""Functions in the language of snnlib.engine.compiler, compiled to be called by tests."""
+"""Functions in the language of snnlib.engine.llvm.compiler, compiled to be called by tests."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from snnlib.engine import machine
-from snnlib.engine.entry import Target, compiled
+from snnlib.engine.llvm import machine
+from snnlib.engine.llvm.entry import Target, compiled
 
 
 def integers(*values: int) -> Tensor:

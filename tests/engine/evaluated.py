@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from snnlib.engine.expression import CALLED, INFIX, expression
+from snnlib.engine.emit.expression import CALLED, INFIX, expression
 from snnlib.engine.program import Line
 
 _WORDS = INFIX | {"logical_not": "~{0}", "bitwise_not": "~{0}"}

@@ -12,9 +12,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from snnlib.engine import emit_triton, trace
+from snnlib.engine import trace
 from snnlib.engine.adjoint import later_step
 from snnlib.engine.cache import load
+from snnlib.engine.emit import triton as emit_triton
 from snnlib.engine.plan import plan
 from snnlib.functional import (
     LIFExParameters,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from snnlib import Layer, LIFParameters, lif_feed_forward_step, scan, spike
-from snnlib.engine import kernel, machine
+from snnlib.engine import kernel
+from snnlib.engine.llvm import machine
 from snnlib.engine.outside import outside
 from tests.neurons import generator
 

@@ -1,0 +1,208 @@
+"""Loops as machine code, which a later process finds on disk.
+
+:mod:`snnlib.engine.llvm.entry` makes object code of a function, and LLVM's linker loads it. It is kept for one
+CPU: folders are shared between machines.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import itertools
+import math
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snnlib.engine.cache import keep, kept
+from snnlib.engine.threads import lock
+
+__all__ = ["NUMBER", "Array", "Loop", "as_array", "shared", "unavailable"]
+
+NUMBER: dict[torch.dtype, Any] = {
+    **{torch.float32: np.float32, torch.float64: np.float64},
+    **{torch.uint8: np.uint8},
+}
+"""Of torch's types of number NumPy's."""
+Array = tuple[Tensor, Sequence[int]]
+"""A contiguous tensor, and the shape in which a loop sees it: no view has to be made for that."""
+_Kinds = tuple[tuple[torch.dtype, int], ...]
+
+_NUMBER: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
+_SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)  # a call lets other Python threads run
+_LOCK = lock()
+
+
+class Loop:
+    """A function in the language of :mod:`snnlib.engine.llvm.compiler`, made ready when it is called first.
+
+    Parameters:
+        source: of a module that defines or imports the function.
+        name: of the function, which takes contiguous arrays, then integers, then numbers.
+        dtype: of the numbers.
+        numbers: the last arguments of every call.
+    """
+
+    def __init__(self, source: str, name: str, dtype: torch.dtype, numbers: Sequence[float]) -> None:
+        self._source, self._name = source, name
+        self._numbers = (_NUMBER[dtype] * len(numbers))(*numbers)
+        self._ready: dict[_Kinds, Any] = {}
+
+    def __call__(self, arrays: Sequence[Array], *integers: int) -> None:
+        kinds = tuple([(value.dtype, len(shape)) for value, shape in arrays])
+        function = self._ready.get(kinds)
+        if function is None:
+            function = self._ready[kinds] = _SIGNATURE(self.address(kinds, len(integers)))
+        sizes = [size for _, shape in arrays for size in shape]
+        places = (ctypes.c_void_p * len(arrays))(*[_place(value, shape) for value, shape in arrays])
+        counts = (ctypes.c_int64 * (len(sizes) + len(integers)))(*sizes, *integers)
+        function(places, counts, self._numbers)
+
+    def address(self, kinds: _Kinds, integers: int = 0) -> int:
+        """Where the function is, for loops that call it (:mod:`snnlib.engine.llvm.call`) too.
+
+        Parameters:
+            kinds: the type of number of each array, and how many dimensions it has.
+            integers: how many there are.
+        """
+        with _LOCK:
+            key = self._key(kinds, integers)
+            if key in _ADDRESSES:  # with other numbers
+                return _ADDRESSES[key]
+            code = kept(key, _compiler())
+            found = None if code is None else _link(self._name, code)
+            if found is None:  # or made where the C library is another, say
+                code = self._compile(kinds, integers)
+                keep(key, _compiler(), code)
+                found = _link(self._name, code)
+            if found is None:
+                raise RuntimeError(f"LLVM cannot load its code of {self._name}; backend='reference' needs none")
+            _ADDRESSES[key] = found
+            return found
+
+    def _key(self, kinds: _Kinds, integers: int) -> str:
+        counts = integers, len(self._numbers)
+        return repr((self._source, self._name, kinds, *counts, _made_by(), *_target(), _model()))
+
+    def _compile(self, kinds: _Kinds, integers: int) -> bytes:
+        """The object code."""
+        from snnlib.engine.llvm.compiler import defined  # not where the object code is on disk
+        from snnlib.engine.llvm.entry import compiled
+
+        _initialize()
+        counts = integers, len(self._numbers)
+        return compiled(defined(self._source)[self._name], self._name, kinds, *counts, _target(), _model())
+
+
+def shared(module: str, name: str, dtype: torch.dtype) -> Loop:
+    """A function of a module of the engine, which takes no numbers."""
+    return Loop(f"from snnlib.engine.loops.{module} import {name}\n", name, dtype, ())
+
+
+def as_array(value: Tensor) -> Array:
+    """A tensor in its own shape."""
+    return value, value.shape
+
+
+@functools.cache
+def unavailable() -> str:
+    """Why no loop can be made on this machine; empty where it can."""
+    try:
+        Loop("def probe(a):\n    a[0] = 1\n", "probe", torch.float32, ()).address(((torch.float32, 1),))
+    except Exception as error:  # a system or a CPU that nobody tried
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _place(value: Tensor, shape: Sequence[int]) -> int:
+    # a loop would write elsewhere
+    if not value.is_contiguous() or not value.is_cpu or value.numel() < math.prod(shape):
+        raise ValueError(
+            f"an array {list(value.shape)} has strides {value.stride()} on {value.device}, "
+            f"where a loop takes it for {list(shape)}"
+        )
+    return value.data_ptr()
+
+
+def _link(name: str, code: bytes) -> int | None:
+    """The address of a function in object code, or None if it cannot be loaded: a symbol is missing, say."""
+    import llvmlite.binding as llvm
+
+    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    builder.export_symbol(name)
+    try:
+        library = builder.link(_linker(), f"snnlib{next(_COUNT)}")
+    except RuntimeError:
+        return None
+    _LINKED.append(library)
+    return int(library[name])
+
+
+_COUNT = itertools.count()
+"""No name is taken twice, not that of a library which failed either."""
+_LINKED: list[Any] = []
+"""Machine code is where it is as long as these are."""
+_ADDRESSES: dict[str, int] = {}
+"""Of functions that were linked, by what they were made of."""
+
+
+@functools.cache
+def _linker() -> Any:
+    import llvmlite.binding as llvm
+
+    _initialize()
+    # JITLink puts a library into one place; LLVM's older loader may put its parts too far from each other
+    return llvm.create_lljit_compiler(use_jit_link=_is_known_platform(), suppress_errors=True)
+
+
+@functools.cache
+def _initialize() -> None:
+    import llvmlite.binding as llvm
+
+    with contextlib.suppress(RuntimeError):  # since LLVM 20 it is an error to ask
+        llvm.initialize()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+def _is_known_platform() -> bool:
+    """Whether what follows was tried."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+def _model() -> str:
+    """How far the parts of a function's code may lie from each other: where it lies as a whole, a loop need not
+    load the address of each constant that finds no register first, a tenth of the instructions of LIFEx."""
+    return "small" if _is_known_platform() else "jitdefault"
+
+
+@functools.cache
+def _compiler() -> str:
+    """The folder of the cache."""
+    import llvmlite
+
+    return f"llvmlite-{llvmlite.__version__}"
+
+
+@functools.cache
+def _target() -> tuple[str, str, str]:
+    """Triple, name and features of this CPU."""
+    import llvmlite.binding as llvm
+
+    return llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+@functools.cache
+def _made_by() -> str:
+    """Names what makes machine code: LLVM, and all files of the engine, of which nobody has to keep a list."""
+    import llvmlite.binding as llvm
+
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    content = b"".join(file.read_bytes() for file in files)
+    return f"{llvm.llvm_version_info} {hashlib.sha256(content).hexdigest()}"

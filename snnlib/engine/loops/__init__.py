@@ -1,0 +1,1 @@
+"""What the loops for the CPU call, in their own language, and the memory that it needs."""

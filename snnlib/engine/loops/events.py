@@ -1,0 +1,232 @@
+"""What is kept for events alone, packed one after another, by the fused loops of :mod:`snnlib.engine.cpu`.
+
+To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So spikes are bits of words,
+64 neurons in each: a loop goes from bit to bit. AVX-512 makes a list of their places, and picks 16 numbers at a
+time out of registers; on the way back, where there are many, it spreads them over 16 neurons at a time, whether
+there are bits or not. The words are kept, and from them the way back has the spikes too: a
+thirty-second of what is to be read.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from llvmlite import ir
+
+from snnlib.engine.llvm.builder import BIT, BYTE, Array, Builder, Lanes, built
+from snnlib.engine.llvm.vector import ones, store_past
+from snnlib.engine.loops.sizes import LANES, WORD
+
+__all__ = ["append", "at_place", "back", "has_bit", "moving"]
+
+_ALL = (1 << LANES) - 1
+"""The bits of a vector."""
+_FEW = 10
+"""Bits of a word up to which a loop over them is faster than to spread vectors by AVX-512 (Genoa)."""
+_INDEX, _BYTES = ir.IntType(32), ir.VectorType(BYTE, WORD)
+
+
+@functools.cache
+def moving(kept: int, read: int) -> tuple[Any, Any]:
+    """``pack`` and ``unpack`` for ``kept`` numbers of a neuron forward and ``read`` back."""
+
+    def pack(word, rows, first, squeezed, at):
+        """Move the columns of ``rows`` where ``word`` has a bit together.
+
+        Parameters:
+            word: a bit for each of ``WORD`` neurons.
+            rows: ``[kept, 2 WORD]``; the neurons of the word are the columns from ``first`` on.
+            squeezed: ``[kept, events + LANES]``: whole vectors are written, and read again.
+            at: the column that the first is moved to.
+
+        Returns:
+            The column for the next ones.
+        """
+        if picks(rows):
+            found = ones(word)
+            if found:
+                places = _places(word)
+                for n in range(0, found, LANES):
+                    for e in range(kept):
+                        _pick(rows, e, first, places, squeezed, at + n)
+                    places = _others(places)
+            return at + found
+        while word:
+            k = _lowest(word)
+            for e in range(kept):
+                squeezed[e, at] = rows[e, first + k]
+            word &= word - 1
+            at += 1
+        return at
+
+    def unpack(word, squeezed, at, rows, first):
+        """Undo :func:`pack`. Where ``word`` has no bit, ``rows`` gets any numbers.
+
+        Returns:
+            The column of the next neurons.
+        """
+        if moves_vectors(word):
+            for k in range(0, WORD, LANES):
+                mask = word >> k & _ALL
+                for e in range(read):
+                    _expand(squeezed, e, at, mask, rows, first + k)
+                at += ones(mask)
+            return at
+        while word:
+            k = _lowest(word)
+            for e in range(read):
+                rows[e, first + k] = squeezed[e, at]
+            word &= word - 1
+            at += 1
+        return at
+
+    return pack, unpack
+
+
+@built
+def at_place(builder: Builder, bits: Any, j: Any) -> Any:
+    """The bits of the neurons ``j`` where they are in a word."""
+    return builder.shl(bits, _first(j))
+
+
+@built
+def has_bit(builder: Builder, word: Any, j: Any) -> Any:
+    """Of each of the neurons ``j`` whether it has a bit in a word."""
+    bits = builder.lshr(word, _first(j))
+    return _as_marks(builder, bits, j.width) if isinstance(j, Lanes) else builder.trunc(bits, BIT)
+
+
+def _first(j: Any) -> Any:
+    return j.first if isinstance(j, Lanes) else j
+
+
+def append(squeezed, found, packed, at, past):
+    """Append the first ``found`` columns to ``packed``, behind those of ``at`` events, one row after another.
+
+    Parameters:
+        packed: ``[rows events + LANES]``: whole vectors are written.
+        past: whether they go past the caches, aligned, each row filled up to whole vectors.
+
+    Returns:
+        How many events there are then.
+    """
+    first, whole = squeezed.shape[0] * at, found + (-found & LANES - 1) if past else found
+    for e in range(squeezed.shape[0]):
+        for k in range(0, found, LANES):
+            if past:
+                _copy_past(squeezed, e * squeezed.shape[1] + k, packed, first + k)
+            else:
+                _copy_vector(squeezed, e * squeezed.shape[1] + k, packed, first + k)
+        first += whole
+    return at + whole
+
+
+def back(size, masks, to):
+    """From the end of the words of a step of ``size`` neurons to their beginning: memory is read ahead from low
+    to high addresses.
+
+    Returns:
+        The beginning, and how many events there are in the step.
+    """
+    first, found = to - (size + WORD - 1) // WORD, 0
+    for k in range(first, to):
+        found += ones(masks[k])
+    return first, found
+
+
+@built
+def picks(builder: Builder, rows: Array) -> bool:
+    """Whether numbers are picked out of registers: of float32, where AVX-512 is not of the first kind."""
+    return "+avx512vbmi2" in builder.features and isinstance(rows.number, ir.FloatType)
+
+
+@built
+def moves_vectors(builder: Builder, word: Any) -> Any:
+    """Whether numbers are spread by whole vectors: where there is AVX-512 and there are not few bits."""
+    if not builder.has_wide_registers:
+        return False
+    return builder.icmp_signed(">", builder.ctpop(word), builder.integer(_FEW))
+
+
+@built
+def _lowest(builder: Builder, word: Any) -> Any:
+    """The place of the lowest bit, of which there must be one."""
+    return builder.cttz(word, ir.Constant(BIT, 1))
+
+
+@built
+def _copy_vector(builder: Builder, source: Array, a: Any, target: Array, b: Any) -> None:
+    """Numbers from ``source[a]`` on to ``target[b]`` and on, counted from their first ones."""
+    target.store(source.load(a), b)
+
+
+@built
+def _copy_past(builder: Builder, source: Array, a: Any, target: Array, b: Any) -> None:
+    """The same past the caches."""
+    store_past(builder, target, b, source.load(a))
+
+
+@built
+def _places(builder: Builder, word: Any) -> Any:
+    """The places of the bits of a word, one after another, as bytes."""
+    every = ir.Constant(_BYTES, [ir.Constant(BYTE, k) for k in range(WORD)])
+    return _by_avx512(builder, "compress", every, word)
+
+
+@built
+def _others(builder: Builder, places: Any) -> Any:
+    """They turned so far that the first ``LANES`` of them come last."""
+    return _chosen(builder, places, [(k + LANES) % WORD for k in range(WORD)])
+
+
+@built
+def _pick(builder: Builder, rows: Array, e: Any, first: Any, places: Any, squeezed: Array, at: Any) -> None:
+    """The numbers of row ``e`` at the first ``LANES`` places, from column ``first`` on, to column ``at``."""
+    which = builder.zext(_chosen(builder, places, range(LANES)), ir.VectorType(_INDEX, LANES))
+    begin = rows.index(e, first)
+    parts = [rows.load(builder.add(begin, builder.integer(k))) for k in range(0, WORD, LANES)]
+    lower, upper = (
+        builder.call_named("llvm.x86.avx512.vpermi2var.ps.512", rows.vector, a, which, b)
+        for a, b in (parts[:2], parts[2:])
+    )
+    half = ir.Constant(which.type, [ir.Constant(_INDEX, WORD // 2)] * LANES)
+    picked = builder.select(builder.icmp_unsigned("<", which, half), lower, upper)
+    squeezed.store(picked, squeezed.index(e, at))
+
+
+def _chosen(builder: Builder, places: Any, order: Iterable[int]) -> Any:
+    order = [ir.Constant(_INDEX, k) for k in order]
+    return builder.shuffle_vector(places, places, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
+
+
+@built
+def _expand(builder: Builder, squeezed: Array, e: Any, at: Any, bits: Any, rows: Array, first: Any) -> None:
+    """Numbers from column ``at`` on to those from ``first`` on that have a bit; others get any number."""
+    begin, to = squeezed.index(e, at), rows.index(e, first)
+    for places, own in _registers(builder, squeezed, bits):
+        some = squeezed.load(begin, ir.VectorType(squeezed.number, len(places)))
+        rows.store(_by_avx512(builder, "expand", some, own), builder.add(to, builder.integer(places[0])))
+        begin = builder.add(begin, builder.ctpop(own))
+
+
+def _registers(builder: Builder, array: Array, bits: Any) -> list[tuple[range, Any]]:
+    """The numbers of a vector that are in one register, and their bits."""
+    lanes = 8 if isinstance(array.number, ir.DoubleType) else 16
+    mask = builder.integer((1 << lanes) - 1)
+    starts = range(0, LANES, lanes)
+    return [(range(k, k + lanes), builder.and_(builder.lshr(bits, builder.integer(k)), mask)) for k in starts]
+
+
+def _by_avx512(builder: Builder, name: str, values: Any, bits: Any) -> Any:
+    """An instruction of AVX-512 that moves the numbers or bytes of a register."""
+    kind = values.type
+    size = {ir.DoubleType(): "f64", ir.FloatType(): "f32", BYTE: "i8"}[kind.element]
+    function = f"llvm.x86.avx512.mask.{name}.v{kind.count}{size}"
+    nothing = ir.Constant(kind, None)
+    return builder.call_named(function, kind, values, nothing, _as_marks(builder, bits, kind.count))
+
+
+def _as_marks(builder: Builder, bits: Any, lanes: int) -> Any:
+    """The lowest bits of an integer as a vector of them."""
+    lowest = bits if lanes == WORD else builder.trunc(bits, ir.IntType(lanes))
+    return builder.bitcast(lowest, ir.VectorType(BIT, lanes))
