@@ -31,7 +31,16 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import Step, default_parameters, heaviside, name_of, sort_parameters, state_type, weakly
+from snnlib.engine.step import (
+    Step,
+    default_parameters,
+    heaviside,
+    is_lasting,
+    name_of,
+    sort_parameters,
+    state_type,
+    weakly,
+)
 
 __all__ = [
     "NAME",
@@ -238,6 +247,11 @@ def later_step(step: Step) -> Step:
     No number is carried in it, but a gradient, back in time: that of the output of the next step, also where
     the next step is in another part of the sequence.
     """
+    return _later_step(step) if is_lasting(step) else _later_step.__wrapped__(step)
+
+
+@functools.lru_cache(maxsize=256)
+def _later_step(step: Step) -> Step:
     inner: Any = state_type(step)
     kind = later_type(inner)
 

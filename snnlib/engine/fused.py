@@ -73,7 +73,9 @@ def attempt(
 def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], *key: Any) -> tuple[str, str]:
     """:func:`_compiled` for torch.compile, which can hand over a type and a tuple, but no NamedTuple."""
     step = getattr(step, "exact_of", step)
-    read = outside(step) + tuple(name for value in numbers if callable(value) for name in outside(value))
+    read = outside(step)
+    if any(map(callable, numbers)):  # a method of one's own
+        read += tuple(name for value in numbers if callable(value) for name in outside(value))
     kinds = tuple(map(type, numbers))  # True and 1 are equal
     try:
         return _compiled(weakly(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)

@@ -33,6 +33,7 @@ __all__ = [
     "heaviside",
     "initial_state",
     "integration_dtype",
+    "is_lasting",
     "name_of",
     "recurrent_state_type",
     "recurrent_step",
@@ -82,6 +83,11 @@ def _state_type(step: Step) -> type[NamedTuple]:
     if at < 1 or (len(names) < at + 3 and not any(a.kind is a.VAR_POSITIONAL for a in arguments)):
         raise TypeError(f"{name_of(step)} must take (input, state, p, dt) in this order, it takes {names}")
     return cast(type[NamedTuple], found)
+
+
+def is_lasting(step: Step) -> bool:
+    """Whether a step belongs to its module alone: what is kept of it keeps nothing else."""
+    return not inspect.ismethod(step) and getattr(step, "__closure__", None) is None
 
 
 def weakly(step: Step) -> Callable[[], Step | None]:
