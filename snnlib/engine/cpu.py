@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from snnlib.engine.arrays import outputs, own, still, wide
 from snnlib.engine.emit import emit
 from snnlib.engine.emit.recurrent import AHEAD, PRODUCTS
-from snnlib.engine.kernel import Kernel, outputs, own, still, wide
+from snnlib.engine.kernel import Kernel
 from snnlib.engine.llvm.machine import Array, Loop, as_array, shared
 from snnlib.engine.loops.packed import Packed, unpacked
 from snnlib.engine.loops.sizes import LANES, LINE

@@ -19,9 +19,10 @@ import triton
 from torch import Tensor
 from torch.nn.functional import linear
 
+from snnlib.engine.arrays import outputs, own, still
 from snnlib.engine.cache import load
 from snnlib.engine.emit.triton import emit
-from snnlib.engine.kernel import Kernel, outputs, own, still
+from snnlib.engine.kernel import Kernel
 from snnlib.engine.plan import Plan, multiprocessors, plan
 from snnlib.engine.program import Traced
 

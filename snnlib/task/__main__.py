@@ -1,6 +1,7 @@
 """List the tasks: the first line of each script beside this file, what it needs, and whether that is there."""
 
 import ast
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,10 @@ def state(needs: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        command = " ".join(["python -m snnlib.task." + sys.argv[1], *sys.argv[2:]])
+        print(f"error: this lists the tasks; to run one: {command}", file=sys.stderr)
+        sys.exit(2)
     print("python -m snnlib.task.NAME --help\n")
     here = Path(__file__).parent
     for script in sorted([*here.glob("[a-z]*.py"), *here.glob("[a-z]*/run.py")], key=str):

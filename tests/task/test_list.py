@@ -28,3 +28,11 @@ def test_every_script_is_listed_with_what_it_needs(tmp_path: Path):
 
 def test_what_is_missing_is_named():
     assert state(["torch", "no_such_package"]) == "missing: no_such_package; pip install 'snnlib[tasks]'"
+
+
+def test_the_name_of_a_task_runs_none_and_says_so(tmp_path: Path):
+    command = [sys.executable, "-m", "snnlib.task", "mnist", "--dataset=digits"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "to run one: python -m snnlib.task.mnist --dataset=digits" in done.stderr

@@ -37,8 +37,6 @@ if whole < b:
     <word>
 """
 
-# -- forward ----------------------------------------------------------------------------------------------
-
 _FORWARD = """
 
 def forward({arguments}):
@@ -127,8 +125,6 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
     }
     return inner + filled(_FORWARD, blocks, arguments=_listed(arguments, program))
 
-
-# -- backward ---------------------------------------------------------------------------------------------
 
 _BACKWARD = """
 

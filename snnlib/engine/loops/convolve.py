@@ -144,9 +144,6 @@ def _copy(given, out):
         out[o] = given[o]
 
 
-# -- innermost loops, in LLVM's vectors ------------------------------------------------------------------
-
-
 def _begin(builder: Builder, first: Array, indices: Sequence[Any]) -> list[Any]:
     """Places for sums, which begin with vectors of ``first``."""
     return [builder.room(first.vector, first.load(index)) for index in indices]

@@ -129,9 +129,6 @@ def _is_sparse(values):
     return 4 * count < values.shape[0]
 
 
-# -- innermost loops, in LLVM's vectors ------------------------------------------------------------------
-
-
 def _gathering(count: int) -> Any:
     @built
     def some_strips(
