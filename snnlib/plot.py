@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snnlib.engine.check import check_parameters
+
 try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -182,8 +184,7 @@ def _check(name: str, x: Tensor, dt: float) -> None:
         raise ValueError(
             f"{name} must be [T, N] or [T, B, *features], none of them 0, got shape {list(x.shape)}"
         )
-    if not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
+    check_parameters(None, dt)
 
 
 def _sequence(name: str, x: Tensor, sample: int, dt: float) -> np.ndarray[Any, Any]:

@@ -40,7 +40,7 @@ class Declared(NamedTuple):
 
     @property
     def spikes(self) -> bool:
-        return any(field.name == "v_th" for field in self.parameters)
+        return any(field.name == "method" for field in self.parameters)
 
 
 def declared() -> list[Declared]:

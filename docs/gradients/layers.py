@@ -10,13 +10,12 @@ which needs none: it is read from the programs that become its kernels.
 """
 
 import argparse
-import time
-from statistics import median
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from docs.timed import in_turn
 from snnlib import (
     IAF,
     LIF,
@@ -37,6 +36,7 @@ from snnlib import (
     LSNNParameters,
     LSNNRecurrent,
 )
+from snnlib.benchmark.measure import saved_bytes
 from snnlib.engine import keep_memory
 from snnlib.engine.adjoint import is_exact, later_step
 from snnlib.engine.trace import KEEPS, trace
@@ -58,40 +58,6 @@ SHARES = (0.1, 0.05, 0.02)
 METHODS = ("super", "adjoint")
 
 
-def clock(x: Tensor) -> float:
-    """The time in s, when a GPU has done what it was told."""
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter()
-
-
-def seconds(layer: torch.nn.Module, x: Tensor, gradient: Tensor) -> tuple[float, float]:
-    leaf = x.detach().requires_grad_()
-    start = clock(x)
-    z, _ = layer(leaf)
-    half = clock(x)
-    z.backward(gradient)
-    return half - start, clock(x) - half
-
-
-def saved(layer: torch.nn.Module, x: Tensor) -> tuple[float, float]:
-    """Floats a neuron and step, and the share of steps with a spike."""
-    sizes: dict[int, int] = {}
-
-    def pack(value: Tensor) -> Tensor:
-        sizes[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        return value
-
-    leaf = x.detach().requires_grad_()
-    own = [leaf, *layer.parameters()]
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        z, _ = layer(leaf)
-    z.sum().backward()  # what goes through hooks is only given back on the way back
-    for value in (*own, z):
-        sizes.pop(value.untyped_storage().data_ptr(), None)
-    return sum(sizes.values()) / 4 / z.numel(), float(z.detach().mean())
-
-
 class Cost(NamedTuple):
     """Of a layer, by one method."""
 
@@ -108,16 +74,17 @@ class Cost(NamedTuple):
 def costs(layers: dict[str, torch.nn.Module], x: Tensor) -> dict[str, Cost]:
     """Of each method, measured in turn."""
     gradient = torch.randn(*x.shape[:2], getattr(layers["super"], "hidden_size", x.shape[2])).to(x)
-    times: dict[str, list[tuple[float, float]]] = {method: [] for method in layers}
-    for turn in range(25):
-        for method, layer in layers.items():
-            taken = seconds(layer, x, gradient)
-            times[method] += [taken] if turn >= 5 else []
-    found = {}
-    for method, layer in layers.items():
-        forward, backward = (1e3 * median(t[k] for t in times[method]) for k in (0, 1))
-        found[method] = Cost(forward, backward, *saved(layer, x))
-    return found
+    runs = {method: lambda leaf, layer=layer: layer(leaf)[0] for method, layer in layers.items()}
+    times = in_turn(runs, x, gradient, passes=20, before=5)
+    return {method: Cost(*times[method], *saved(layer, x)) for method, layer in layers.items()}
+
+
+def saved(layer: torch.nn.Module, x: Tensor) -> tuple[float, float]:
+    """Floats a neuron and step, and the share of steps with a spike."""
+    leaf = x.detach().requires_grad_()
+    z, kept = saved_bytes(lambda: layer(leaf)[0], (leaf, *layer.parameters()))
+    z.sum().backward()  # what went through hooks is only given back on the way back
+    return kept / 4 / z.numel(), float(z.detach().mean())
 
 
 def row(name: str, found: dict[str, Cost]) -> None:

@@ -7,13 +7,10 @@ of 10 passes after 2, all ways in turn in one process, milliseconds. "auto" is w
 default.
 """
 
-import time
-from collections.abc import Sequence
-from statistics import median
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from docs.timed import in_turn
 from snnlib import SpikeConv2d, SpikeLinear
 from snnlib.engine import keep_memory
 
@@ -32,24 +29,6 @@ WAYS = ("reference", "cpu", "auto")
 COLUMNS = tuple(f"{way} {direction}" for direction in ("forward", "backward") for way in WAYS)
 
 
-def seconds(layer: nn.Module, x: Tensor) -> tuple[float, float]:
-    """Forward, and backward to weights and input."""
-    leaf = x.detach().requires_grad_()
-    start = time.perf_counter()
-    y = layer(leaf)
-    half = time.perf_counter()
-    y.backward(torch.ones_like(y))
-    return half - start, time.perf_counter() - half
-
-
-def times(made: Sequence[nn.Module], x: Tensor) -> list[float]:
-    taken: list[list[tuple[float, float]]] = [[] for _ in made]
-    for _ in range(12):
-        for layer, own in zip(made, taken, strict=True):
-            own.append(seconds(layer, x))
-    return [1e3 * median(each[k] for each in own[2:]) for k in (0, 1) for own in taken]
-
-
 def main() -> None:
     keep_memory()
     print("| layer | spikes | " + " | ".join(COLUMNS) + " |")
@@ -58,11 +37,12 @@ def main() -> None:
         for share in SHARES:
             torch.manual_seed(0)
             x = (torch.rand(shape) < share).float()
-            made = [kind(*sizes, **options, backend=way) for way in WAYS]
+            made = {way: kind(*sizes, **options, backend=way) for way in WAYS}
             if x.dim() == 4:
                 x = x.contiguous(memory_format=torch.channels_last)
-                made = [layer.to(memory_format=torch.channels_last) for layer in made]
-            cells = " | ".join(f"{value:.1f}" for value in times(made, x))
+                made = {way: layer.to(memory_format=torch.channels_last) for way, layer in made.items()}
+            times = in_turn(made, x, torch.ones_like(made["auto"](x)), passes=10, before=2)
+            cells = " | ".join(f"{times[way][k]:.1f}" for k in (0, 1) for way in WAYS)
             print(f"| {name} | {share:.0%} | {cells} |", flush=True)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from snnlib._words import first_line
 from snnlib.benchmark import gate, measure
 from snnlib.benchmark.peers import NotOfferedError
 from snnlib.benchmark.workloads import Spec
@@ -31,15 +32,11 @@ def main(spec: Spec) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             return kinds[spec.measure](spec)
     except ImportError as error:
-        return {"reason": f"{_line(error)}: pip install 'snnlib[benchmark]'"}
+        return {"reason": f"{first_line(error)}: pip install 'snnlib[benchmark]'"}
     except (NotOfferedError, UntraceableError) as error:
-        return {"reason": _line(error)}
+        return {"reason": first_line(error)}
     except Exception as error:  # a peer's failure is its row, not the end of the run
-        return {"reason": f"{type(error).__name__}: {_line(error)}"}
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return {"reason": f"{type(error).__name__}: {first_line(error)}"}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from snnlib.benchmark.cases import Case, build
 from snnlib.benchmark.workloads import Spec
 from snnlib.task._launch import process_seconds
 
-__all__ = ["memory", "start", "timing"]
+__all__ = ["memory", "saved_bytes", "start", "timing"]
 
 _PATIENCE = 60.0
 """After so many seconds three passes of a slow peer are enough, and one to warm up."""
@@ -150,7 +150,7 @@ def memory(spec: Spec) -> dict[str, Any]:
     return {
         "held": (held - before) / unit,
         "peak": (peak - before) / unit,
-        "saved": _saved(case) / unit,
+        "saved": saved_bytes(lambda: case.run(case.input), (case.input, *case.module.parameters()))[1] / unit,
         "held_mb": (held - before) / 1e6,
         "peak_mb": (peak - before) / 1e6,
         "rate": rate(spec, case),
@@ -158,8 +158,12 @@ def memory(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _saved(case: Case) -> int:
-    """Bytes that autograd keeps for backward."""
+def saved_bytes(run: Callable[[], Tensor], known: Iterable[Tensor]) -> tuple[Tensor, int]:
+    """What a function gives, and the bytes that autograd keeps for the way back from it.
+
+    Parameters:
+        known: what is there anyhow, input and weights say; the output is not counted either.
+    """
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -168,10 +172,10 @@ def _saved(case: Case) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = case.run(case.input)
-    for known in (case.input, output, *case.module.parameters()):
-        kept.pop(known.untyped_storage().data_ptr(), None)
-    return sum(kept.values())
+        output = run()
+    for tensor in (output, *known):
+        kept.pop(tensor.untyped_storage().data_ptr(), None)
+    return output, sum(kept.values())
 
 
 def _reset(x: Tensor) -> int:

@@ -42,10 +42,6 @@ class _SquareState(NamedTuple):
     v: Tensor
     i: Tensor
 
-    @classmethod
-    def initial(cls, p: _SquareParameters) -> "_SquareState":
-        return cls(v=0.0, i=0.0)  # type: ignore[arg-type]
-
 
 def square_step(
     input: Tensor, state: _SquareState, p: _SquareParameters = _SquareParameters(), dt: float = 0.001

@@ -22,10 +22,10 @@ class Episodes(NamedTuple):
 
 
 def generated_episodes(
-    batch: int,
+    batch_size: int,
     channels: int,
     subset: int,
-    steps: int,
+    seq_length: int,
     rate: float,
     correlation: float,
     dt: float = 0.001,
@@ -34,34 +34,34 @@ def generated_episodes(
     """Draw episodes, each with new patterns; arguments as in :func:`correlated_spikes`.
 
     Parameters:
-        batch: number of episodes B.
+        batch_size: number of episodes B.
         channels: number of channels M.
         subset: how many of them are correlated in a class; the two classes share none.
     """
-    subsets = random_subsets(batch, channels, subset, generator)
-    answer = torch.randint(0, 2, (batch,), generator=generator)
+    subsets = random_subsets(batch_size, channels, subset, generator)
+    answer = torch.randint(0, 2, (batch_size,), generator=generator)
     asked = torch.where(answer.unsqueeze(1) == 0, subsets[0], subsets[1])
     shown = torch.stack((subsets[0], subsets[1], asked))
-    spikes = correlated_spikes(shown.flatten(0, 1), steps, rate, correlation, dt, generator)
-    spikes = spikes.unflatten(1, (3, batch))
+    spikes = correlated_spikes(shown.flatten(0, 1), seq_length, rate, correlation, dt, generator)
+    spikes = spikes.unflatten(1, (3, batch_size))
     return Episodes(subsets, spikes[:, :2].transpose(0, 1), spikes[:, 2], answer)
 
 
-def random_subsets(batch: int, channels: int, subset: int, generator: Generator | None = None) -> Tensor:
-    """Two disjoint random subsets of ``subset`` channels for each episode, bool ``[2, batch, channels]``.
+def random_subsets(batch_size: int, channels: int, subset: int, generator: Generator | None = None) -> Tensor:
+    """Two disjoint random subsets of ``subset`` channels for each episode, bool ``[2, batch_size, channels]``.
 
     Raises:
         ValueError: ``subset`` is not positive, or there are fewer than two times as many channels.
     """
     if not 0 < 2 * subset <= channels:
         raise ValueError(f"two subsets of {subset} channels do not fit into {channels} channels")
-    place = torch.rand(batch, channels, generator=generator).argsort(1)
+    place = torch.rand(batch_size, channels, generator=generator).argsort(1)
     return torch.stack((place < subset, (place >= subset) & (place < 2 * subset)))
 
 
 def correlated_spikes(
     subset: Tensor,
-    steps: int,
+    seq_length: int,
     rate: float,
     correlation: float,
     dt: float = 0.001,
@@ -71,7 +71,7 @@ def correlated_spikes(
 
     ::
 
-        count[b, m]    ~ Binomial(steps, rate dt)                   independent of everything
+        count[b, m]    ~ Binomial(seq_length, rate dt)              independent of everything
         score[t, b, m] = shared[t, b]    with probability correlation, if subset[b, m]
                          own[t, b, m]    otherwise                  shared, own ~ Uniform(0, 1)
         spikes         = 1 in the count[b, m] steps of lowest score
@@ -84,7 +84,7 @@ def correlated_spikes(
 
     Parameters:
         subset: which channels are correlated, bool ``[B, M]``.
-        steps: number of steps T.
+        seq_length: number of steps T.
         rate: mean rate of every channel in Hz.
         correlation: probability with which a correlated channel takes the shared score, in [0, 1].
         dt: time step in s.
@@ -94,18 +94,18 @@ def correlated_spikes(
         Spikes, 0 or 1, ``[T, B, M]``.
 
     Raises:
-        ValueError: ``rate * dt`` or ``correlation`` is no probability, or ``steps`` is not positive.
+        ValueError: ``rate * dt`` or ``correlation`` is no probability, or ``seq_length`` is not positive.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be positive, got steps={steps}")
+    if seq_length < 1:
+        raise ValueError(f"seq_length must be positive, got seq_length={seq_length}")
     if not 0 <= rate * dt <= 1:
         raise ValueError(f"rate * dt must be a probability in [0, 1], got rate={rate}, dt={dt}")
     if not 0 <= correlation <= 1:
         raise ValueError(f"correlation must be in [0, 1], got correlation={correlation}")
-    shape = (steps, *subset.shape)
+    shape = (seq_length, *subset.shape)
     count = (torch.rand(shape, generator=generator) < rate * dt).sum(0)
     copies = (torch.rand(shape, generator=generator) < correlation) & subset
-    shared = torch.rand(steps, len(subset), 1, generator=generator)
+    shared = torch.rand(seq_length, len(subset), 1, generator=generator)
     score = torch.where(copies, shared, torch.rand(shape, generator=generator))
     most = max(1, int(count.max()))
     lowest = score.topk(most, 0, largest=False, sorted=True).indices

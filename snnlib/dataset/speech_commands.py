@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snnlib._words import one_line
 from snnlib.dataset.error import DataError
 from snnlib.dataset.wave import read_wave
 
@@ -192,7 +193,7 @@ def _unpacked(archive: Path, data_dir: Path) -> Path:
             with tarfile.open(archive) as tar:
                 tar.extractall(fresh, filter=_plain)
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise DataError(f"{archive} cannot be unpacked: {' '.join(str(error).split())}") from error
+            raise DataError(f"{archive} cannot be unpacked: {one_line(error)}") from error
         except Exception as error:  # lzma's and zlib's own errors have no common class
             raise DataError(f"{archive} is damaged: {error}") from error
         if not (Path(fresh) / _FOLDER).is_dir():

@@ -125,7 +125,7 @@ def _compiled(
                 kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
     except UntraceableError as error:
         if not chosen:
-            warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=6)
+            warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=9)
         return "", str(error)
     return name, ""
 

@@ -97,38 +97,52 @@ def scan(
     if input_weights is not None:
         shape = torch.Size((shape[0], len(input_weights)))
     check_fits("p", p, shape)
-    if state is None:
-        recurrent = None if recurrent_weights is None else recurrent_state_type(step)
-        state = initial_state(state_type(step), p, input, recurrent, shape)
-    elif not torch.compiler.is_compiling():
-        inner = state_type(step)._fields
-        check_kind(state, inner if recurrent_weights is None else ("z", *inner))
-        state = as_tensors(state, input)
-        check_fits("state", state, shape)
+    state = _first_state(step, input, state, p, shape, recurrent_weights is not None)
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state, exact = fitted(p, dtype), fitted(state, dtype, shape), adjoint.is_exact(p)
     if exact and not torch.compiler.is_compiling():  # which cannot make a type; see fused.attempt
         step, state = _exact(step, input, state, later, p, recurrent_weights, input_weights)
 
+    weights = [w for w in (recurrent_weights, input_weights) if w is not None]
+
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        done, reason = None, ""
-        if backend != "reference":
-            weights = [w for w in (recurrent_weights, input_weights) if w is not None]
-            done, reason = _fused(backend, step, input, state, p, dt, [w.to(dtype) for w in weights])
-        if done is None and backend not in ("auto", "reference"):
-            raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
-        if done is None and exact and torch.compiler.is_compiling():
-            raise RuntimeError(
-                "method='adjoint' in the plain loop goes back by itself, which torch.compile cannot follow; "
-                "leave the layer out with torch.compiler.disable, or let a fused backend run it"
-            )
-        if done is None:
-            x = input if input_weights is None else linear(input, input_weights)
-            done = reference.run(step, x, state, p, dt, recurrent_weights)
-        return done[0].to(input.dtype), done[1]
+        return _run(backend, step, input, state, p, dt, weights)
 
     output, last = in_chunks(run, input, state, checkpoint_every, exact)
     return output, adjoint.handed(kind, last)
+
+
+def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
+    """The state before the first step: that which was given, in tensors, or the resting one."""
+    if state is None:
+        kind = recurrent_state_type(step) if recurrent else None
+        return initial_state(state_type(step), p, input, kind, shape)
+    if not torch.compiler.is_compiling():
+        inner = state_type(step)._fields
+        check_kind(state, ("z", *inner) if recurrent else inner)
+        check_fits("state", state, shape)
+    return as_tensors(state, input)
+
+
+def _run(
+    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]
+) -> tuple[Tensor, Any]:
+    """A sequence, or a part of it, by a backend; weights are none, recurrent ones, or these and the input's."""
+    done, reason = None, ""
+    if backend != "reference":
+        own = [w.to(integration_dtype(input.dtype)) for w in weights]
+        done, reason = _fused(backend, step, input, state, p, dt, own)
+    if done is None and backend not in ("auto", "reference"):
+        raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
+    if done is None and adjoint.is_exact(p) and torch.compiler.is_compiling():
+        raise RuntimeError(
+            "method='adjoint' in the plain loop goes back by itself, which torch.compile cannot follow; "
+            "leave the layer out with torch.compiler.disable, or let a fused backend run it"
+        )
+    if done is None:
+        x = linear(input, weights[1]) if len(weights) > 1 else input
+        done = reference.run(step, x, state, p, dt, weights[0] if weights else None)
+    return done[0].to(input.dtype), done[1]
 
 
 def _without_adjoint(p: Any) -> Any:

@@ -1,13 +1,15 @@
 """A step, traced once, as two straight-line programs: one forward, one backward."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
+from snnlib._words import first_line
 from snnlib.engine import adjoint
 from snnlib.engine.check import is_followed
 from snnlib.engine.program import Line, Traced, Value
@@ -51,76 +53,116 @@ def trace(
     Raises:
         UntraceableError: an operator is not elementwise, or random, or unknown here.
     """
-    kind: Any = state_type(step)
-    count = len(kind._fields)
-    exact = adjoint.is_exact(numbers)
-
-    def valued(*rest: Tensor) -> Any:
-        return numbers._replace(**dict(zip(tensors, rest, strict=True))) if tensors else numbers
-
-    def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        z, new = step(x, kind(*rest[:count]), valued(*rest[count:]), dt)
-        if not hasattr(new, "_fields") or len(new) != count:
-            raise ValueError(
-                f"{name_of(step)} must return its output and a {kind.__name__}, it returns {type(new).__name__}"
-            )
-        outputs = [v if isinstance(v, Tensor) else torch.full_like(x, float(v)) for v in (z, *new)]
-        for value in outputs:
-            if value.dtype != dtype:
-                raise UntraceableError(f"it returns {value.dtype}, not {dtype}")
-        return tuple(outputs)
-
-    def joint(inputs: list[Tensor], gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
-        with torch.enable_grad():
-            inputs = [value.detach().requires_grad_() for value in inputs]
-            wanted = inputs[: 1 + count] + [inputs[1 + count + tensors.index(name)] for name in learned]
-            if exact:
-                x, *rest = inputs
-                p, (now, *given) = valued(*rest[count:]), gradients
-                outputs, ends, starts = adjoint.ends(step, x, rest[:count], p, dt, now, given)
-            else:
-                outputs = ends = list(run(*inputs))
-                starts = gradients
-            pairs = [(end, start) for end, start in zip(ends, starts, strict=True) if end.requires_grad]
-            found: Any = [None] * len(wanted)
-            if pairs:
-                ends, starts = map(list, zip(*pairs, strict=True))
-                found = list(torch.autograd.grad(_Seed.apply(starts, *ends), wanted, allow_unused=True))
-            if exact:
-                found[count] = gradients[0]  # what the step before hears as the gradient of the next output
-        return [value.detach() for value in outputs], found
-
-    names = ("x", *(f"s{k}" for k in range(count)), *(f"p{k}" for k in range(len(tensors))))
-    tangents = ("gz", *(f"g{k}" for k in range(count)))
-
-    def traced(*shape: int) -> tuple[list[Line], list[Value]]:
-        inputs = [torch.full(shape, 0.5, dtype=dtype) for _ in names]
-        gradients = [torch.full(shape, 0.5, dtype=dtype) for _ in tangents]
-        try:
-            run(*inputs)
-        except ValueError:  # what the step itself refuses, an unknown surrogate say
-            raise
-        except Exception as error:
-            raise UntraceableError(_brief(error)) from error
-        try:
-            recorder = _Recorder([*inputs, *gradients])
-            with recorder:
-                results = joint(inputs, gradients)
-        except Exception as error:  # a step may do anything
-            raise UntraceableError(_brief(error)) from error
-        return lines_of(recorder.finish(results), recorder.constants, (*names, *tangents), dtype)
-
+    case = _Case(step, state_type(step), numbers, tensors, learned, dt, dtype)
     # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value)
     with _LOCK, _without_modes(), torch.inference_mode(False), torch.device("cpu"), hooks:
-        lines, results = traced(3)
-        if (lines, results) != traced(2, 5):
+        lines, results = _recorded(case, (3,))
+        if (lines, results) != _recorded(case, (2, 5)):
             raise UntraceableError("what it computes depends on the shape of its input")
-    out, grads = results[: 1 + count], results[1 + count :]
-    lines, same = shortened(lines, tangents, out, grads) if exact else (lines, {})
-    halves = lines, names, tangents, out, grads
+    exact = adjoint.is_exact(numbers)
+    out, grads = results[: 1 + case.fields], results[1 + case.fields :]
+    lines, same = shortened(lines, case.tangents, out, grads) if exact else (lines, {})
+    halves = lines, case.names, case.tangents, out, grads
     made = slotted(*halves) if exact and keep == "steps" else None
     return (made or split(*halves, exact and keep == "events", same))._replace(exact=exact)
+
+
+class _Case(NamedTuple):
+    """What is traced; see :func:`trace`.
+
+    Attributes:
+        kind: the NamedTuple in which the step keeps its state.
+    """
+
+    step: Step
+    kind: Any
+    numbers: Any
+    tensors: tuple[str, ...]
+    learned: tuple[str, ...]
+    dt: float
+    dtype: torch.dtype
+
+    @property
+    def fields(self) -> int:
+        """How many the state has."""
+        return len(self.kind._fields)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the inputs: x, the states, the parameters that are tensors."""
+        states, parameters = range(self.fields), range(len(self.tensors))
+        return ("x", *(f"s{k}" for k in states), *(f"p{k}" for k in parameters))
+
+    @property
+    def tangents(self) -> tuple[str, ...]:
+        """Of the gradients of output and states."""
+        return ("gz", *(f"g{k}" for k in range(self.fields)))
+
+    def valued(self, given: Sequence[Tensor]) -> Any:
+        """The parameters with these tensors."""
+        return self.numbers._replace(**dict(zip(self.tensors, given, strict=True))) if given else self.numbers
+
+    def run(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """Output and states after a step."""
+        states, given = rest[: self.fields], rest[self.fields :]
+        z, new = self.step(x, self.kind(*states), self.valued(given), self.dt)
+        if not hasattr(new, "_fields") or len(new) != self.fields:
+            wanted = f"{name_of(self.step)} must return its output and a {self.kind.__name__}"
+            raise ValueError(f"{wanted}, it returns {type(new).__name__}")
+        outputs = [v if isinstance(v, Tensor) else torch.full_like(x, float(v)) for v in (z, *new)]
+        for value in outputs:
+            if value.dtype != self.dtype:
+                raise UntraceableError(f"it returns {value.dtype}, not {self.dtype}")
+        return tuple(outputs)
+
+    def joint(self, inputs: list[Tensor], gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """A step and the way back: its outputs, and the gradients of input, states and what learns."""
+        first = 1 + self.fields
+        with torch.enable_grad():
+            inputs = [value.detach().requires_grad_() for value in inputs]
+            wanted = inputs[:first] + [inputs[first + self.tensors.index(name)] for name in self.learned]
+            if adjoint.is_exact(self.numbers):
+                x, *states = inputs[:first]
+                now, *given = gradients
+                p = self.valued(inputs[first:])
+                outputs, ends, starts = adjoint.ends(self.step, x, states, p, self.dt, now, given)
+            else:
+                outputs = ends = list(self.run(*inputs))
+                starts = gradients
+            found = _gradients(ends, starts, wanted)
+        if adjoint.is_exact(self.numbers):
+            found[self.fields] = gradients[0]  # what the step before hears as the gradient of the next output
+        return [value.detach() for value in outputs], found
+
+
+def _gradients(ends: list[Tensor], starts: list[Tensor], wanted: list[Tensor]) -> list[Tensor | None]:
+    """From those of ``ends``, which are ``starts``."""
+    pairs = [(end, start) for end, start in zip(ends, starts, strict=True) if end.requires_grad]
+    if not pairs:
+        return [None] * len(wanted)
+    ends, starts = map(list, zip(*pairs, strict=True))
+    return list(torch.autograd.grad(_Seed.apply(starts, *ends), wanted, allow_unused=True))
+
+
+def _recorded(case: _Case, shape: tuple[int, ...]) -> tuple[list[Line], list[Value]]:
+    """The lines of a step and of the way back, for inputs of this shape, and what they result in."""
+    inputs = [torch.full(shape, 0.5, dtype=case.dtype) for _ in case.names]
+    gradients = [torch.full(shape, 0.5, dtype=case.dtype) for _ in case.tangents]
+    try:
+        case.run(*inputs)
+    except ValueError:  # what the step itself refuses, an unknown surrogate say
+        raise
+    except Exception as error:
+        raise UntraceableError(_brief(error)) from error
+    try:
+        recorder = _Recorder([*inputs, *gradients])
+        with recorder:
+            results = case.joint(inputs, gradients)
+    except Exception as error:  # a step may do anything
+        raise UntraceableError(_brief(error)) from error
+    names = (*case.names, *case.tangents)
+    return lines_of(recorder.finish(results), recorder.constants, names, case.dtype)
 
 
 def _without_modes() -> AbstractContextManager[Any]:
@@ -132,7 +174,7 @@ def _without_modes() -> AbstractContextManager[Any]:
 
 
 def _brief(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0][:200]
+    first = first_line(error)
     return first if isinstance(error, UntraceableError) else f"{type(error).__name__}: {first}"
 
 

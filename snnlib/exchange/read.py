@@ -10,6 +10,7 @@ import nir
 import torch
 from torch import nn
 
+from snnlib._words import one_line
 from snnlib.engine.check import check_parameters
 from snnlib.exchange.file import check_file
 from snnlib.exchange.graph import Link, chain
@@ -66,7 +67,7 @@ def _file(path: str | PathLike[str]) -> Any:
     except FileNotFoundError:
         raise
     except Exception as error:  # what is no such file lets h5py and nir fail in many ways
-        raise ValueError(f"{path} holds no graph of NIR that can be read: {_one_line(error)}") from error
+        raise ValueError(f"{path} holds no graph of NIR that can be read: {one_line(error)}") from error
 
 
 def _time_step(graph: nir.NIRGraph, inner: list[Link], dt: float | None) -> float:
@@ -87,7 +88,7 @@ def _named(link: Link) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # values of a wrong kind fail in many ways
-        raise ValueError(f"node {link.name} ({type(link.node).__name__}): {_one_line(error)}") from error
+        raise ValueError(f"node {link.name} ({type(link.node).__name__}): {one_line(error)}") from error
 
 
 def _append_neuron(made: _Modules, link: Link, dt: float, dtype: torch.dtype) -> None:
@@ -149,10 +150,6 @@ def _check_shapes(first: Link, made: _Modules, last: Link, dtype: torch.dtype) -
         shape = declared(last.node)
         if shape is not None and shape != tuple(x.shape[1:]):
             raise ValueError(f"it declares the shape {list(shape)}, got {list(x.shape[1:])}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _chained(made: _Modules) -> SequentialState:

@@ -40,7 +40,7 @@ class CorrelationSensorState(NamedTuple):
     anti_correlation_trace: Tensor
     """Sum of the anti-causal pairs so far."""
     eligibility: Scalar = 0.0
-    """1 at the last spike of either side and decaying since; 0 before the first spike."""
+    """1 at the last spike of either side and decaying since; 0 before the first spike. A number is for all."""
 
     @classmethod
     def initial(

@@ -31,7 +31,7 @@ class ConvNet(nn.Module):
         shape: of one image, (C, H, W).
         classes: number of classes.
         channels: of the convolutions.
-        hidden: neurons of the hidden layer.
+        hidden_size: neurons of the hidden layer.
         p: of the spiking neurons.
         readout: of the readout.
         dt: time step in s.
@@ -50,7 +50,7 @@ class ConvNet(nn.Module):
         shape: tuple[int, int, int],
         classes: int,
         channels: Sequence[int] = (32, 64),
-        hidden: int = 256,
+        hidden_size: int = 256,
         p: LIFParameters = LIFParameters(),
         readout: LIParameters = LIParameters(),
         dt: float = 0.001,
@@ -73,12 +73,12 @@ class ConvNet(nn.Module):
             maps, height, width = wanted, height // pool, width // pool
         layers += [
             # a linear map of all that there is, in the order in which it lies in memory
-            SpikeConv2d(maps, hidden, (height, width), **unbiased),
+            SpikeConv2d(maps, hidden_size, (height, width), **unbiased),
             nn.Flatten(),
-            nn.BatchNorm1d(hidden),
+            nn.BatchNorm1d(hidden_size),
             neuron(),
             nn.Dropout(dropout),
-            nn.Linear(hidden, classes),
+            nn.Linear(hidden_size, classes),
             LI(readout, dt, backend=backend),
         ]
         for layer in layers:

@@ -27,7 +27,7 @@ class SpikingPolicy(nn.Module):
         score = mean of v over time                                                               [B, A]
 
     Parameters:
-        inputs, hidden_size, actions: M observed numbers, N neurons, A actions.
+        input_size, hidden_size, actions: M observed numbers, N neurons, A actions.
         p: of the neurons; LSNNParameters make them adaptive.
         seq_length: time steps T of a presentation.
         input_scale: current of an observation of 1, in thresholds.
@@ -44,7 +44,7 @@ class SpikingPolicy(nn.Module):
 
     def __init__(
         self,
-        inputs: int,
+        input_size: int,
         hidden_size: int,
         actions: int,
         p: LIFParameters | LSNNParameters = LIFParameters(),
@@ -57,7 +57,7 @@ class SpikingPolicy(nn.Module):
         self.seq_length, self.input_scale, self.dt = seq_length, input_scale, dt
         self.encoder = LIFParameters(tau_mem_inv=p.tau_mem_inv)
         neurons: Any = LSNNRecurrent if isinstance(p, LSNNParameters) else LIFRecurrent
-        self.hidden = neurons(2 * inputs, hidden_size, p, dt, backend=backend)
+        self.hidden = neurons(2 * input_size, hidden_size, p, dt, backend=backend)
         self.weights = nn.Linear(hidden_size, actions, bias=False)
         readout = LIParameters(tau_syn_inv=p.tau_syn_inv, tau_mem_inv=p.tau_mem_inv)
         self.readout = LI(readout, dt, backend=backend)
@@ -70,9 +70,9 @@ class SpikingPolicy(nn.Module):
         return voltage.mean(0)
 
 
-def tanh_network(inputs: int, hidden_size: int, outputs: int) -> nn.Sequential:
-    """Two hidden layers without spikes, ``[B, inputs]`` to ``[B, outputs]``."""
-    first, second = nn.Linear(inputs, hidden_size), nn.Linear(hidden_size, hidden_size)
+def tanh_network(input_size: int, hidden_size: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers without spikes, ``[B, input_size]`` to ``[B, outputs]``."""
+    first, second = nn.Linear(input_size, hidden_size), nn.Linear(hidden_size, hidden_size)
     return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Linear(hidden_size, outputs))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from snnlib.task._error import RunError, first_line
+from snnlib._words import first_line
+from snnlib.task._error import RunError
 from snnlib.task._files import write
 from snnlib.task._form import check_form, load_optimizer, load_schedule
 from snnlib.task._random import random_state, set_random_state

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.task._error import first_line
+from snnlib._words import first_line
 from snnlib.task._files import write
 
 __all__ = ["Environments", "Episodes", "WrongEnvironmentError", "show", "try_to_draw", "write_gif"]

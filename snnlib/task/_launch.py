@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from absl import flags
 
+from snnlib._words import first_line, one_line
 from snnlib.dataset.error import DataError
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.task import _flags
-from snnlib.task._error import DivergedError, Interrupted, RunError, first_line, one_line
+from snnlib.task._error import DivergedError, Interrupted, RunError
 from snnlib.task._run import Run
 
 __all__ = ["launch", "process_seconds"]

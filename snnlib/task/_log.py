@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from snnlib.task._error import RunError, first_line
+from snnlib._words import first_line
+from snnlib.task._error import RunError
 from snnlib.task._files import write
 
 __all__ = ["Log"]

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from snnlib._words import one_line
 from snnlib.task import _run, _train
 from snnlib.task._batches import Batches
 from snnlib.task._counters import check_counters
-from snnlib.task._error import RunError, one_line
+from snnlib.task._error import RunError
 from snnlib.task._keeper import CheckpointFiles, Keeper, numbers
 from snnlib.task._lightning import EarlyStopping, MisconfigurationException, pl, quiet
 

@@ -14,7 +14,7 @@ EASY = LIFParameters(v_th=0.1)
 
 
 def small(shape, classes=5, **options):
-    return ConvNet(shape, classes, **{"channels": (4, 6), "hidden": 16, "p": EASY, **options})
+    return ConvNet(shape, classes, **{"channels": (4, 6), "hidden_size": 16, "p": EASY, **options})
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -71,7 +71,15 @@ def test_small_maps_are_not_pooled(shape, pools):
 def test_options_reach_their_modules():
     readout = LIParameters(tau_mem_inv=70.0)
     net = ConvNet(
-        (2, 9, 8), 7, channels=(3,), hidden=11, p=EASY, readout=readout, dt=0.002, kernel_size=5, dropout=0.4
+        (2, 9, 8),
+        7,
+        channels=(3,),
+        hidden_size=11,
+        p=EASY,
+        readout=readout,
+        dt=0.002,
+        kernel_size=5,
+        dropout=0.4,
     )
     kinds = {type(module).__name__: module for module in net.modules()}
     weights = [module.weight.shape for module in net.modules() if isinstance(module, SpikeConv2d)]
