@@ -153,7 +153,7 @@ class SequentialState(nn.Sequential):
             raise ValueError(f"state must have one entry for each of {len(self)} modules, got {len(state)}")
         if not self.over_time or (self.checkpoint_every is None and self.chunk_size is None):
             return self._run(input, state)
-        _refuse_batch_norm(self)
+        _refuse_whole(self)
         exact = any(adjoint.is_exact(getattr(module, "p", None)) for module in self.modules())
 
         def run(input: Tensor, state: list[Any]) -> tuple[Any, list[Any]]:
@@ -175,8 +175,14 @@ class SequentialState(nn.Sequential):
         return (hidden if self.return_hidden else input), state
 
 
-def _refuse_batch_norm(net: nn.Module) -> None:
+def _refuse_whole(net: nn.Module) -> None:
+    """Of a sequence in parts, refuse what needs all of it, or gives what the next part cannot take."""
     for name, module in net.named_modules():
+        if getattr(module, "record_states", False):
+            raise ValueError(
+                f"checkpoint_every and chunk_size do not go with record_states=True of {name}: the states of all "
+                "steps are no state that the next chunk could begin with"
+            )
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(
                 f"checkpoint_every and chunk_size do not go with the batch norm {name} in training: it would "

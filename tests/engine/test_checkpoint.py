@@ -147,3 +147,10 @@ def test_batch_norm_in_training_is_refused(option: str):
         net(torch.zeros(T, B, N))
     net.eval()
     net(torch.zeros(T, B, N))
+
+
+@pytest.mark.parametrize("option", ["checkpoint_every", "chunk_size"])
+def test_states_of_all_steps_are_refused_in_parts(option: str):
+    net = SequentialState(nn.Linear(N, N), LIF(record_states=True), **{option: 3})
+    with pytest.raises(ValueError, match="do not go with record_states=True of 1"):
+        net(torch.zeros(7, 2, N))
