@@ -38,7 +38,8 @@ from snnlib import (
 )
 from snnlib.benchmark.measure import saved_bytes
 from snnlib.engine import keep_memory
-from snnlib.engine.adjoint import is_exact, later_step
+from snnlib.engine.adjoint import is_exact
+from snnlib.engine.later import later_step
 from snnlib.engine.trace import KEEPS, trace
 
 FEED_FORWARD = {

@@ -22,10 +22,8 @@ proportion to ``dt``.
 Everything is read from the step, which is called with a :class:`Probe` in the place of its ``method``.
 """
 
-import copy
 import functools
-from collections import namedtuple
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -35,7 +33,6 @@ from snnlib.engine.step import (
     Step,
     default_parameters,
     heaviside,
-    is_lasting,
     name_of,
     sort_parameters,
     state_type,
@@ -47,14 +44,10 @@ __all__ = [
     "SLOWEST",
     "Ends",
     "Probe",
-    "beyond",
     "check",
     "ends",
-    "handed",
     "is_exact",
-    "later_step",
     "slope_step",
-    "start",
     "step_back",
 ]
 
@@ -134,7 +127,7 @@ def ends(step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, give
     """One step with its spikes held fixed, and the gradient that h receives for them.
 
     Parameters:
-        step: a :func:`later_step`; ``x, state, p, dt`` are its arguments.
+        step: a :func:`snnlib.engine.later.later_step`; ``x, state, p, dt`` are its arguments.
         now: gradient of its output.
         given: gradients of the states after it, the last of which is that of the next output.
     """
@@ -175,43 +168,6 @@ def step_back(
     return filled[0], [*filled[1:count], now], filled[count:]
 
 
-def start(others: Iterable[Any], like: Tensor) -> Tensor:
-    """``later`` where no part comes before: zeros, whose gradient is wanted wherever another tensor's is."""
-    wanted = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in others)
-    return torch.zeros_like(like, memory_format=torch.contiguous_format).requires_grad_(wanted)
-
-
-def handed(kind: Any, last: Any) -> Any:
-    """The state for the caller: the fields of ``kind``, and beside them ``later``, if it has a graph.
-
-    A part of the sequence that is given this state tells the part before it how its last spikes may move.
-    """
-    count = len(kind._fields)
-    if len(last) == count or not last[-1].requires_grad:
-        return kind(*last[:count])
-    state = _handed_type(kind)(*last[:count])
-    state.later = last[-1]
-    return state
-
-
-@functools.cache
-def _handed_type(kind: Any) -> Any:
-    """A NamedTuple with an attribute that is no field, and of which copies and files know nothing."""
-
-    def reduce(self: Any, protocol: Any) -> Any:
-        return copy.copy, (kind(*self),)
-
-    return type(kind.__name__, (kind,), {"later": None, "handed_of": kind, "__reduce_ex__": reduce})
-
-
-def beyond(gradient: Tensor) -> Tensor:
-    """The gradient of an output after the last, ``[B, *features]``: nobody knows it, and it is taken to stay.
-
-    A line through the last two would be nearer, but would depend on where a sequence is cut into chunks.
-    """
-    return gradient[-1] if len(gradient) else gradient.sum(0)
-
-
 def _around(
     step: Step, x: Tensor, state: Any, p: Any, dt: float, gates: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
@@ -239,36 +195,6 @@ def _probed(
     probe = Probe(spikes, gates)
     output, new = step(x, state, p._replace(method=probe), dt)
     return output, new, probe
-
-
-def later_step(step: Step) -> Step:
-    """``step`` with one field more in its state, ``later``, which it leaves as it is.
-
-    No number is carried in it, but a gradient, back in time: that of the output of the next step, also where
-    the next step is in another part of the sequence.
-    """
-    return _later_step(step) if is_lasting(step) else _later_step.__wrapped__(step)
-
-
-@functools.lru_cache(maxsize=256)
-def _later_step(step: Step) -> Step:
-    inner: Any = state_type(step)
-    kind = later_type(inner)
-
-    def run(input: Tensor, state: Any, p: Any, dt: float) -> Any:
-        output, new = step(input, inner(*(getattr(state, name) for name in inner._fields)), p, dt)
-        return output, kind(*new, state.later)
-
-    run.__name__ = name_of(step)
-    run.made_for = kind  # type: ignore[attr-defined]
-    run.exact_of = step  # type: ignore[attr-defined]
-    return run
-
-
-@functools.lru_cache(maxsize=256)
-def later_type(inner: Any) -> Any:
-    """A kind of state with ``later`` behind its fields."""
-    return cast(Any, namedtuple)(f"{inner.__name__}WithLater", (*inner._fields, "later"))
 
 
 @functools.lru_cache(maxsize=16)

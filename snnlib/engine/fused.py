@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
+from snnlib.engine.later import later_step
 from snnlib.engine.llvm.machine import unavailable
 from snnlib.engine.outside import outside
 from snnlib.engine.program import without_backward
@@ -114,7 +115,7 @@ def _compiled(
     assert step is not None
     try:
         _check(backend, device)
-        step = adjoint.later_step(step) if adjoint.is_exact(numbers) else step
+        step = later_step(step) if adjoint.is_exact(numbers) else step
         traced = trace(step, numbers, tensors, learned, dt, dtype, keep)
         traced = traced if backward else without_backward(traced)
         name = hashlib.sha256(repr((traced, dtype, recurrent, backend)).encode()).hexdigest()[:24]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from snnlib.engine import adjoint
 from snnlib.engine.check import is_followed
+from snnlib.engine.later import beyond
 from snnlib.engine.program import Traced
 
 __all__ = ["KERNELS", "Kernel", "run"]
@@ -144,7 +144,7 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
         zero.expand(shape) if value is None else value for value, shape in zip(outer, ctx.shapes, strict=True)
     )
     if KERNELS[ctx.name].traced.exact and gradients[ctx.states] is None:
-        finals[-1] = adjoint.beyond(gradient)
+        finals[-1] = beyond(gradient)
     # a gradient of it is refused by the operator
     batched = any(map(torch._C._functorch.is_functorch_wrapped_tensor, (gradient, *finals)))
     if not batched and not torch._C._has_storage(gradient):

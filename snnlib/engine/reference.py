@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from snnlib.engine import adjoint
+from snnlib.engine.later import beyond
 from snnlib.engine.step import Step, integration_dtype, recurrent_step
 
 __all__ = ["run"]
@@ -114,7 +115,7 @@ def _back(ctx: Any, gradient: Tensor | None, finals: tuple[Tensor | None, ...]) 
     gradient = torch.zeros_like(input) if gradient is None else gradient
     given = [torch.zeros_like(v) if g is None else g for v, g in zip(tensors, finals, strict=False)]
     if finals[-1] is None:
-        given[-1] = adjoint.beyond(gradient)
+        given[-1] = beyond(gradient)
     heard = [given.pop(0)] if weights else []
     sums = [torch.zeros_like(value) for value in tensors[count : count + names]]
     grown = [torch.zeros_like(value) for value in weights]

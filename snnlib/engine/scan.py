@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from snnlib.engine import adjoint, reference
 from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
 from snnlib.engine.checkpoint import in_chunks
+from snnlib.engine.later import handed, later_step, later_type, start
 from snnlib.engine.step import (
     Step,
     UntraceableError,
@@ -109,7 +110,7 @@ def scan(
         return _run(backend, step, input, state, p, dt, weights)
 
     output, last = in_chunks(run, input, state, checkpoint_every, exact)
-    return output, adjoint.handed(kind, last)
+    return output, handed(kind, last)
 
 
 def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
@@ -159,7 +160,7 @@ def _exact(
     recurrent: Tensor | None,
     *weights: Tensor | None,
 ) -> tuple[Step, Any]:
-    """The step and the state that the adjoint takes, see :func:`snnlib.engine.adjoint.later_step`.
+    """The step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`.
 
     Parameters:
         later: what came with the state if it is that after another part of the sequence.
@@ -168,10 +169,10 @@ def _exact(
     values = (input, *state, *p, recurrent, *weights)
     if _is_transformed(values):
         raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
-    kind: Any = adjoint.later_type(state_type(step) if recurrent is None else recurrent_state_type(step))
-    step = adjoint.later_step(step)
+    kind: Any = later_type(state_type(step) if recurrent is None else recurrent_state_type(step))
+    step = later_step(step)
     if later is None:
-        return step, kind(*state, adjoint.start(values, state[0]))
+        return step, kind(*state, start(values, state[0]))
     return step, kind(*state, later.to(state[0]).expand_as(state[0]))
 
 
@@ -234,7 +235,7 @@ def source(
     p = getattr(layer, "p", None) if p is None else p
     p = default_parameters(step) if p is None else p
     tensors, learned, _ = sort_parameters(p)
-    step = adjoint.later_step(step) if adjoint.is_exact(p) else step
+    step = later_step(step) if adjoint.is_exact(p) else step
     traced = trace.trace(step, p, tensors, learned, dt, dtype, trace.KEEPS[backend])
     return emitters[backend](traced, name_of(step), dtype, recurrent).text
 

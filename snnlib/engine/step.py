@@ -193,7 +193,7 @@ def recurrent_step(
 def as_tensors(state: Any, like: Tensor) -> Any:
     """A state whose numbers are tensors, where ``like`` is."""
     if all(isinstance(value, Tensor) for value in state):
-        return state  # with what an attribute of it says, see snnlib.engine.adjoint.handed
+        return state  # with what an attribute of it says, see snnlib.engine.later.handed
     dtype = integration_dtype(like.dtype)
     values = (
         v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=dtype, device=like.device) for v in state

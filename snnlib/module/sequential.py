@@ -180,8 +180,8 @@ def _refuse_whole(net: nn.Module) -> None:
     for name, module in net.named_modules():
         if getattr(module, "record_states", False):
             raise ValueError(
-                f"checkpoint_every and chunk_size do not go with record_states=True of {name}: the states of all "
-                "steps are no state that the next chunk could begin with"
+                f"checkpoint_every and chunk_size do not go with record_states=True of {name}: the next chunk "
+                "cannot begin with the states of all steps"
             )
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(

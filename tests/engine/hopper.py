@@ -13,9 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from snnlib.engine import trace
-from snnlib.engine.adjoint import later_step
 from snnlib.engine.cache import load
 from snnlib.engine.emit import triton as emit_triton
+from snnlib.engine.later import later_step
 from snnlib.engine.plan import plan
 from snnlib.functional import (
     LIFExParameters,

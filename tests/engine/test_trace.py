@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from snnlib.engine.adjoint import later_step
+from snnlib.engine.later import later_step
 from snnlib.engine.step import UntraceableError
 from snnlib.engine.trace import trace
 from snnlib.functional import LIFParameters, lif_feed_forward_step, spike

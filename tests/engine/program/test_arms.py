@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import trace as traced
-from snnlib.engine.adjoint import later_step
+from snnlib.engine.later import later_step
 from snnlib.engine.program import Line, Value, closure
 from snnlib.engine.program.arms import arms_of, late_names
 from snnlib.functional import spike

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from snnlib import LIF, LIFParameters, LSNNParameters, lif_feed_forward_step, lsnn_feed_forward_step
 from snnlib.engine import scan
-from snnlib.engine.adjoint import later_step
 from snnlib.engine.kernel import KERNELS
+from snnlib.engine.later import later_step
 from snnlib.engine.step import state_type
 from snnlib.engine.trace import KEEPS, Keep, trace
 from snnlib.functional import spike
