@@ -1,7 +1,7 @@
 """What one step tells the step before by the adjoint: the gradient of the output after it.
 
-It is a field ``later`` of the state beside the neuron's own, of which no number is carried, but a gradient, back
-in time. Between parts of a sequence it goes along with the state, as an attribute that is no field.
+It is a field ``later`` of the state beside the neuron's own, of which no number is carried, but a gradient,
+back in time. Between parts of a sequence it goes along with the state, as an attribute that is no field.
 """
 
 import copy

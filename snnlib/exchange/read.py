@@ -27,7 +27,7 @@ from snnlib.module.iaf import IAF, IAFRecurrent
 from snnlib.module.li import LI
 from snnlib.module.lif import LIF, LIFRecurrent
 from snnlib.module.lif_box import LIFBox, LIFBoxRecurrent
-from snnlib.module.neuron import RecurrentLayer
+from snnlib.module.recurrent import RecurrentLayer
 from snnlib.module.sequential import SequentialState
 
 __all__ = ["read"]

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from snnlib.engine.check import check_fits
-from snnlib.module.neuron import Neuron, RecurrentCell, RecurrentLayer
+from snnlib.module.neuron import Neuron
+from snnlib.module.recurrent import RecurrentCell, RecurrentLayer
 
 __all__ = ["check_declared", "declared", "one_step"]
 

@@ -33,8 +33,9 @@ from snnlib.module.lif_box import LIFBox, LIFBoxCell, LIFBoxRecurrent, LIFBoxRec
 from snnlib.module.lif_ex import LIFEx, LIFExCell, LIFExRecurrent, LIFExRecurrentCell
 from snnlib.module.lif_refrac import LIFRefrac, LIFRefracCell, LIFRefracRecurrent, LIFRefracRecurrentCell
 from snnlib.module.lsnn import LSNN, LSNNCell, LSNNRecurrent, LSNNRecurrentCell
-from snnlib.module.neuron import Cell, Layer, Neuron, RecurrentCell, RecurrentLayer
+from snnlib.module.neuron import Cell, Layer, Neuron
 from snnlib.module.policy import SpikingPolicy
+from snnlib.module.recurrent import RecurrentCell, RecurrentLayer
 from snnlib.module.regularization import (
     RegularizationCell,
 )

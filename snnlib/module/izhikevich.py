@@ -7,15 +7,8 @@ from snnlib.functional.izhikevich import (
     IzhikevichRecurrentState,
     izhikevich_feed_forward_step,
 )
-from snnlib.module.neuron import (
-    Cell,
-    Layer,
-    LayerOptions,
-    RecurrentCell,
-    RecurrentLayer,
-    RecurrentLayerOptions,
-    RecurrentOptions,
-)
+from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
 
@@ -48,7 +41,7 @@ class Izhikevich(Layer):
 class IzhikevichRecurrentCell(RecurrentCell):
     """Izhikevich's neuron with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
     """
 
     def __init__(
@@ -73,7 +66,7 @@ class IzhikevichRecurrentCell(RecurrentCell):
 class IzhikevichRecurrent(RecurrentLayer):
     """Izhikevich's neuron with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
     """
 
     def __init__(

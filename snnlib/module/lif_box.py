@@ -3,15 +3,8 @@
 from typing import Unpack
 
 from snnlib.functional.lif_box import LIFBoxParameters, LIFBoxState, lif_box_feed_forward_step
-from snnlib.module.neuron import (
-    Cell,
-    Layer,
-    LayerOptions,
-    RecurrentCell,
-    RecurrentLayer,
-    RecurrentLayerOptions,
-    RecurrentOptions,
-)
+from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFBox", "LIFBoxCell", "LIFBoxRecurrent", "LIFBoxRecurrentCell"]
 
@@ -44,7 +37,7 @@ class LIFBox(Layer):
 class LIFBoxRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire without a synapse with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
     """
 
     def __init__(
@@ -63,7 +56,7 @@ class LIFBoxRecurrentCell(RecurrentCell):
 class LIFBoxRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire without a synapse with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
     """
 
     def __init__(

@@ -3,15 +3,8 @@
 from typing import Unpack
 
 from snnlib.functional.lif_ex import LIFExParameters, LIFExState, lif_ex_feed_forward_step
-from snnlib.module.neuron import (
-    Cell,
-    Layer,
-    LayerOptions,
-    RecurrentCell,
-    RecurrentLayer,
-    RecurrentLayerOptions,
-    RecurrentOptions,
-)
+from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
 
@@ -44,7 +37,7 @@ class LIFEx(Layer):
 class LIFExRecurrentCell(RecurrentCell):
     """Exponential leaky integrate-and-fire with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
     """
 
     def __init__(
@@ -61,7 +54,7 @@ class LIFExRecurrentCell(RecurrentCell):
 class LIFExRecurrent(RecurrentLayer):
     """Exponential leaky integrate-and-fire with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
     """
 
     def __init__(

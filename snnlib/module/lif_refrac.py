@@ -3,15 +3,8 @@
 from typing import Unpack
 
 from snnlib.functional.lif_refrac import LIFRefracParameters, LIFRefracState, lif_refrac_feed_forward_step
-from snnlib.module.neuron import (
-    Cell,
-    Layer,
-    LayerOptions,
-    RecurrentCell,
-    RecurrentLayer,
-    RecurrentLayerOptions,
-    RecurrentOptions,
-)
+from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
 
@@ -44,7 +37,7 @@ class LIFRefrac(Layer):
 class LIFRefracRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire with a refractory period with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
     """
 
     def __init__(
@@ -63,7 +56,7 @@ class LIFRefracRecurrentCell(RecurrentCell):
 class LIFRefracRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire with a refractory period with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
     """
 
     def __init__(

@@ -3,15 +3,8 @@
 from typing import Unpack
 
 from snnlib.functional.lsnn import LSNNParameters, LSNNState, lsnn_feed_forward_step
-from snnlib.module.neuron import (
-    Cell,
-    Layer,
-    LayerOptions,
-    RecurrentCell,
-    RecurrentLayer,
-    RecurrentLayerOptions,
-    RecurrentOptions,
-)
+from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
 
@@ -44,7 +37,7 @@ class LSNN(Layer):
 class LSNNRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire with an adaptive threshold with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentCell` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
     """
 
     def __init__(
@@ -61,7 +54,7 @@ class LSNNRecurrentCell(RecurrentCell):
 class LSNNRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire with an adaptive threshold with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.neuron.RecurrentLayer` takes after its step.
+    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
     """
 
     def __init__(

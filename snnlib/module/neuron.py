@@ -1,12 +1,10 @@
-"""The modules that every neuron is made into: one step, a sequence, and both with recurrent weights."""
+"""The modules that every neuron is made into: one step, and a sequence."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
-import torch
 from torch import Tensor, nn
 
-from snnlib.engine import adjoint
 from snnlib.engine.check import (
     check_fits,
     check_input,
@@ -15,7 +13,6 @@ from snnlib.engine.check import (
     check_parameters,
     check_stable,
 )
-from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import scan
 from snnlib.engine.step import (
     Step,
@@ -23,8 +20,6 @@ from snnlib.engine.step import (
     fitted,
     initial_state,
     integration_dtype,
-    recurrent_state_type,
-    recurrent_step,
     state_type,
 )
 from snnlib.functional.threshold import check_method
@@ -35,10 +30,6 @@ __all__ = [
     "Layer",
     "LayerOptions",
     "Neuron",
-    "RecurrentCell",
-    "RecurrentLayer",
-    "RecurrentLayerOptions",
-    "RecurrentOptions",
 ]
 
 
@@ -48,18 +39,6 @@ class LayerOptions(TypedDict, total=False):
     backend: str
     checkpoint_every: int | None
     record_states: bool
-
-
-class RecurrentOptions(TypedDict, total=False):
-    """What every :class:`RecurrentCell` takes by name."""
-
-    input_weights: Tensor | None
-    recurrent_weights: Tensor | None
-    autapses: bool
-
-
-class RecurrentLayerOptions(LayerOptions, RecurrentOptions, total=False):
-    """What every :class:`RecurrentLayer` takes by name."""
 
 
 class Neuron(nn.Module):
@@ -202,164 +181,3 @@ class Layer(Neuron):
             state = self.resting(input, input.shape[1:])
         every = self.checkpoint_every
         return scan(self.step, input, state, self.p, dt=self.dt, backend=self.backend, checkpoint_every=every)
-
-
-class _Recurrent(Neuron):
-    """Input and recurrent weights, both ``[to, from]``; no input weights with ``input_size=None``."""
-
-    def __init__(
-        self,
-        step: Step,
-        input_size: int | None,
-        hidden_size: int,
-        p: Any = None,
-        dt: float = 0.001,
-        *,
-        state: Any = None,
-        input_weights: Tensor | None = None,
-        recurrent_weights: Tensor | None = None,
-        autapses: bool = False,
-    ) -> None:
-        super().__init__(step, p, dt)
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, int) and not (size is None and name == "input_size"):
-                raise ValueError(f"{name} must be a number of neurons, got {size!r}")
-        self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
-        self.recurrent_state = state or recurrent_state_type(step)
-        self.input_weights: nn.Parameter | None
-        self.recurrent_weights: nn.Parameter
-        self.input_weights = _weights("input_weights", input_weights, hidden_size, input_size)
-        self.recurrent_weights = _weights("recurrent_weights", recurrent_weights, hidden_size, hidden_size)
-        if not autapses:
-            with torch.no_grad():
-                self.recurrent_weights.fill_diagonal_(0.0)
-        self.register_buffer("_diagonal", torch.eye(hidden_size, dtype=torch.bool), persistent=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # the class of the state may be made from the step, and then has no name to be pickled by
-        made = hasattr(self.recurrent_state, "made_of")
-        return {**self.__dict__, "recurrent_state": None if made else self.recurrent_state}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.recurrent_state = self.recurrent_state or recurrent_state_type(self.step)
-
-    def recurrence(self) -> Tensor:
-        """The recurrent weights in effect: without autapses the diagonal is zero and has no gradient."""
-        if self.autapses:
-            return self.recurrent_weights
-        return self.recurrent_weights.masked_fill(self.get_buffer("_diagonal"), 0.0)
-
-    def resting(self, like: Tensor, shape: Sequence[int] | None = None) -> Any:
-        return initial_state(self.state, self.p, like, self.recurrent_state, shape)
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}, {super().extra_repr()}, autapses={self.autapses}"
-
-
-class RecurrentCell(_Recurrent):
-    """One step of neurons that hear each other's last spikes.
-
-    ::
-
-        x             = input_weights input + recurrent_weights z(t-1)
-        x             = input + recurrent_weights z(t-1)                      where input_size is None
-        z, state      = step(x, state)
-
-    Parameters:
-        step: the neuron, see :mod:`snnlib.engine.step`.
-        input_size, hidden_size: numbers of inputs M and of neurons N. ``input_size=None`` gives the neurons
-            their currents themselves, ``[B, N]``: those of a Linear and a batch norm before them, say.
-        p: its parameters; the step's own defaults if None.
-        dt: time step in s.
-        state: the NamedTuple of its state, ``z`` first; made from the step's own if None.
-        input_weights, recurrent_weights: ``[N, M]`` and ``[N, N]`` to start with; drawn from a normal
-            distribution of variance 2 / fan-in (He et al. 2015) if None.
-        autapses: whether a neuron may hear itself.
-
-    Shapes:
-        input ``[B, M]``, output and every field of the state ``[B, N]``; ``state=None`` is the resting state.
-
-    Raises:
-        ValueError: weights, a parameter or the first input (``state=None``) do not fit.
-    """
-
-    over_time = False
-
-    def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        if state is None:
-            check_input(input)
-        current = input
-        if self.input_weights is not None:
-            current = nn.functional.linear(input, self.input_weights)
-        elif input.shape[-1:] != (self.hidden_size,):
-            raise ValueError(f"input must be [B, {self.hidden_size}], got shape {list(input.shape)}")
-        p = fitted(self.p, integration_dtype(current.dtype))
-        if state is None:
-            check_fits("p", p, current.shape)
-            state = self.resting(current)
-        check_kind(state, self.recurrent_state._fields)
-        output, state = recurrent_step(self.step, current, state, self.recurrence(), p, self.dt)
-        return output.to(current.dtype), state
-
-
-class RecurrentLayer(_Recurrent):
-    """Neurons that hear each other's last spikes, over time: :class:`RecurrentCell` for a whole sequence.
-
-    Its parameters are those of :class:`RecurrentCell`, ``backend`` and ``record_states`` as in :class:`Layer`.
-    With ``checkpoint_every`` the weighted input too is kept for one chunk at a time only.
-
-    Shapes:
-        input ``[T, B, M]``, output ``[T, B, N]``, every field of the state ``[B, N]``.
-    """
-
-    over_time = True
-
-    def __init__(
-        self,
-        step: Step,
-        input_size: int | None,
-        hidden_size: int,
-        p: Any = None,
-        dt: float = 0.001,
-        *,
-        state: Any = None,
-        backend: str = "auto",
-        checkpoint_every: int | None = None,
-        record_states: bool = False,
-        **options: Unpack[RecurrentOptions],
-    ) -> None:
-        super().__init__(step, input_size, hidden_size, p, dt, state=state, **options)
-        self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
-
-    def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        if self.record_states:
-            return recorded(self, input, state)
-        return in_chunks(self.run, input, state, self.checkpoint_every, adjoint.is_exact(self.p))
-
-    def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """What ``forward`` does, with the last state, also where that records all."""
-        if state is None and input.dim() > 1:
-            state = self.resting(input, (*input.shape[1:-1], self.hidden_size))
-        return scan(
-            self.step,
-            input,
-            state,
-            self.p,
-            dt=self.dt,
-            recurrent_weights=self.recurrence(),
-            input_weights=self.input_weights,
-            backend=self.backend,
-        )
-
-
-def _weights(name: str, given: Tensor | None, rows: int, columns: int | None) -> Any:
-    if columns is None:
-        if given is not None:
-            raise ValueError(f"input_size=None gives the neurons their currents; it does not go with {name}")
-        return None
-    if given is None:
-        given = torch.randn(rows, columns) * (2.0 / max(columns, 1)) ** 0.5
-    if given.shape != (rows, columns):
-        raise ValueError(f"{name} must be [{rows}, {columns}], got shape {list(given.shape)}")
-    return nn.Parameter(given.detach().clone())

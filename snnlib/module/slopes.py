@@ -8,7 +8,8 @@ from torch.nn.functional import linear
 
 from snnlib.engine import scan
 from snnlib.engine.adjoint import slope_step
-from snnlib.module.neuron import Layer, RecurrentLayer
+from snnlib.module.neuron import Layer
+from snnlib.module.recurrent import RecurrentLayer
 
 __all__ = ["spike_slopes"]
 
