@@ -138,7 +138,7 @@ class RecurrentCell(_Recurrent):
 class RecurrentLayer(_Recurrent):
     """Neurons that hear each other's last spikes, over time: :class:`RecurrentCell` for a whole sequence.
 
-    Its parameters are those of :class:`RecurrentCell`, ``backend`` and ``record_states`` as in :class:`Layer`.
+    Its parameters are those of :class:`RecurrentCell`, ``backend`` and ``record_states`` as in :class:`.Layer`.
     With ``checkpoint_every`` the weighted input too is kept for one chunk at a time only.
 
     Shapes:
