@@ -10,7 +10,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,28 +64,46 @@ def attempt(
     # what is packed has no size that a compiler could know
     keep = "steps" if compiling or not exact else KEEPS[backend]
     key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, input.device.type, chosen)
-    name, reason = _prepare(step, type(p), numbers, *key)
+    name, reason = _prepare(step, type(p), numbers, compiling, *key)
     if reason:
         return None, reason
     output, *rest = kernel.run(name, input.to(dtype), states, parameters, weights)
     return (output, type(state)(*rest[: len(state)])), ""
 
 
-def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], *key: Any) -> tuple[str, str]:
-    """:func:`_compiled` for torch.compile, which can hand over a type and a tuple, but no NamedTuple."""
+def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *key: Any) -> tuple[str, str]:
+    """The name of a kernel, or why there is none; see :func:`_compiled`.
+
+    torch.compile can hand over a type and a tuple, but no NamedTuple, and keeps two words.
+    """
     step = getattr(step, "exact_of", step)
     read = outside(step)
     if any(map(callable, numbers)):  # a method of one's own
         read += tuple(name for value in numbers if callable(value) for name in outside(value))
     kinds = tuple(map(type, numbers))  # True and 1 are equal
     try:
-        return _compiled(weakly(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
+        made = _compiled(weakly(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
     except TypeError as error:  # a list among the parameters, say
         return "", f"a parameter cannot be hashed ({error})"
+    if compiling and made.kernel is not None:
+        _IN_PROGRAMS[made.name] = made.kernel
+    return made.name, made.reason
 
 
 # all that torch.compiler.assume_constant_result does, but for importing torch's compiler: most of a second
 _prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+_IN_PROGRAMS: dict[str, kernel.Kernel] = {}
+"""Of programs that torch.compile made, which know no more than a name."""
+
+
+class _Made(NamedTuple):
+    """What became of a step: a kernel, or the reason why there is none."""
+
+    name: str
+    reason: str
+    kernel: kernel.Kernel | None
 
 
 @functools.lru_cache(maxsize=256, typed=True)
@@ -104,8 +122,8 @@ def _compiled(
     backend: str,
     device: str,
     chosen: bool,
-) -> tuple[str, str]:
-    """The name of a kernel, or why there is none.
+) -> _Made:
+    """A step's kernel.
 
     Parameters:
         weak: gives the step.
@@ -122,13 +140,14 @@ def _compiled(
         # LLVM and Triton take their time to import: not before a sequence is run
         build = importlib.import_module(f"snnlib.engine.{backend}").build
         with _LOCK:
-            if name not in kernel.KERNELS:
-                kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
+            found = kernel.KERNELS.get(name)
+            if found is None:
+                found = kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
     except UntraceableError as error:
         if not chosen:
             warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=9)
-        return "", str(error)
-    return name, ""
+        return _Made("", str(error), None)
+    return _Made(name, "", found)
 
 
 def _check(backend: str, device: str) -> None:

@@ -6,8 +6,10 @@ that torch.compile, autocast and DDP see one operator for a whole sequence.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, NoReturn
+import weakref
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,7 +21,8 @@ from snnlib.engine.program import Traced
 __all__ = ["KERNELS", "Kernel", "run"]
 
 
-class Kernel(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Kernel:
     """A compiled step over time.
 
     Attributes:
@@ -41,8 +44,9 @@ class Kernel(NamedTuple):
     backward: Callable[..., list[Tensor]]
 
 
-KERNELS: dict[str, Kernel] = {}
-"""Compiled steps by the name under which torch's operators find them."""
+KERNELS: MutableMapping[str, Kernel] = weakref.WeakValueDictionary()
+"""Compiled steps by the name under which torch's operators find them, as long as somebody holds them: who asks
+for one, a graph that waits for its way back, or a compiled program."""
 
 
 def run(
@@ -119,7 +123,8 @@ def _fake_backward(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.set_materialize_grads(False)  # nobody needs zeros of the size of what is saved
     input, states, parameters, weights, ctx.name = inputs
-    traced = KERNELS[ctx.name].traced
+    ctx.kernel = KERNELS[ctx.name]
+    traced = ctx.kernel.traced
     ctx.states, ctx.weights, ctx.sizes = len(states), len(weights), [value.shape for value in parameters]
     ctx.learned = [k for k, value in enumerate(parameters) if value.requires_grad]
     ctx.asked = [input.requires_grad, *(w.requires_grad for w in weights), False, False][:3]
@@ -143,7 +148,7 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     gradient, *finals = (
         zero.expand(shape) if value is None else value for value, shape in zip(outer, ctx.shapes, strict=True)
     )
-    if KERNELS[ctx.name].traced.exact and gradients[ctx.states] is None:
+    if ctx.kernel.traced.exact and gradients[ctx.states] is None:
         finals[-1] = beyond(gradient)
     # a gradient of it is refused by the operator
     batched = any(map(torch._C._functorch.is_functorch_wrapped_tensor, (gradient, *finals)))

@@ -17,3 +17,11 @@ def poisoned_memory():
 @pytest.fixture(params=FUSED_BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def fresh_compiler():
+    """torch.compile has seen nothing yet: it compiles one function for eight kinds of arguments at most."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

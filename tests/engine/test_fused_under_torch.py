@@ -31,6 +31,7 @@ def test_autocast_leaves_recurrent_layers_in_float32(backend: str, method: str):
             assert torch.equal(ours, theirs)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize(("kind", "parameters"), [(LIF, LIFParameters), (LIFRefrac, LIFRefracParameters)])
 def test_torch_compile_without_a_graph_break(backend: str, kind: Any, parameters: Any):
     """LIF, and a neuron that keeps bits too."""

@@ -149,6 +149,7 @@ def test_what_is_kept(backend: str, step: Any, p: Any, rows: int):
     assert 0 <= sum(sizes.values()) - z.nbytes - 4 * x[0].numel() * rows <= small
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_what_is_kept_by_torch_compile_on_the_cpu():
     """As little, though what is packed for spikes alone has no size that it could know."""
     neuron = LIF(LIFParameters(method="adjoint"))
