@@ -104,3 +104,32 @@ def test_a_step_gives_what_the_plain_loop_gives(backend: str, drive: Formula, ot
         got = everything(backend, drawn_step, x, state, p)
     for ours, theirs in zip(got, everything("reference", drawn_step, x, state, p), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+class Exact(NamedTuple):
+    a: float | Tensor = 0.5
+    method: str = "adjoint"
+    alpha: float | None = None
+
+
+@pytest.mark.parametrize("backend", FUSED_BACKENDS)
+@settings(max_examples=24, deadline=None, derandomize=True)
+@given(drive=_FORMULAS, gain=_FORMULAS, other=_FORMULAS, seed=st.integers(0, 99), learns=st.booleans())
+def test_its_adjoint_too(backend: str, drive: Formula, gain: Formula, other: Formula, seed: int, learns: bool):
+    def drawn_step(input: Tensor, state: State, p: Exact = Exact(), dt: float = 0.001):
+        v = state.v + 300 * dt * (
+            p.a * drive(input, state.v, state.w) + gain(input, state.w, state.v) - state.v
+        )
+        z = spike(v - 0.3, p.method, p.alpha)
+        w = state.w + 100 * dt * (other(input, v, state.w).tanh() - state.w)
+        return z, State(v * (1 - z), w + 0.2 * z)
+
+    device, source = device_of(backend), generator(seed)
+    x = torch.randn(7, 2, 3, generator=source, dtype=torch.float64).to(device)
+    state = State(*torch.rand(2, 2, 3, generator=source, dtype=torch.float64).to(device))
+    p = Exact(a=torch.tensor(0.9, dtype=torch.float64, device=device) if learns else 0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        got = everything(backend, drawn_step, x, state, p)
+    for ours, theirs in zip(got, everything("reference", drawn_step, x, state, p), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)

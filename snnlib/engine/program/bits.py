@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from snnlib.engine.program import Line
 
-__all__ = ["BITS", "binary", "kept_as_bits", "read_from_bits"]
+__all__ = ["BITS", "CONDITIONS", "binary", "kept_as_bits", "read_from_bits"]
 
 BITS = 8
 """Bits of a byte."""
-_CONDITIONS = {
+CONDITIONS = {
     *("eq", "ne", "gt", "ge", "lt", "le", "isnan"),
     *("logical_not", "logical_and", "logical_or"),
 }
+"""Operators that say what is so or not so."""
 
 
 def binary(lines: Sequence[Line]) -> set[str]:
@@ -22,7 +23,7 @@ def binary(lines: Sequence[Line]) -> set[str]:
     found: set[str] = set()
     for line in lines:
         product = line.operator == "mul" and found.issuperset(line.arguments)
-        if line.operator in _CONDITIONS or line.operator == "number" or product:
+        if line.operator in CONDITIONS or line.operator == "number" or product:
             found.add(line.name)
     return found
 
@@ -33,7 +34,7 @@ def kept_as_bits(names: Sequence[str], by_name: Mapping[str, Line]) -> tuple[lis
     known = {line[1:]: line.name for line in by_name.values()}
     for name in names:
         line, asked = by_name[name], ("ne", (name, 0))
-        if line.operator in _CONDITIONS:
+        if line.operator in CONDITIONS:
             bits.append(name)
         elif line.operator == "number":
             bits.append(str(line.arguments[0]))
@@ -51,7 +52,7 @@ def read_from_bits(names: Sequence[str], by_name: Mapping[str, Line], bytes_: Se
     """Lines that undo :func:`kept_as_bits`; ``bytes_`` are the names of what it gave."""
     lines = []
     for k, name in enumerate(names):
-        is_number = by_name[name].operator not in _CONDITIONS
+        is_number = by_name[name].operator not in CONDITIONS
         bit = f"{name}_so" if is_number else name
         lines.append(Line(bit, f"bit{k % BITS}", (bytes_[k // BITS],)))
         lines += [Line(name, "number", (bit,))] if is_number else []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from snnlib.engine.emit.expression import is_short_power
 from snnlib.engine.program import Line, Program, Traced, Value, closure
 from snnlib.engine.program.arms import Arms, arms_of, late_names
-from snnlib.engine.program.bits import binary, kept_as_bits, read_from_bits
+from snnlib.engine.program.bits import CONDITIONS, binary, kept_as_bits, read_from_bits
 from snnlib.engine.program.flow import cheapest_cut
 
 __all__ = ["Needs", "cheapest", "following", "needs", "renamed", "split"]
@@ -124,17 +124,19 @@ def _traced(
 ) -> Traced:
     """The programs, with the names of :class:`snnlib.engine.program.Traced`; other arguments as above."""
     by_name = {line.name: line for line in lines}
-    between, parameters = kept.between, [name for name in names if name.startswith("p")]
+    parameters = [name for name in names if name.startswith("p")]
+    between, told, heard = _in_numbers(kept.between, by_name)
     more, bytes_ = kept_as_bits(kept.bits, by_name)
     saved, events = (*kept.numbers, *bytes_), between.inputs
     made_saved, made_events = (tuple(kept.ahead.get(n, n) for n in some) for some in (saved, events))
     ends = (*out, *made_saved, *made_events)
-    ahead, marked = _joined(following([*lines, *more], (*ends, *kept.marks)), kept.marks)
+    ahead, marked = _joined(following([*lines, *more, *told], (*ends, *kept.marks)), kept.marks)
     again = {name: f"k{k}" for k, name in enumerate(saved)}
     again |= {str(name): f"b{k}" for k, name in enumerate(between.outputs)}
     again |= {str(out[0]): "z"} if kept.uses_output else {}
-    others = [line for line in lines if line.name not in kept.bits]
-    behind = [*read_from_bits(kept.bits, by_name, bytes_), *others]
+    read = [*read_from_bits(kept.bits, by_name, bytes_), *heard]
+    others = [line for line in lines if line.name not in {*kept.bits, *(line.name for line in heard)}]
+    behind = [*read, *others]
     backward = tuple(following(behind, grads, stop={*again, *parameters, *tangents}))
     inputs = (*again.values(), *parameters, *tangents)
     between = renamed(between, {name: f"e{k}" for k, name in enumerate(events)})
@@ -148,6 +150,25 @@ def _traced(
         marked=marked,
         bytes=len(bytes_),
     )
+
+
+def _in_numbers(between: Program, by_name: dict[str, Line]) -> tuple[Program, list[Line], list[Line]]:
+    """The program between two others with numbers for what is so or not so in its inputs and outputs, and lines
+    that make such numbers in the first program, and that undo them in the second."""
+
+    def truths(names: Iterable[Value]) -> list[str]:
+        return [n for n in names if isinstance(n, str) and n in by_name and by_name[n].operator in CONDITIONS]
+
+    given, made = truths(between.inputs), truths(between.outputs)
+    number = {name: f"{name}_number" for name in (*given, *made)}
+    undone = {name: Line(name, "ne", (number[name], 0.0)) for name in number}
+    counted = {name: Line(number[name], "number", (name,)) for name in number}
+    lines = [undone[name] for name in given] + list(between.lines)
+    lines += [counted[name] for name in made if name not in given]
+    inputs = tuple(number.get(name, name) for name in between.inputs)
+    outputs = tuple(number.get(str(value), value) for value in between.outputs)
+    program = Program(inputs, tuple(lines), outputs)
+    return program, [counted[name] for name in given], [undone[name] for name in made]
 
 
 def following(lines: Sequence[Line], ends: Iterable[Value], stop: Iterable[Value] = ()) -> list[Line]:

@@ -8,6 +8,7 @@ state after the step. Its first row is the state before the first step.
 
 from snnlib.engine.program import Line, Program, Traced, Value
 from snnlib.engine.program.arms import known_at
+from snnlib.engine.program.bits import CONDITIONS
 from snnlib.engine.program.cut import cheapest, following, needs, renamed
 
 __all__ = ["slotted"]
@@ -39,6 +40,8 @@ def slotted(
     kept = cheapest(by_name, found.events, names, prices | dict.fromkeys(after, 1)) - parameters
     states, others = sorted(kept & after.keys()), sorted(kept - after.keys())
     if len(states) != 1 or len(others) != 1:
+        return None
+    if others[0] in by_name and by_name[others[0]].operator in CONDITIONS:  # a state has no room for it
         return None
 
     state, other = states[0], others[0]

@@ -164,8 +164,9 @@ def _folded(name: str, arguments: Sequence[Sum]) -> Sum | None:
         return arguments[0].times(1.0 / (numbers[1] or 1.0))
     if name == "where" and numbers[0] is not None:
         return arguments[1 if numbers[0] else 2]
-    if name == "logical_and" and any(n is not None for n in numbers):
-        return Sum(0.0) if 0 in numbers else arguments[numbers[0] is not None]
+    if name in ("logical_and", "logical_or") and any(n is not None for n in numbers):
+        decides = float(name == "logical_or")
+        return Sum(decides) if decides in [n and 1.0 for n in numbers] else arguments[numbers[0] is not None]
     if name in _OF_NUMBERS and None not in numbers:
         with contextlib.suppress(ArithmeticError, TypeError, ValueError):  # too large, or not real
             return Sum(float(_OF_NUMBERS[name](*numbers)))
