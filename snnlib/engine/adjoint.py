@@ -23,7 +23,6 @@ Everything is read from the step, which is called with a :class:`Probe` in the p
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -232,12 +231,9 @@ def check(step: Step, p: Any) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _look(
-    weak: Callable[[], Step | None], parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]
-) -> None:
+def _look(weak: weakly, parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]) -> None:
     """See :func:`check`; of a tensor only that it is one."""
     step = weak()
-    assert step is not None
     kind: Any = state_type(step)
     with torch.device("cpu"):  # the step may make tensors too
         half = torch.full((1,), 0.5, dtype=torch.float64)

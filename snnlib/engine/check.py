@@ -34,7 +34,7 @@ def is_concrete(tensor: Tensor) -> bool:
 
 def is_followed() -> bool:
     """Whether somebody follows what operators run: a compiler, a dispatch mode."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def check_input(input: Tensor) -> None:

@@ -48,7 +48,7 @@ def in_chunks(
         raise ValueError(f"{name} must be a positive number of steps or None, got {every!r}")
     if every is None or len(input) <= every or (again and not torch.is_grad_enabled()):
         return run(input, state)
-    if exact and torch.compiler.is_compiling():
+    if exact and torch.compiler.is_dynamo_compiling():
         raise RuntimeError(
             f"method='adjoint' with {name} carries a gradient from chunk to chunk, which "
             "torch.compile cannot follow; leave the layer out with torch.compiler.disable, or the option"

@@ -9,13 +9,13 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
+from snnlib.engine.check import is_followed
 from snnlib.engine.later import later_step
 from snnlib.engine.llvm.machine import unavailable
 from snnlib.engine.outside import outside
@@ -56,7 +56,7 @@ def attempt(
     states = [torch.as_tensor(v, dtype=dtype, device=input.device) for v in state]
     parameters = [getattr(p, name).to(input.device) for name in tensors]
     wanted = [input, *states, *parameters, *weights]
-    exact, compiling = adjoint.is_exact(p), torch.compiler.is_compiling()
+    exact, compiling = adjoint.is_exact(p), torch.compiler.is_dynamo_compiling()
     if exact and compiling:
         states.append(torch.zeros_like(states[-1]))  # "later"
     # nothing is kept for a backward pass that cannot come
@@ -79,13 +79,13 @@ def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *
     step = getattr(step, "exact_of", step)
     read = outside(step)
     if any(map(callable, numbers)):  # a method of one's own
-        read += tuple(name for value in numbers if callable(value) for name in outside(value))
+        read += tuple(found for value in numbers if callable(value) for found in outside(value))
     kinds = tuple(map(type, numbers))  # True and 1 are equal
     try:
         made = _compiled(weakly(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
     except TypeError as error:  # a list among the parameters, say
         return "", f"a parameter cannot be hashed ({error})"
-    if compiling and made.kernel is not None:
+    if (compiling or is_followed()) and made.kernel is not None:
         _IN_PROGRAMS[made.name] = made.kernel
     return made.name, made.reason
 
@@ -95,7 +95,7 @@ _prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 _IN_PROGRAMS: dict[str, kernel.Kernel] = {}
-"""Of programs that torch.compile made, which know no more than a name."""
+"""Of programs that torch.compile or another tracer made, which know no more than a name."""
 
 
 class _Made(NamedTuple):
@@ -108,8 +108,8 @@ class _Made(NamedTuple):
 
 @functools.lru_cache(maxsize=256, typed=True)
 def _compiled(
-    weak: Callable[[], Step | None],
-    read: tuple[str, ...],
+    weak: weakly,
+    read: tuple[Any, ...],
     kinds: tuple[type, ...],
     numbers: Any,
     tensors: tuple[str, ...],
@@ -130,7 +130,6 @@ def _compiled(
         read, kinds: what else belongs to the key: what the step reads outside, types of the numbers.
     """
     step = weak()
-    assert step is not None
     try:
         _check(backend, device)
         step = later_step(step) if adjoint.is_exact(numbers) else step

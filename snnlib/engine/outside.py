@@ -1,74 +1,125 @@
 """What a step reads beside its arguments.
 
 A step is traced once, as arithmetic with the numbers that it has at that time. A number of its closure, of a
-global or of the object whose method it is may be another one later, so it belongs to the key under which a
-trace is kept. Tensors do not: a step that reads one from outside is not fused
-(:mod:`snnlib.engine.program.lines`).
+global or of the object whose method it is may be another one later, and a function that it calls another
+function, so these belong to the key under which a trace is kept. Tensors do not: a step that reads one from
+outside is not fused (:mod:`snnlib.engine.program.lines`).
 """
 
 import functools
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType
-from typing import Any
+from numbers import Number
+from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, MethodType
+from typing import Any, NamedTuple
+
+import torch
 
 __all__ = ["outside"]
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_DEEP = 3
-"""Functions of the step's own module that are looked into, one within the other."""
+_DEEP = 4
+"""Functions and objects that are looked into, one within the other."""
+_LIBRARIES = {"torch", "snnlib", "numpy", "math", "builtins", "functools", "typing", "collections"}
+"""What is in these does not change."""
+_OF_FIELDS = type(NamedTuple("_Pair", [("field", int)]).field)  # type: ignore[attr-defined]
 
 
-def outside(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Names and values of the numbers, truth values and words that a function reads.
+def outside(function: Callable[..., Any]) -> tuple[Any, ...]:
+    """Names and values of the numbers and words that a function reads, and the functions that it calls.
 
-    It is looked for by name, in the function, in those inside it and in those of the same module that it calls:
-    variables of the closure, globals, and attributes of either and of the object that it is a method of. What
-    other modules read is not seen, nor what is in lists and dictionaries.
+    It is looked for by name, in the function and in those that it calls: variables of the closure, globals, and
+    attributes of either and of the object that it is a method of. What is in lists and dictionaries is not
+    seen, nor what is read by getattr, nor what lies deeper than four functions or objects.
     """
-    if getattr(function, "__module__", "").startswith("snnlib.functional."):
+    if (getattr(function, "__module__", None) or "").startswith("snnlib.functional."):
         return ()  # they read nothing else, and a small layer would notice the time
-    return tuple(_found(getattr(function, "exact_of", function), _DEEP))
+    return tuple(_Search().function(getattr(function, "exact_of", function), _DEEP))
 
 
-def _found(function: Any, deep: int) -> Iterator[str]:
-    owner = getattr(function, "__self__", None)
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, FunctionType):  # an object that can be called
-        owner, function = function, _attribute(type(function), "__call__")
-        if not isinstance(function, FunctionType):
+class _Search:
+    """A walk through what a function reads, that looks at each thing once."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[int, Any]] = set()
+
+    def function(self, function: Any, deep: int) -> Iterator[Any]:
+        """What a function, a method or another object that can be called reads."""
+        if isinstance(function, functools.partial):
+            yield from (value for value in (*function.args, *function.keywords.items()) if _is_plain(value))
+            yield from self.function(function.func, deep)
             return
-    names, seen = _names(function.__code__), {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            seen[name] = cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-    seen |= {name: function.__globals__[name] for name in names if name in function.__globals__}
-    for name, value in seen.items():
-        if _is_plain(value):
-            yield f"{name}={value!r}"
-        elif isinstance(value, FunctionType):
-            if deep and value.__module__ == function.__module__ and value is not function:
-                yield from _found(value, deep - 1)
-        else:
-            yield from _attributes(value, names, deep)
-    if owner is not None:
-        yield from _attributes(owner, names, deep)
+        owner = getattr(function, "__self__", None)
+        function = getattr(function, "__func__", function)
+        if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
+            yield from self.gradient(owner, deep)  # the owner of apply
+            return
+        if not isinstance(function, FunctionType):  # an object that can be called
+            owner, function = function, _attribute(type(function), "__call__")
+        if not isinstance(function, FunctionType) or (id(owner), function.__code__) in self._seen or not deep:
+            return
+        self._seen.add((id(owner), function.__code__))
+        names = _names(function.__code__)
+        yield from filter(_is_plain, (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()))
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                yield from self.value(name, cell.cell_contents, names, deep)
+            except ValueError:  # not filled yet
+                continue
+        for name in names:
+            if name in function.__globals__:
+                yield from self.value(name, function.__globals__[name], names, deep)
+        if owner is not None:
+            yield from self.attributes(owner, names, deep)
 
+    def gradient(self, kind: type, deep: int) -> Iterator[Any]:
+        """What a torch.autograd.Function reads."""
+        for name in ("forward", "backward", "setup_context"):
+            yield from self.value(name, _attribute(kind, name), (), deep)
 
-def _attributes(owner: Any, names: tuple[str, ...], deep: int) -> Iterator[str]:
-    """Of an object those attributes that are read by these names, without running any code of its."""
-    for name in names:
-        value = _attribute(owner, name)
+    def value(
+        self, name: str, value: Any, names: tuple[str, ...], deep: int, owner: Any = None
+    ) -> Iterator[Any]:
+        """What is found under a name: itself if it is plain, else what is read of it."""
+        if isinstance(value, staticmethod | classmethod):
+            value = value.__func__
+        elif isinstance(value, property):
+            value = value.fget
+        elif isinstance(value, MemberDescriptorType | _OF_FIELDS) and owner is not None:
+            value = value.__get__(owner)
         if _is_plain(value):
-            yield f"{type(owner).__name__}.{name}={value!r}"
-        elif isinstance(value, FunctionType) and deep and type(owner).__module__ == value.__module__:
-            yield from _found(value.__get__(owner), deep - 1)
+            yield name, type(value), repr(value)
+        elif isinstance(value, BuiltinFunctionType):
+            yield name, value.__qualname__
+            yield from self.function(value, deep - 1)
+        elif isinstance(value, FunctionType | MethodType):
+            if _is_ours(value):
+                yield name, value.__code__
+                bound = value.__get__(owner) if owner is not None and isinstance(value, FunctionType) else value
+                yield from self.function(bound, deep - 1)
+        elif isinstance(value, type) and issubclass(value, torch.autograd.Function):
+            yield from self.attributes(value, names, deep - 1)
+            yield from self.gradient(value, deep - 1)
+        elif deep and value is not None and not isinstance(value, torch.Tensor):
+            yield from self.attributes(value, names, deep - 1)
+            if isinstance(value, torch.nn.Module):
+                yield from self.function(value.forward, deep - 1)
+            elif isinstance(value, functools.partial) or (callable(value) and _is_ours(type(value))):
+                yield from self.function(value, deep - 1)
+
+    def attributes(self, owner: Any, names: tuple[str, ...], deep: int) -> Iterator[Any]:
+        """Of an object those attributes that are read by these names, without running any code of its."""
+        if (id(owner), names) in self._seen:
+            return
+        self._seen.add((id(owner), names))
+        for name in names:
+            value = _attribute(owner, name)
+            if value is not _NOTHING:
+                yield from self.value(name, value, names, deep, None if isinstance(owner, type) else owner)
 
 
 def _attribute(owner: Any, name: str) -> Any:
     kinds = owner.__mro__ if isinstance(owner, type) else type(owner).__mro__
-    for space in (getattr(owner, "__dict__", {}), *map(vars, kinds)):
+    own = getattr(owner, "__dict__", {})
+    for space in (own, own.get("_modules", {}), *map(vars, kinds)):
         if name in space:
             return space[name]
     return _NOTHING
@@ -83,5 +134,11 @@ def _names(code: CodeType) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*code.co_names, *inner]))
 
 
+def _is_ours(value: Any) -> bool:
+    return (getattr(value, "__module__", None) or "").partition(".")[0] not in _LIBRARIES
+
+
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, _PLAIN) or (type(value) is tuple and all(map(_is_plain, value)))
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return isinstance(value, Number | str | bytes) or value is None

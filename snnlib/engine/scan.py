@@ -101,7 +101,7 @@ def scan(
     state = _first_state(step, input, state, p, shape, recurrent_weights is not None)
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state, exact = fitted(p, dtype), fitted(state, dtype, shape), adjoint.is_exact(p)
-    if exact and not torch.compiler.is_compiling():  # which cannot make a type; see fused.attempt
+    if exact and not torch.compiler.is_dynamo_compiling():  # which cannot make a type; see fused.attempt
         step, state = _exact(step, input, state, later, p, recurrent_weights, input_weights)
 
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
@@ -118,7 +118,7 @@ def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Siz
     if state is None:
         kind = recurrent_state_type(step) if recurrent else None
         return initial_state(state_type(step), p, input, kind, shape)
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_dynamo_compiling():
         inner = state_type(step)._fields
         check_kind(state, ("z", *inner) if recurrent else inner)
         check_fits("state", state, shape)
@@ -135,7 +135,7 @@ def _run(
         done, reason = _fused(backend, step, input, state, p, dt, own)
     if done is None and backend not in ("auto", "reference"):
         raise UntraceableError(f"{name_of(step)} cannot be fused: {reason}")
-    if done is None and adjoint.is_exact(p) and torch.compiler.is_compiling():
+    if done is None and adjoint.is_exact(p) and torch.compiler.is_dynamo_compiling():
         raise RuntimeError(
             "method='adjoint' in the plain loop goes back by itself, which torch.compile cannot follow; "
             "leave the layer out with torch.compiler.disable, or let a fused backend run it"
@@ -268,7 +268,7 @@ def _fused(
 
 def _is_transformed(values: Iterable[Any]) -> bool:
     """Whether torch.func looks at one of them."""
-    return not torch.compiler.is_compiling() and any(
+    return not torch.compiler.is_dynamo_compiling() and any(
         isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value) for value in values
     )
 

@@ -74,7 +74,7 @@ def conv2d(
         pool: return the largest of each ``pool`` times ``pool`` pixels, as an ``nn.MaxPool2d(pool)`` behind it.
             The maps of all samples are then never in memory; their gradient is.
     """
-    if backend != "reference" and not torch.compiler.is_compiling() and input.dim() == weight.dim() == 4:
+    if backend != "reference" and not torch.compiler.is_dynamo_compiling() and input.dim() == weight.dim() == 4:
         whole = weight.shape[2:] == input.shape[2:]
         large = backend == "cpu" or len(input) * input.shape[2:].numel() * weight.numel() >= _WORTH
         ones = *stride, *dilation, groups
@@ -101,7 +101,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, backend: s
         bias: ``[M]``.
         backend: as in :func:`conv2d`.
     """
-    if backend == "reference" or torch.compiler.is_compiling():
+    if backend == "reference" or torch.compiler.is_dynamo_compiling():
         return functional.linear(input, weight, bias)
     large = backend == "cpu" or input.numel() * len(weight) >= _WORTH
     if large and input.dim() > 1 and weight.dim() == 2:  # maps of one pixel

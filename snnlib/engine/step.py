@@ -10,6 +10,7 @@ signature.
 """
 
 import collections
+import contextlib
 import functools
 import inspect
 import math
@@ -64,11 +65,20 @@ def state_type(step: Step) -> type[NamedTuple]:
     Raises:
         TypeError: the annotation is missing, or is no NamedTuple, or the step takes other arguments.
     """
-    made: Any = getattr(step, "made_for", None)  # a step that the engine made of another one
-    return made or _state_type(getattr(step, "__func__", step))
+    made: Any = getattr(step, "made_for", None)  # asked before, or a step that the engine made of another one
+    return cast(type[NamedTuple], made or _noted(step, "made_for", _state_type))
 
 
-@functools.lru_cache(maxsize=256)
+def _noted(step: Step, name: str, make: Callable[[Step], Any]) -> Any:
+    """Something that is made of a function once, and goes with it."""
+    function = getattr(step, "__func__", step)
+    made = make(function)
+    if not torch.compiler.is_dynamo_compiling():
+        with contextlib.suppress(AttributeError):  # no function, but what can be called
+            setattr(function, name, made)
+    return made
+
+
 def _state_type(step: Step) -> type[NamedTuple]:
     # with extras: torch.compile sees into this, and of Python 3.12 cannot follow how they are stripped
     found = get_type_hints(step, include_extras=True).get("state")
@@ -90,9 +100,36 @@ def is_lasting(step: Step) -> bool:
     return not inspect.ismethod(step) and getattr(step, "__closure__", None) is None
 
 
-def weakly(step: Step) -> Callable[[], Step | None]:
-    """A reference to a step for the key of a cache, which does not keep the net that it may be a method of."""
-    return weakref.WeakMethod(step) if inspect.ismethod(step) else weakref.ref(step)
+class weakly:  # noqa: N801 (used as a function is)
+    """A reference to a step for the key of a cache, which does not keep the net that it may be a method of.
+
+    Called, it gives the step. Two are equal if they are the same method of the same object.
+    """
+
+    __slots__ = ("_function", "_held")
+
+    def __init__(self, step: Step) -> None:
+        owner: Any = getattr(step, "__self__", None)
+        self._function = None if owner is None else step.__func__  # type: ignore[attr-defined]
+        held: Any = step if owner is None else owner
+        try:
+            self._held: Callable[[], Any] = weakref.ref(held)
+        except TypeError:  # a NamedTuple, or what has __slots__: kept, as long as the cache keeps its key
+            self._held = lambda: held
+
+    def __call__(self) -> Step:
+        held = self._held()
+        step: Step = held if self._function is None else self._function.__get__(held)
+        return step
+
+    def __hash__(self) -> int:
+        return id(self._held()) ^ id(self._function)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, weakly) or self._function is not other._function:
+            return False
+        held = self._held()
+        return held is not None and held is other._held()
 
 
 def default_parameters(step: Step) -> Any:
@@ -106,10 +143,10 @@ def recurrent_state_type(step: Step) -> type[NamedTuple]:
 
     Its class is made here, once for a step, and has no name to be pickled by.
     """
-    return _recurrent_state_type(getattr(step, "__func__", step))
+    made: Any = getattr(step, "made_recurrent_for", None)
+    return cast(type[NamedTuple], made or _noted(step, "made_recurrent_for", _recurrent_state_type))
 
 
-@functools.lru_cache(maxsize=256)
 def _recurrent_state_type(step: Step) -> type[NamedTuple]:
     inner = state_type(step)
     made: Any = cast(Any, collections.namedtuple)(f"Recurrent{inner.__name__}", ("z", *inner._fields))

@@ -58,7 +58,7 @@ def trace(
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value)
     with _LOCK, _without_modes(), torch.inference_mode(False), torch.device("cpu"), hooks:
         lines, results = _recorded(case, (3,))
-        if (lines, results) != _recorded(case, (2, 5)):
+        if repr((lines, results)) != repr(_recorded(case, (2, 5))):  # NaN is not equal to itself
             raise UntraceableError("what it computes depends on the shape of its input")
     exact = adjoint.is_exact(numbers)
     out, grads = results[: 1 + case.fields], results[1 + case.fields :]

@@ -146,7 +146,7 @@ class SequentialState(nn.Sequential):
             self._state_hooks.pop().remove()
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Any, list[Any]]:
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_dynamo_compiling():
             self._look()
         state = [None] * len(self) if state is None else list(state)
         if len(state) != len(self):

@@ -125,7 +125,10 @@ class _Writer:
         if kind == torch.bool and operator in _OF_TRUTHS:
             operator = _OF_TRUTHS[operator]
         if operator == "same":
-            return self._truth(arguments[0]) if kind == torch.bool else arguments[0]
+            (value,) = arguments
+            if kind in _COUNTS and not isinstance(value, str):
+                return float(int(value))
+            return self._truth(value) if kind == torch.bool else value
         if operator == "select_above":  # the condition by itself, which is less to keep than the number
             a, b, value = map(self._number, arguments)
             return self._line("where", self._line("gt", a, b), value, 0.0)
