@@ -241,6 +241,8 @@ def _from_npz(path: Path) -> Images:
             raise DataError(f"{path}: {len(images)} images but {len(labels)} labels in x_{part}, y_{part}")
     if x.shape[1:] != x_test.shape[1:]:
         raise DataError(f"{path}: x_train has images {list(x.shape[1:])}, x_test {list(x_test.shape[1:])}")
+    if x.dtype != x_test.dtype:  # they are scaled by the range of x_train
+        raise DataError(f"{path}: x_train holds {arrays['x_train'].dtype}, x_test {arrays['x_test'].dtype}")
     if int(y_test.max()) > int(y.max()):
         raise DataError(f"{path}: y_test has class {int(y_test.max())}, y_train only 0 to {int(y.max())}")
     if len(y) < 2 * FOLDS:

@@ -29,6 +29,7 @@ __all__ = [
     "needs",
     "one_of",
     "parse",
+    "refuse_beside",
     "restrict",
     "shared",
 ]
@@ -164,6 +165,17 @@ def fill(values: flags.FlagValues, usual: dict[str, Any], fast: dict[str, Any]) 
     for name, value in {**usual, **(fast if values.fast else {})}.items():
         if values[name].using_default_value:
             values[name].value = value
+    try:
+        values.validate_all_flags()
+    except flags.Error as error:
+        fail(str(error), code=2)
+
+
+def refuse_beside(mode: str, values: flags.FlagValues, *names: str) -> None:
+    """End the process where a flag was set that does nothing beside another one."""
+    for name in names:
+        if values[name].value != values[name].default:
+            fail(f"--{name}={values[name].value} does nothing with {mode}", code=2)
 
 
 def restrict(name: str, allowed: Callable[[Any], bool], wanted: str, values: flags.FlagValues) -> None:

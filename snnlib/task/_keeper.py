@@ -92,7 +92,7 @@ class Keeper(Checkpoint):
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # the end of the epoch saves; a gradient that is half collected cannot be saved
         stop = self._stopping(trainer)
-        if stop or self.run.due(batch_idx + 1):
+        if stop or self.run.due((batch_idx + 1) // trainer.accumulate_grad_batches):
             self._save(trainer, "last.pt")
         if stop:
             self.run.stop()

@@ -153,7 +153,8 @@ class Run(Checkpoints):
         self._watched = optim, where or self._place, gradients or partial(_train.gradients, net)
 
     def _place(self) -> str:
-        return f"epoch {self._at['epoch'] + 1}, batch {self._at['batch'] + 1}"
+        named = [f"{name} {self._at[name] + 1}" for name in ("epoch", "batch") if name in self._at]
+        return ", ".join(named) or "training"
 
     def circumstances(self) -> str:
         """For the end of a sentence about numbers that are not finite: where it was, how fast it learned."""
@@ -178,10 +179,10 @@ class Run(Checkpoints):
     def write_checkpoint(self, name: str, content: dict[str, Any]) -> None:
         super().write_checkpoint(name, {"logged": self._written().step, **content})
 
-    def due(self, batches: int) -> bool:
-        """Whether ``--save_every`` asks for a checkpoint after so many batches of an epoch."""
+    def due(self, steps: int) -> bool:
+        """Whether ``--save_every`` asks for a checkpoint after so many steps of an epoch."""
         every: int = self.flags.save_every
-        return every > 0 and batches % every == 0
+        return every > 0 and steps % every == 0
 
     def pause(self, step: int, due: bool = False) -> None:
         """Between two steps: write ``last.pt`` where it is ``due``; save and leave after Ctrl-C or SIGTERM."""

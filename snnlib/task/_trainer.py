@@ -1,6 +1,7 @@
 """Lightning as the trainer of a task; the run's folder, exact resume and ends are those of all tasks."""
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
     quiet()
     if values.accelerator == "cuda":
         _train.device(values)  # says what to do where there is none
+    _check_processes(values)
     try:
-        return pl.Trainer(
+        made = pl.Trainer(
             accelerator=values.accelerator,
             devices=values.devices,
             num_nodes=values.num_nodes,
@@ -55,6 +57,18 @@ def trainer(run: _run.Run, monitor: str, **options: Any) -> pl.Trainer:
         names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
         given = " ".join(f"--{name}={values[name].value}" for name in names)
         raise RunError(f"Lightning refuses {given}: {one_line(error)}") from error
+    if made.precision != values.precision:
+        raise RunError(f"--precision={values.precision} is not to be had here, only {made.precision}")
+    return made
+
+
+def _check_processes(values: Any) -> None:
+    """Refuse processes that cannot share a run, and such as would wait for others for ever."""
+    if any(word in values.strategy for word in ("spawn", "fork", "notebook")):
+        raise RunError(f"--strategy={values.strategy}: such processes cannot share a run; take ddp")
+    launched = ("MASTER_ADDR", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "LSB_JOBID", "OMPI_COMM_WORLD_RANK")
+    if values.num_nodes > 1 and not any(name in os.environ for name in launched):
+        raise RunError(f"--num_nodes={values.num_nodes}: start it by torchrun or SLURM on every machine")
 
 
 def _callbacks(run: _run.Run, monitor: str) -> list[pl.Callback]:
@@ -86,6 +100,8 @@ def fit(
     keeper = _keeper(trainer)
     run = keeper.run
     keeper.batches = train
+    if trainer.precision == "64-true":  # Lightning would do so after it has filled the module from a checkpoint
+        module.double()
     path = None
     if run.resumed:
         # Lightning would end with a traceback where it does not fit

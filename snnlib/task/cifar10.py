@@ -28,7 +28,7 @@ from snnlib.module.lif import LIF
 from snnlib.module.resnet import JOINS, ResNet
 from snnlib.task import _run, _train
 from snnlib.task._classifier import ImageClassifier, fit_images
-from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, shared
+from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, refuse_beside, shared
 from snnlib.task._launch import launch
 
 NEEDS = ("pytorch_lightning", "torchvision", "tensorboard", "matplotlib")
@@ -67,6 +67,7 @@ def prepare(values: flags.FlagValues) -> None:
     usual = resnet if values.model == "resnet" else conv
     if values.neuron_model == "relu":  # what does not spike has no use for time: every step would be the same
         usual["seq_length"] = 1
+        refuse_beside("--neuron_model=relu", values, "method", "alpha")
     fill(values, usual, fast={"epochs": 2, "width": 4})
 
 
@@ -122,18 +123,18 @@ class Classifier(ImageClassifier):
             keep = get_ema_multi_avg_fn(values.ema_decay)
             self.average = AveragedModel(self.net, multi_avg_fn=keep, use_buffers=True).requires_grad_(False)
 
-    def sequence(self, images: Tensor) -> Tensor:
-        """The same image at every step, ``[T, B, C, H, W]``."""
-        x = self.data.scaled(images).to(self.dtype).contiguous(memory_format=self.format)
+    def sequence(self, x: Tensor) -> Tensor:
+        """The same image, between 0 and 1, at every step, ``[T, B, C, H, W]``."""
+        x = x.to(self.dtype).contiguous(memory_format=self.format)
         return x.expand(self.values.seq_length, *x.shape)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        output = self.net(self.sequence(augmented(self.values, images)))
+        output = self.net(self.sequence(augmented(self.values, self.data.scaled(images))))
         return cross_entropy(output, labels, label_smoothing=self.values.label_smoothing)
 
     def forward(self, images: Tensor) -> Tensor:
         net = self.average or self.net
-        return net(self.sequence(images))  # type: ignore[no-any-return]
+        return net(self.sequence(self.data.scaled(images)))  # type: ignore[no-any-return]
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
@@ -159,7 +160,10 @@ def report(run: _run.Run, module: Classifier) -> None:
     run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
     image = module.data.x_test[:1].cpu()
     net = module.average.module if module.average is not None else module.net
-    run.figure("sample", _plot.image_response(net.cpu(), module.sequence(image), image[0], FLAGS.dt))
+    run.figure(
+        "sample",
+        _plot.image_response(net.cpu(), module.sequence(module.data.scaled(image)), image[0], FLAGS.dt),
+    )
 
 
 if __name__ == "__main__":

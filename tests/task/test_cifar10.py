@@ -191,4 +191,4 @@ def test_only_training_images_are_augmented():
     x = module.data.x_test[:4]
     assert torch.equal(module(x), module(x))
     assert not torch.equal(cifar10.augmented(module.values, x), x)
-    torch.testing.assert_close(module.sequence(x)[0], x / 255.0)
+    torch.testing.assert_close(module.sequence(module.data.scaled(x))[0], x / 255.0)

@@ -197,6 +197,7 @@ def test_lightning_is_told_where_to_compute(tmp_path: Path, monkeypatch: pytest.
         raise ValueError("this is as far as it goes")
 
     monkeypatch.setattr(_lightning.pl, "Trainer", trainer)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
     given = {"accelerator": "cpu", "devices": "3", "num_nodes": 2, "strategy": "ddp"}
     with pytest.raises(SystemExit):
         here(task, tmp_path, *(f"--{name}={value}" for name, value in given.items()))
@@ -302,3 +303,21 @@ assert before == (os.getcwd(), signal.getsignal(signal.SIGINT), signal.getsignal
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("task", "flags", "says"), [
+    ("speech_commands", ("--model=lstm", "--method=adjoint"), "--method=adjoint does nothing with --model="),
+    ("cifar10", ("--neuron_model=relu", "--alpha=3"), "--alpha=3.0 does nothing with --neuron_model=relu"),
+    ("cartpole", ("--policy=ann", "--dt=0.002"), "--dt=0.002 does nothing with --policy=ann"),
+    ("correlation", ("--update_every=100",), "no weight changes in 75 steps"),
+])  # fmt: skip
+def test_what_would_do_nothing_is_refused_before_a_run_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, flags: tuple[str, ...], says: str
+):
+    """Also where a flag and a default of --fast do not go together."""
+    module = importlib.import_module(f"snnlib.task.{TASKS[task][0]}")
+    with pytest.raises(SystemExit) as stopped:
+        inside(module, task, "--fast", *flags, cwd=tmp_path)
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from snnlib.task import mnist_pl
+from snnlib.task import _run, mnist_pl
 from tests.task.command import (
     assert_wrote,
     checkpoint,
@@ -120,10 +120,13 @@ def test_patience_ends_a_run_that_does_not_get_better(tmp_path: Path):
         ("--devices=x", "Lightning refuses --accelerator=auto --devices=x", 1),
         ("--limit_train_batches=0", "limit_train_batches", 2),
         ("--precision=8", "precision", 2),
+        ("--precision=16-mixed", "--precision=16-mixed is not to be had here, only bf16-mixed", 1),
+        ("--strategy=ddp_fork", "--strategy=ddp_fork: such processes cannot share a run; take ddp", 1),
+        ("--num_nodes=2", "--num_nodes=2: start it by torchrun or SLURM", 1),
     ],
 )
 def test_a_wrong_flag_ends_in_a_sentence(tmp_path: Path, flag: str, says: str, code: int):
-    if says.startswith("torch finds") and torch.cuda.is_available():
+    if ("torch finds" in says or "16-mixed" in says) and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     done = run("mnist_pl", *FAST, flag, cwd=tmp_path)
     assert done.returncode == code
@@ -140,3 +143,21 @@ def test_patience_is_that_of_the_flags_whatever_a_checkpoint_says(tmp_path: Path
     torch.save(last, folder / "last.pt")
     inside(mnist_pl, "mnist_pl", f"--resume={folder}", "--epochs=9", cwd=tmp_path)
     assert [line["epoch"] for line in metrics(folder)] == [1, 2, 3]
+
+
+def test_no_rate_is_looked_for_in_a_trial_of_one_batch(tmp_path: Path):
+    assert run("mnist_pl", *FAST, "--fast_dev_run", "--find_learning_rate", cwd=tmp_path).returncode == 0
+
+
+def test_save_every_counts_steps_of_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved = []
+    write = _run.Run.write_checkpoint
+
+    def noted(self: _run.Run, name: str, content: dict[str, Any]) -> None:
+        saved.append((name, content["step"]))
+        write(self, name, content)
+
+    monkeypatch.setattr(_run.Run, "write_checkpoint", noted)
+    steps = ("--batch_size=4", "--accumulate_grad_batches=2", "--save_every=3")
+    inside(mnist_pl, "mnist_pl", "--fast", "--noplot", "--epochs=1", *steps, cwd=tmp_path)
+    assert [step for name, step in saved if name == "last.pt"] == [3, 6, 8]

@@ -26,7 +26,13 @@ TASKS = {
     ),
     "memory": (
         *(*FAST, "--epochs=8", "--batches=20", "--batch_size=4", "--hidden_size=8", "--save_every=3"),
-        *("--population_size=2", "--period=0.02", "--seq_periods=5", "--expected_delay=2"),
+        *(
+            "--population_size=2",
+            "--period=0.02",
+            "--seq_periods=5",
+            "--expected_delay=2",
+            "--precision=64-true",
+        ),
     ),
     "mnist": (*DIGITS, "--epochs=6", "--save_every=5"),
     "mnist_pl": (*DIGITS, "--epochs=5", "--save_every=5"),

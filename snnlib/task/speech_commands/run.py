@@ -29,7 +29,17 @@ from snnlib.module.lsnn import LSNNRecurrent
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _run, _train
 from snnlib.task._batches import Batches, fetcher
-from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, restrict, shared
+from snnlib.task._flags import (
+    LIGHTNING,
+    at_least,
+    between,
+    define,
+    fill,
+    one_of,
+    refuse_beside,
+    restrict,
+    shared,
+)
 from snnlib.task._launch import launch
 from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._processes import share_batch_norms
@@ -87,6 +97,8 @@ def prepare(values: flags.FlagValues) -> None:
 
     usual = {"epochs": 60, "hidden_size": width(HIDDEN)}
     fill(values, usual, fast={"epochs": 2, "hidden_size": width(16)})
+    if values.model == "lstm":
+        refuse_beside("--model=lstm", values, "method", "alpha", "beta", "learn_taus")
 
 
 def lstm_width(hidden: int, layers: int) -> int:
