@@ -153,7 +153,7 @@ def test_own_images_of_any_size_and_type(tmp_path: Path):
         ({"x_test": np.zeros((8, 6, 6, 3), np.uint8)}, "x_test"),
         ({"x_train": np.full((40, 6, 5), np.nan), "x_test": np.zeros((8, 6, 5))}, "not finite"),
         ({"x_train": np.array([{}] * 40, dtype=object)}, "x_train"),
-        ({"x_test": np.zeros((8, 6, 5), np.float32)}, "x_train holds uint8, x_test float32"),
+        ({"x_test": np.zeros((8, 6, 5, 3), np.float32)}, "x_train holds uint8, x_test float32"),
         ({"x_train": np.ones((40, 6, 5)), "x_test": np.zeros((8, 6, 5))}, "every value of x_train is 1"),
         (
             {

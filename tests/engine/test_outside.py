@@ -275,3 +275,70 @@ def test_kernels_are_not_kept_for_ever():
     (gradient,) = torch.autograd.grad(early, x)
     again = scan(lif_feed_forward_step, x, p=LIFParameters(v_th=0.2))[0].sum()
     assert torch.equal(gradient, *torch.autograd.grad(again, x))
+
+
+class Steeper(torch.autograd.Function):
+    width = 1.0
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Any = None) -> Tensor:
+        ctx.save_for_backward(x)
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> Any:
+        return gradient[0] / (Steeper.width + ctx.saved_tensors[0].abs()) ** 2, None
+
+
+def test_a_method_may_be_a_function_of_autograds(monkeypatch: pytest.MonkeyPatch):
+    found = []
+    for width in (1.0, 0.1):
+        monkeypatch.setattr(Steeper, "width", width)
+        gradients = []
+        for backend in ("auto", "reference"):
+            x = drawn().requires_grad_()
+            scan(spiking_step, x, p=Parameters(Steeper.apply), backend=backend)[0].sum().backward()
+            gradients.append(x.grad)
+        torch.testing.assert_close(*gradients)
+        found.append(gradients[0])
+    assert not torch.allclose(*found)
+
+
+class Config(NamedTuple):
+    leak: float = 0.9
+
+
+class Slotted:
+    __slots__ = ("leak",)
+
+    def __init__(self, leak: float) -> None:
+        self.leak = leak
+
+
+def test_numbers_are_found_in_objects_of_any_kind(monkeypatch: pytest.MonkeyPatch):
+    class Owner(NamedTuple):
+        leak: float
+
+        def step(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+            return of_leak(self.leak, input, state)
+
+    for kind in (Config, Slotted, lambda leak: SimpleNamespace(inner=SimpleNamespace(leak=leak), leak=leak)):
+        it = [kind(0.9)]
+        here = it[0]
+
+        def reading_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+            return of_leak(here.leak, input, state)  # noqa: B023
+
+        before = scan(reading_step, drawn())[0]
+        here = kind(0.5)
+        after = scan(reading_step, drawn())[0]
+        assert before.sum() > after.sum() > 0
+    of_owner = [scan(Owner(leak).step, drawn())[0] for leak in (0.9, 0.5)]
+    assert torch.equal(of_owner[0], before)
+    assert torch.equal(of_owner[1], after)
+
+
+def test_another_function_of_the_same_name_is_another(monkeypatch: pytest.MonkeyPatch):
+    before = scan(calling_step, drawn())[0]
+    monkeypatch.setattr(f"{__name__}.called", lambda: 0.5)
+    assert before.sum() > scan(calling_step, drawn())[0].sum() > 0
