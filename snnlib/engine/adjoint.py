@@ -30,12 +30,12 @@ from torch import Tensor
 
 from snnlib.engine.step import (
     Step,
+    StepKey,
     default_parameters,
     heaviside,
     name_of,
     sort_parameters,
     state_type,
-    weakly,
 )
 
 __all__ = [
@@ -221,7 +221,7 @@ def check(step: Step, p: Any) -> None:
     if not hasattr(p, "alpha"):
         raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
     tensors, _, numbers = sort_parameters(p)
-    key = weakly(step), cast(Any, type(p)), tensors, numbers
+    key = StepKey(step), cast(Any, type(p)), tensors, numbers
     try:
         hash(key)
     except TypeError:  # a list among the parameters, say
@@ -231,9 +231,9 @@ def check(step: Step, p: Any) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _look(weak: weakly, parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]) -> None:
+def _look(key: StepKey, parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]) -> None:
     """See :func:`check`; of a tensor only that it is one."""
-    step = weak()
+    step = key()
     kind: Any = state_type(step)
     with torch.device("cpu"):  # the step may make tensors too
         half = torch.full((1,), 0.5, dtype=torch.float64)

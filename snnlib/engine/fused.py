@@ -20,7 +20,7 @@ from snnlib.engine.later import later_step
 from snnlib.engine.llvm.machine import unavailable
 from snnlib.engine.outside import outside
 from snnlib.engine.program import without_backward
-from snnlib.engine.step import Step, UntraceableError, integration_dtype, name_of, sort_parameters, weakly
+from snnlib.engine.step import Step, StepKey, UntraceableError, integration_dtype, name_of, sort_parameters
 from snnlib.engine.threads import lock
 from snnlib.engine.trace import KEEPS, Keep, trace
 
@@ -82,7 +82,7 @@ def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *
         read += tuple(found for value in numbers if callable(value) for found in outside(value))
     kinds = tuple(map(type, numbers))  # True and 1 are equal
     try:
-        made = _compiled(weakly(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
+        made = _compiled(StepKey(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
     except TypeError as error:  # a list among the parameters, say
         return "", f"a parameter cannot be hashed ({error})"
     if (compiling or is_followed()) and made.kernel is not None:
@@ -108,7 +108,7 @@ class _Made(NamedTuple):
 
 @functools.lru_cache(maxsize=256, typed=True)
 def _compiled(
-    weak: weakly,
+    key: StepKey,
     read: tuple[Any, ...],
     kinds: tuple[type, ...],
     numbers: Any,
@@ -126,10 +126,10 @@ def _compiled(
     """A step's kernel.
 
     Parameters:
-        weak: gives the step.
+        key: gives the step.
         read, kinds: what else belongs to the key: what the step reads outside, types of the numbers.
     """
-    step = weak()
+    step = key()
     try:
         _check(backend, device)
         step = later_step(step) if adjoint.is_exact(numbers) else step

@@ -27,6 +27,7 @@ from snnlib.engine.check import is_followed
 __all__ = [
     "Scalar",
     "Step",
+    "StepKey",
     "UntraceableError",
     "as_tensors",
     "default_parameters",
@@ -40,7 +41,6 @@ __all__ = [
     "recurrent_step",
     "sort_parameters",
     "state_type",
-    "weakly",
 ]
 
 Scalar = float | Tensor
@@ -100,8 +100,8 @@ def is_lasting(step: Step) -> bool:
     return not inspect.ismethod(step) and getattr(step, "__closure__", None) is None
 
 
-class weakly:  # noqa: N801 (used as a function is)
-    """A reference to a step for the key of a cache, which does not keep the net that it may be a method of.
+class StepKey:
+    """A step in the key of a cache, which does not keep the net that it may be a method of.
 
     Called, it gives the step. Two are equal if they are the same method of the same object.
     """
@@ -126,7 +126,7 @@ class weakly:  # noqa: N801 (used as a function is)
         return id(self._held()) ^ id(self._function)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, weakly) or self._function is not other._function:
+        if not isinstance(other, StepKey) or self._function is not other._function:
             return False
         held = self._held()
         return held is not None and held is other._held()
