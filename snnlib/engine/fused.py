@@ -84,7 +84,10 @@ def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *
     try:
         made = _compiled(StepKey(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
     except TypeError as error:  # a list among the parameters, say
-        return "", f"a parameter cannot be hashed ({error})"
+        reason = f"a parameter cannot be hashed ({error})"
+        if not key[-1]:
+            warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}", stacklevel=8)
+        return "", reason
     if (compiling or is_followed()) and made.kernel is not None:
         _IN_PROGRAMS[made.name] = made.kernel
     return made.name, made.reason

@@ -109,3 +109,12 @@ def test_a_step_that_returns_a_plain_tuple_is_refused():
 
     with pytest.raises(ValueError, match="tuple_step must return its output and a Rested, it returns tuple"):
         scan(tuple_step, torch.ones(3, 1, 1))
+
+
+def test_a_parameter_that_has_no_hash_is_left_to_the_plain_loop():
+    def listing_step(input: Tensor, state: Rested, p: MyParameters = MyParameters(), dt: float = 0.001):
+        return input * p.gain[0], state  # type: ignore[index]
+
+    with pytest.warns(UserWarning, match="plain loop.*cannot be hashed"):
+        output, _ = scan(listing_step, torch.ones(3, 1, 1), p=MyParameters(gain=[2.0]))  # type: ignore[arg-type]
+    assert output.sum() == 6
