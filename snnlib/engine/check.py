@@ -76,11 +76,15 @@ def check_kind_of_parameters(p: Any, usual: Any) -> None:
             raise ValueError(f"p.{name} must be a number, got {given}")
 
 
+def _rates(p: Any) -> list[tuple[str, Any]]:
+    """The inverse time constants among some parameters, by name."""
+    fields = zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ()
+    return [(name, value) for name, value in fields if name.startswith("tau_") and name.endswith("_inv")]
+
+
 def check_stable(p: Any, dt: float) -> None:
     """Warn of a rate with which Euler's steps grow instead of shrinking: 1 - dt rate is below -1."""
-    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
-        if not (name.startswith("tau_") and name.endswith("_inv")):
-            continue
+    for name, value in _rates(p):
         if isinstance(value, Tensor):
             fastest = float(value.detach().max()) if is_concrete(value) and value.numel() else 0.0
         else:
@@ -103,9 +107,7 @@ def check_parameters(p: Any, dt: float) -> None:
     known: Any = dt
     if isinstance(known, Tensor) or not (math.isfinite(dt) and dt > 0):
         raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
-    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
-        if not (name.startswith("tau_") and name.endswith("_inv")):
-            continue
+    for name, value in _rates(p):
         if isinstance(value, Tensor):
             wrong = is_concrete(value) and not bool((value.isfinite() & (value >= 0)).all())
         else:

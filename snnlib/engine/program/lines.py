@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
 from snnlib.engine.program import Line, Value
+from snnlib.engine.program.bits import CONDITIONS
 from snnlib.engine.step import UntraceableError
 
 __all__ = ["knows", "lines_of"]
@@ -28,8 +29,6 @@ _LOGICAL = {"logical_and", "logical_or", "logical_not", "logical_xor"}
 _BITWISE = {name.replace("logical", "bitwise"): name for name in _LOGICAL}
 _OF_TRUTHS = {"mul": "logical_and", "minimum": "logical_and", "add": "logical_or", "maximum": "logical_or"}
 """What torch makes of an operator where both sides are truth values."""
-_TRUE_OR_NOT = _LOGICAL | _COMPARISONS | {"isnan"}
-"""Operators of ours that give a truth value."""
 _FILL = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros": 0.0, "ones": 1.0}
 _RENAMED = {"sgn": "sign", "clamp_min": "maximum", "clamp_max": "minimum"}
 _OTHERS = {
@@ -172,7 +171,7 @@ class _Writer:
         if key not in self._known:
             name = self._known[key] = f"v{len(self.lines)}"
             self.lines.append(Line(name, *key))
-            if operator in _TRUE_OR_NOT:
+            if operator in CONDITIONS:
                 self._truths.add(name)
         return self._known[key]
 
