@@ -34,7 +34,6 @@ from snnlib.engine.step import (
     default_parameters,
     heaviside,
     name_of,
-    sort_parameters,
     state_type,
 )
 
@@ -211,8 +210,11 @@ def slope_step(step: Step) -> Step:
     return run
 
 
-def check(step: Step, p: Any) -> None:
+def check(step: Step, p: Any, tensors: tuple[str, ...]) -> None:
     """Refuse a step from which the adjoint cannot be read.
+
+    Parameters:
+        p: the parameters, of which those of these names are ``tensors``, whatever they hold.
 
     Raises:
         ValueError: it does not take its method from ``p.method``, has more than one threshold, returns anything
@@ -220,7 +222,7 @@ def check(step: Step, p: Any) -> None:
     """
     if not hasattr(p, "alpha"):
         raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
-    tensors, _, numbers = sort_parameters(p)
+    numbers = tuple(None if name in tensors else value for name, value in p._asdict().items())
     key = StepKey(step), cast(Any, type(p)), tensors, numbers
     try:
         hash(key)

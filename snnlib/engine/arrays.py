@@ -29,19 +29,15 @@ def wide(parameters: Sequence[Tensor], shape: torch.Size) -> list[Tensor]:
 def outputs(
     traced: Traced,
     shape: Sequence[int],
-    states: Sequence[Tensor],
+    dtype: torch.dtype,
     new: Callable[[Sequence[int], torch.dtype], Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
-    """Memory for the output of a sequence, and for what is saved of it, with what lies before the first step.
+    """Memory for the output of a sequence, and for what is saved of it.
 
     Parameters:
         shape: of the output.
-        states: before the first step, without an output that returns.
+        dtype: of the state.
         new: makes memory.
     """
-    dtype = states[0].dtype
     rows = traced.rows_before + shape[0], *shape[1:]
-    kept = [new(rows, kind) for kind in traced.types_of_saved(dtype)]
-    if traced.slot is not None:
-        kept[0][0] = states[traced.slot]
-    return new(shape, dtype), kept
+    return new(shape, dtype), [new(rows, kind) for kind in traced.types_of_saved(dtype)]

@@ -102,7 +102,7 @@ def _forward(
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.kernel.Kernel`."""
     x, moves = still(input)
-    output, kept = outputs(traced, input.shape, states, empty)
+    output, kept = _outputs(traced, input.shape, states)
     finals, constants = own(states), wide(parameters, input.shape[1:])
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept)]
     packed = Packed(traced, len(input), _BLOCK, input.dtype)
@@ -114,6 +114,14 @@ def _forward(
     shares = shares_of(output.numel(), output.shape[1:].numel(), _UNIT)
     _in_threads(work, [(start, stop, packed.room(start, stop)) for start, stop in shares])
     return [output, *finals, *kept, *packed.kept()]
+
+
+def _outputs(traced: Traced, shape: Sequence[int], states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Memory for output and what is saved, with what lies before the first step."""
+    output, kept = outputs(traced, shape, states[0].dtype, empty)
+    if traced.slot is not None:
+        kept[0][0] = states[traced.slot]
+    return output, kept
 
 
 def _goes_past(output: Tensor) -> bool:
@@ -160,7 +168,7 @@ def _forward_recurrent(
     steps, shape, dtype = len(input), states[0].shape, input.dtype
     size = shape[-1]
     x, moves = still(input)
-    output, kept = outputs(traced, (steps, *shape), states[1:], empty)
+    output, kept = _outputs(traced, (steps, *shape), states[1:])
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept)]
     weighted = [_row(states[0].contiguous()), *(as_array(in_strips(w.T)) for w in (weights[0], weights[-1]))]

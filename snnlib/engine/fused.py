@@ -61,8 +61,9 @@ def attempt(
         states.append(torch.zeros_like(states[-1]))  # "later"
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
-    # what is packed has no size that a compiler could know
-    keep = "steps" if compiling or not exact else KEEPS[backend]
+    keep = KEEPS[backend] if exact else "steps"
+    if compiling and keep == "events":
+        keep = "steps"  # what is packed has no size that a compiler could know
     key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, input.device.type, chosen)
     name, reason = _prepare(step, type(p), numbers, compiling, *key)
     if reason:
@@ -135,7 +136,9 @@ def _compiled(
     step = key()
     try:
         _check(backend, device)
-        step = later_step(step) if adjoint.is_exact(numbers) else step
+        if adjoint.is_exact(numbers):
+            adjoint.check(step, numbers, tensors)
+            step = later_step(step)
         traced = trace(step, numbers, tensors, learned, dt, dtype, keep)
         traced = traced if backward else without_backward(traced)
         name = hashlib.sha256(repr((traced, dtype, recurrent, backend)).encode()).hexdigest()[:24]

@@ -88,7 +88,7 @@ def _forward(
                 x = linear(x, weights[1])
             heard = linear(first[0], weights[0])
     shape = torch.Size((len(input), *x.shape[1:]))
-    output, kept = outputs(traced, shape, inner, lambda size, dtype: x.new_empty(size, dtype=dtype))
+    output, kept = outputs(traced, shape, x.dtype, lambda size, dtype: x.new_empty(size, dtype=dtype))
     if not shape.numel():
         return [output, *own(states), *kept]
     if weights:
@@ -116,7 +116,6 @@ def _backward(
     sums = [gradient.new_zeros(shape[1:]) for _ in range(learned)]
     if loops.reads_output and recurrent:
         kept = [recurrent[2], *kept]
-    states = inner
     if gradient.numel():
         recurrence = None
         if recurrent:
@@ -126,6 +125,8 @@ def _backward(
         read = [value.contiguous()[-1] for value in (gradient, *kept)]
         arrays = _Arrays(read, inner, parameters, [given[-1]], sums)
         states = _launch(loops, arrays, recurrence, shape, -row, -row)
+    else:
+        states = own(inner)
     if not recurrent:
         return [given, *states, *sums]
     with torch.autocast(gradient.device.type, enabled=False):

@@ -17,6 +17,7 @@ from torch import Tensor
 from snnlib.engine.check import is_followed
 from snnlib.engine.later import beyond
 from snnlib.engine.program import Traced
+from snnlib.engine.step import constant
 
 __all__ = ["KERNELS", "Kernel", "run"]
 
@@ -143,10 +144,9 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     tensors = iter(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
     kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
     known = next(value for value in gradients if value is not None)
-    outer = gradients[: len(ctx.shapes)]
-    zero = known if all(value is not None for value in outer) else known.new_zeros(())
     gradient, *finals = (
-        zero.expand(shape) if value is None else value for value, shape in zip(outer, ctx.shapes, strict=True)
+        constant(0.0, known.dtype, known.device, shape) if value is None else value
+        for value, shape in zip(gradients[: len(ctx.shapes)], ctx.shapes, strict=True)
     )
     if ctx.kernel.traced.exact and gradients[ctx.states] is None:
         finals[-1] = beyond(gradient)

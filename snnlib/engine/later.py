@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import Step, is_lasting, name_of, state_type
+from snnlib.engine.step import Step, constant, is_lasting, name_of, state_type
 
 __all__ = ["beyond", "handed", "later_step", "later_type", "start"]
 
@@ -50,7 +50,7 @@ def later_type(inner: Any) -> Any:
 def start(others: Iterable[Any], like: Tensor) -> Tensor:
     """``later`` where no part comes before: zeros, whose gradient is wanted wherever another tensor's is."""
     wanted = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in others)
-    return torch.zeros_like(like, memory_format=torch.contiguous_format).requires_grad_(wanted)
+    return constant(0.0, like.dtype, like.device, like.shape).detach().requires_grad_(wanted)
 
 
 def handed(kind: Any, last: Any) -> Any:

@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from snnlib.engine import adjoint
 from snnlib.engine.later import beyond
-from snnlib.engine.step import Step, integration_dtype, recurrent_step
+from snnlib.engine.step import Step, integration_dtype, recurrent_step, sort_parameters
 
 __all__ = ["run"]
 
@@ -23,12 +23,14 @@ def run(
     adjoint states are kept, and each step is recorded on the way back. Input and weights are taken in the
     precision of the state, also under autocast, as in the fused loops.
     """
+    names, _, _ = sort_parameters(p)
+    if adjoint.is_exact(p):
+        adjoint.check(getattr(step, "exact_of", step), p, names)
     dtype = integration_dtype(input.dtype)
     input = input.to(dtype)
     recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
     with _without_autocast(input.device.type):
         if adjoint.is_exact(p) and torch.is_grad_enabled():
-            names = tuple(name for name, value in p._asdict().items() if isinstance(value, Tensor))
             loop = _Loop(step, type(state), p, names, dt)
             tensors = (*state, *(getattr(p, name) for name in names))
             output, *last = _Adjoint.apply(loop, input, recurrent_weights, *tensors)

@@ -101,13 +101,16 @@ def scan(
     state = _first_state(step, input, state, p, shape, recurrent_weights is not None)
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state, exact = fitted(p, dtype), fitted(state, dtype, shape), adjoint.is_exact(p)
+    transformed = _is_transformed((input, *state, *(p or ()), recurrent_weights, input_weights))
+    if exact and transformed:
+        raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
     if exact and not torch.compiler.is_dynamo_compiling():  # which cannot make a type; see fused.attempt
         step, state = _exact(step, input, state, later, p, recurrent_weights, input_weights)
 
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return _run(backend, step, input, state, p, dt, weights)
+        return _run(backend, step, input, state, p, dt, weights, transformed)
 
     output, last = in_chunks(run, input, state, checkpoint_every, exact)
     return output, handed(kind, last)
@@ -126,11 +129,23 @@ def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Siz
 
 
 def _run(
-    backend: str, step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]
+    backend: str,
+    step: Step,
+    input: Tensor,
+    state: Any,
+    p: Any,
+    dt: float,
+    weights: list[Tensor],
+    transformed: bool,
 ) -> tuple[Tensor, Any]:
-    """A sequence, or a part of it, by a backend; weights are none, recurrent ones, or these and the input's."""
-    done, reason = None, ""
-    if backend != "reference":
+    """A sequence, or a part of it, by a backend.
+
+    Parameters:
+        weights: none, recurrent ones, or these and the input's.
+        transformed: whether torch.func looks at the arguments.
+    """
+    done, reason = None, "torch.func transforms its inputs"
+    if backend != "reference" and not transformed:
         own = [w.to(integration_dtype(input.dtype)) for w in weights]
         done, reason = _fused(backend, step, input, state, p, dt, own)
     if done is None and backend not in ("auto", "reference"):
@@ -165,14 +180,10 @@ def _exact(
     Parameters:
         later: what came with the state if it is that after another part of the sequence.
     """
-    adjoint.check(step, p)
-    values = (input, *state, *p, recurrent, *weights)
-    if _is_transformed(values):
-        raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
     kind: Any = later_type(state_type(step) if recurrent is None else recurrent_state_type(step))
     step = later_step(step)
     if later is None:
-        return step, kind(*state, start(values, state[0]))
+        return step, kind(*state, start((input, *state, *p, recurrent, *weights), state[0]))
     return step, kind(*state, later.to(state[0]).expand_as(state[0]))
 
 
@@ -252,8 +263,6 @@ def _fused(
         if device not in _FUSED:
             return None, f"there is no fused loop for {device}"
         backend = _FUSED[device]
-    if _is_transformed((input, *state, *(p or ()), *weights)):
-        return None, "torch.func transforms its inputs"
     if weights or not _channels_last(input):
         return fused.attempt(backend, step, input, state, p, dt, weights, chosen)
     # neurons do not know where they stand: in the order of memory nothing has to be copied

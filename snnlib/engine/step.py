@@ -30,6 +30,7 @@ __all__ = [
     "StepKey",
     "UntraceableError",
     "as_tensors",
+    "constant",
     "default_parameters",
     "fitted",
     "heaviside",
@@ -185,18 +186,23 @@ def initial_state(
     if recurrent is not None:
         values = (0.0, *values)
     dtype = integration_dtype(like.dtype)
-    known = not (is_followed() or (like.is_cuda and torch.cuda.is_current_stream_capturing()))
 
     def fill(value: Scalar) -> Tensor:
         if isinstance(value, Tensor):
             return value.to(like.device, dtype).expand(like.shape if shape is None else shape)
         if shape is None:
             return torch.full(like.shape, float(value), dtype=dtype, device=like.device)
-        if known and math.prod(shape) > 1:  # of which torch refuses to write to one neuron
-            return _number(float(value), dtype, like.device).expand(shape)
-        return torch.full((), float(value), dtype=dtype, device=like.device).expand(shape)
+        return constant(float(value), dtype, like.device, shape)
 
     return (recurrent or kind)(*(fill(value) for value in values))
+
+
+def constant(value: float, dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
+    """One number for all of a shape, which is not to be written to."""
+    followed = is_followed() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+    if followed or math.prod(shape) <= 1:  # torch refuses to write to what several share, but not to one
+        return torch.full((), value, dtype=dtype, device=device).expand(shape)
+    return _number(value, dtype, device).expand(shape)
 
 
 @functools.lru_cache(maxsize=256)
@@ -258,7 +264,12 @@ def name_of(step: Step) -> str:
 
 def sort_parameters(p: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Any, ...]]:
     """Which parameters are tensors, which of them learn, and all of them with None for a tensor."""
-    fields = () if p is None else p._fields
-    tensors = tuple(name for name in fields if isinstance(getattr(p, name), Tensor))
-    learned = tuple(name for name in tensors if getattr(p, name).requires_grad)
-    return tensors, learned, tuple(None if name in tensors else getattr(p, name) for name in fields)
+    tensors, learned, numbers = [], [], []
+    for name, value in () if p is None else zip(p._fields, p, strict=True):
+        is_tensor = isinstance(value, Tensor)
+        numbers.append(None if is_tensor else value)
+        if is_tensor:
+            tensors.append(name)
+            if value.requires_grad:
+                learned.append(name)
+    return tuple(tensors), tuple(learned), tuple(numbers)

@@ -11,8 +11,8 @@ import triton.language as tl
 from triton.language.extra import libdevice
 
 __all__ = [
-    "arrive", "cos", "div", "exp", "expm1", "floor", "log", "log1p", "power", "product", "products", "rows",
-    "rows_of", "sin", "sqrt", "tanh", "wait", "whole",
+    "arrive", "cos", "div", "exp", "expm1", "floor", "last_bit", "log", "log1p", "power", "product", "products",
+    "rows", "rows_of", "sin", "sqrt", "tanh", "wait", "whole", "with_last_bit",
 ]  # fmt: skip
 
 C = tl.constexpr
@@ -65,6 +65,26 @@ def sqrt(a):
         return tl.sqrt(a)
     else:  # noqa: RET505
         return tl.sqrt_rn(a)
+
+
+@triton.jit
+def with_last_bit(value, on):
+    """The number with its last bit set where ``on`` is not 0, and unset elsewhere."""
+    if value.dtype == tl.float64:
+        bits = (value.to(tl.int64, bitcast=True) & -2) | tl.where(on != 0, 1, 0)
+        return bits.to(tl.float64, bitcast=True)
+    else:  # noqa: RET505
+        bits = (value.to(tl.int32, bitcast=True) & -2) | tl.where(on != 0, 1, 0)
+        return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def last_bit(value):
+    """1 where the last bit of the number is set, else 0."""
+    if value.dtype == tl.float64:
+        return tl.where((value.to(tl.int64, bitcast=True) & 1) != 0, 1.0, 0.0).to(tl.float64)
+    else:  # noqa: RET505
+        return tl.where((value.to(tl.int32, bitcast=True) & 1) != 0, 1.0, 0.0).to(tl.float32)
 
 
 @triton.jit

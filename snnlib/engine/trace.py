@@ -15,6 +15,7 @@ from snnlib.engine.check import is_followed
 from snnlib.engine.program import Line, Traced, Value
 from snnlib.engine.program.arms import shortened
 from snnlib.engine.program.cut import split
+from snnlib.engine.program.last_bit import with_last_bit
 from snnlib.engine.program.lines import knows, lines_of
 from snnlib.engine.program.slots import slotted
 from snnlib.engine.step import Step, UntraceableError, name_of, state_type
@@ -22,10 +23,11 @@ from snnlib.engine.threads import lock
 
 __all__ = ["KEEPS", "Keep", "trace"]
 
-Keep = Literal["steps", "events"]
+Keep = Literal["steps", "last_bit", "events"]
 """What the adjoint keeps: numbers of every step, two in the room of one where
-:mod:`snnlib.engine.program.slots` can; or what only events need, of spikes say, for these alone."""
-KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "steps"}
+:mod:`snnlib.engine.program.slots` can; the same with the spikes in their last bits, see
+:mod:`snnlib.engine.program.last_bit`; or what only events need, of spikes say, for these alone."""
+KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "last_bit"}
 """For each backend."""
 _LOCK = lock()
 
@@ -64,8 +66,9 @@ def trace(
     out, grads = results[: 1 + case.fields], results[1 + case.fields :]
     lines, same = shortened(lines, case.tangents, out, grads) if exact else (lines, {})
     halves = lines, case.names, case.tangents, out, grads
-    made = slotted(*halves) if exact and keep == "steps" else None
-    return (made or split(*halves, exact and keep == "events", same))._replace(exact=exact)
+    made = slotted(*halves) if exact and keep != "events" else None
+    made = made or split(*halves, exact and keep == "events", same)
+    return (with_last_bit(made) if exact and keep == "last_bit" else made)._replace(exact=exact)
 
 
 class _Case(NamedTuple):

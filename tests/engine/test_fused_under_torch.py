@@ -62,7 +62,9 @@ def test_results_lie_in_memory_as_the_compiler_is_told(backend: str):
     """Inductor's code checks the strides that the fake implementation promised: those of ``new_empty``."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((6, 3, 5), (4, 4), (4, 5))
-    x, recurrent, inward = (torch.randn(*shape, generator=generator).requires_grad_() for shape in shapes)
+    x, recurrent, inward = (
+        torch.randn(*shape, generator=generator).to(device_of(backend)).requires_grad_() for shape in shapes
+    )
     output, _ = scan(
         lif_feed_forward_step, x, recurrent_weights=recurrent, input_weights=inward, backend=backend
     )

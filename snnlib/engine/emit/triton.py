@@ -35,6 +35,8 @@ _INFIX = {
     "sigmoid": "div(F(1.0), F(1.0) + exp(F(-1.0) * {0}))",
     "rsqrt": "div(F(1.0), sqrt({0}))",
     "pow": "power({0}, {1})",
+    "with_last_bit": "with_last_bit({0}, {1})",
+    "last_bit": "last_bit({0})",
 }
 _POWERS = {
     **POWERS,
@@ -45,7 +47,10 @@ _POWERS = {
 }
 
 # functions of snnlib.engine.tile beside those that are written for operators
-_CALLED = {"arrive", "div", "power", "product", "products", "rows", "rows_of", "wait", "whole"}
+_CALLED = {
+    *("arrive", "div", "last_bit", "power", "product", "products"),
+    *("rows", "rows_of", "wait", "whole", "with_last_bit"),
+}
 
 _HEAD = '''"""Made by snnlib.engine.gpu from the step {name}."""
 
@@ -148,6 +153,7 @@ class _Loop(NamedTuple):
         written: one row a step.
         sums: what is added up over the steps, one row.
         double: of what is read, what a step reads the next row of, too, and how many rows it has.
+        before: of what is written, what has a row before the first step, and what is in it.
     """
 
     name: str
@@ -158,6 +164,7 @@ class _Loop(NamedTuple):
     written: list[str]
     sums: list[str]
     double: dict[str, str]
+    before: dict[str, str]
 
     @property
     def arrays(self) -> list[str]:
@@ -194,7 +201,11 @@ def _forward(traced: Traced) -> _Loop:
     names = traced.forward.inputs
     kept = [f"k{k}" for k in range(len(traced.saved))]
     carried, fixed = ([n for n in names if n.startswith(first)] for first in "sp")
-    return _Loop("forward", traced.forward, ["x"], carried, fixed, ["z", *kept], [], {})
+    before = {}
+    if traced.slot is not None:
+        state = f"s{traced.slot}"
+        before["k0"] = state if traced.uses_output else f"with_last_bit({state}, F(0.0))"
+    return _Loop("forward", traced.forward, ["x"], carried, fixed, ["z", *kept], [], {}, before)
 
 
 def _backward(traced: Traced) -> _Loop:
@@ -203,8 +214,9 @@ def _backward(traced: Traced) -> _Loop:
     carried = [n for n in program.inputs if n.startswith("g") and n != "gz"]
     fixed = [n for n in program.inputs if n.startswith("p")]
     sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(carried))]
-    double = {} if traced.slot is None else {"z": "steps", "k0": "steps + 1"}
-    return _Loop("backward", program, ["gz", *kept], carried, fixed, ["gx"], sums, double)
+    double = {} if traced.slot is None else {"k0": "steps + 1"}
+    double |= {"z": "steps"} if double and traced.uses_output else {}
+    return _Loop("backward", program, ["gz", *kept], carried, fixed, ["gx"], sums, double, {})
 
 
 def _step(loop: _Loop) -> str:
@@ -219,6 +231,7 @@ def _lanes(loop: _Loop, recurrent: bool) -> str:
     strides = {n: "row" if k else "moves" for k, n in enumerate(loop.read)}
     place = ["at = tl.program_id(0).to(tl.int64) * WIDTH + lane", "inside = at < size"]
     begin = _given(loop)
+    begin += [f"tl.store({n}_ - row + at, {value}, inside)" for n, value in loop.before.items()]
     begin += [f"sum_{n} = tl.zeros([WIDTH], {n}_.dtype.element_ty)" for n in loop.sums]
     count = {n: loop.double.get(n, "steps") for n in strides}
     begin += [f"next_{n} = rows({n}_, at, inside, {by}, 0, {count[n]}, AHEAD)" for n, by in strides.items()]
@@ -254,6 +267,7 @@ def _shared(loop: _Loop) -> str:
     """The kernel that shares the neurons of a few samples with other programs."""
     strides = {n: "row" if k else "moves" for k, n in enumerate(loop.read)}
     begin = _given(loop)
+    begin += [f"tl.store({n}_ - row + at, {v}, inside & (first == 0))" for n, v in loop.before.items()]
     begin += [f"sum_{n} = tl.load({n}_ + at, inside, 0.0)" for n in loop.sums]
     begin += [f"{n}_ += first * {by}" for n, by in strides.items()]
     begin += [f"{n}_ += first * row" for n in loop.written]

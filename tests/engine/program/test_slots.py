@@ -141,12 +141,16 @@ def test_recurrent_layers(backend: str, shape: tuple[int, ...]):
     (lsnn_feed_forward_step, LSNNParameters(method="adjoint"), 80),
 ])  # fmt: skip
 def test_what_is_kept(backend: str, step: Any, p: Any, rows: int):
-    """In rows of neurons, of forty steps: beside the output LIF keeps one for each and one before the first."""
+    """In rows of neurons, of forty steps: beside the output LIF keeps one for each and one before the first.
+
+    Of the output a GPU keeps nothing: it is in the last bits of the others.
+    """
     x = torch.ones(40, 2, 8, device=device_of(backend), requires_grad=True)
     z, sizes = kept_by(lambda: scan(step, x, p=p, backend=backend)[0])
-    assert z.data_ptr() in sizes
+    assert (z.data_ptr() in sizes) == (backend == "cpu")
+    sizes.pop(z.data_ptr(), None)
     small = 4 * len(state_type(step)._fields) * x[0].numel()
-    assert 0 <= sum(sizes.values()) - z.nbytes - 4 * x[0].numel() * rows <= small
+    assert 0 <= sum(sizes.values()) - 4 * x[0].numel() * rows <= small
 
 
 @pytest.mark.usefixtures("fresh_compiler")
