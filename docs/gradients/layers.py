@@ -1,12 +1,12 @@
 """Print the tables of layers of docs/gradients.md: time and memory of the adjoint beside a surrogate.
 
-    python -m docs.gradients.layers [--device=cuda]
+    python -m docs.gradients.layers [--device=cuda] [--features=16384]
 
-Each layer runs forward and backward, T=500, B=16, N=512 (recurrent: T=1000, B=128, N=128); medians of 20 passes
-after 5, both methods in turn in one process, times in ms. Saved: what autograd keeps beside input and output,
-in floats a neuron and step. The second table has the time of the adjoint, forward and backward, as a multiple
-of the surrogate's, also where fewer inputs spike and so fewer neurons. The third has what is saved on a GPU,
-which needs none: it is read from the programs that become its kernels.
+Each layer runs forward and backward, T=500, B=16, N=512 or as many as asked for (recurrent: T=1000, B=128,
+N=128); medians of 20 passes after 5, both methods in turn in one process, times in ms. Saved: what autograd
+keeps beside input and output, in floats a neuron and step. The second table has the time of the adjoint,
+forward and backward, as a multiple of the surrogate's, also where fewer inputs spike and so fewer neurons. The
+third has what is saved on a GPU, which needs none: it is read from the programs that become its kernels.
 """
 
 import argparse
@@ -101,9 +101,11 @@ def compared(name: str, found: list[dict[str, Cost]]) -> None:
     print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def feed_forward(layer: type[torch.nn.Module], share: float, device: str) -> dict[str, Cost]:
+def feed_forward(
+    layer: type[torch.nn.Module], share: float, features: int, device: torch.device
+) -> dict[str, Cost]:
     """Where this share of the inputs spikes."""
-    spikes = (torch.rand(500, 16, 512) < share).float().to(device)
+    spikes = (torch.rand(500, 16, features, device=device) < share).float()
     made = {method: layer(FEED_FORWARD[layer](method=method)) for method in METHODS}
     return costs(made, DRIVE.get(layer, 4.0) * spikes)
 
@@ -119,16 +121,18 @@ def saved_on_gpu(layer: type[torch.nn.Module], method: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="where the layers run: cpu or cuda")
-    device = parser.parse_args().device
+    parser.add_argument("--features", type=int, default=512, help="neurons of a feed-forward layer")
+    arguments = parser.parse_args()
+    device, features = torch.device(arguments.device), arguments.features
     keep_memory()
     print("| layer | rate | super: forward | backward | saved | adjoint: forward | backward | saved |")
     print("|---|---|---|---|---|---|---|---|")
     torch.manual_seed(0)
     most = {}
     for layer in FEED_FORWARD:
-        most[layer] = feed_forward(layer, SHARES[0], device)
+        most[layer] = feed_forward(layer, SHARES[0], features, device)
         row(layer.__name__, most[layer])
-    spikes = (torch.rand(1000, 128, 128) < SHARES[0]).float().to(device)
+    spikes = (torch.rand(1000, 128, 128, device=device) < SHARES[0]).float()
     for layer, parameters in ((LIFRecurrent, LIFParameters), (LSNNRecurrent, LSNNParameters)):
         made = {}
         for method in METHODS:
@@ -138,7 +142,9 @@ def main() -> None:
     print("\n| layer |" + " rate | adjoint / super |" * len(SHARES))
     print("|---|" + "---|---|" * len(SHARES))
     for layer, found in most.items():
-        compared(layer.__name__, [found, *(feed_forward(layer, share, device) for share in SHARES[1:])])
+        compared(
+            layer.__name__, [found, *(feed_forward(layer, share, features, device) for share in SHARES[1:])]
+        )
     print("\n| saved on a GPU | super | adjoint |\n|---|---|---|")
     for layer in FEED_FORWARD:
         cells = " | ".join(f"{saved_on_gpu(layer, method):.2f}" for method in METHODS)

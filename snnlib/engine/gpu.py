@@ -23,7 +23,7 @@ from snnlib.engine.arrays import outputs, own, still
 from snnlib.engine.cache import load
 from snnlib.engine.emit.triton import emit
 from snnlib.engine.kernel import Kernel
-from snnlib.engine.plan import Plan, multiprocessors, plan
+from snnlib.engine.plan import Plan, multiprocessors, plan, work_of
 from snnlib.engine.program import Traced
 
 __all__ = ["build"]
@@ -43,7 +43,7 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
             return torch.tensor(numbers or (0.0,), dtype=dtype, device=device)
 
         alone, shared = (getattr(module, n, None) for n in (which, f"{which}_shared"))
-        return _Direction(alone, shared, on, traced.uses_output)
+        return _Direction(alone, shared, on, work_of(getattr(traced, which)), traced.uses_output)
 
     forward = direction("forward", made.forward_numbers)
     backward = direction("backward", made.backward_numbers)
@@ -61,12 +61,14 @@ class _Direction(NamedTuple):
         alone: its programs know nothing of each other.
         shared: its programs share the neurons of a few samples; None without weights.
         numbers: from a device to the kernels' numbers there.
+        work: of a step.
         reads_output: whether the backward kernels do.
     """
 
     alone: Any
     shared: Any
     numbers: Any
+    work: int
     reads_output: bool
 
 
@@ -193,7 +195,7 @@ def _launch(
         row: how far all others do.
     """
     device, dtype = arrays.read[0].device, arrays.read[0].dtype
-    form = plan(shape, recurrence is not None, dtype, multiprocessors(device))
+    form = plan(shape, recurrence is not None, dtype, multiprocessors(device), loops.work)
     last = [arrays.read[0].new_empty(shape[1:]) for _ in arrays.carried]
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         if form.shared and recurrence is not None:

@@ -5,12 +5,23 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Plan", "multiprocessors", "plan"]
+from snnlib.engine.emit.expression import CALLED, is_short_power
+from snnlib.engine.program import Program
+
+__all__ = ["Plan", "multiprocessors", "plan", "work_of"]
 
 _AHEAD = 8
 """Steps whose rows are read at once, while as many are computed: loads take longer than a step."""
 _AHEAD_RECURRENT = 4
 """The same where each step waits for a sum over all neurons."""
+_FEW = 512
+"""Neurons of a multiprocessor up to which rows are asked for twice as early: so few steps are done in less time
+than memory takes."""
+_MANY = 1024
+"""From so many on a thread takes four neurons, whose numbers are read and written at once, and half the steps."""
+_WORK = 50
+"""As long as the step is no more work: threads with four neurons are fewer, and would wait for arithmetic."""
+_SLOW = {*CALLED, "div", "pow", "reciprocal", "rsqrt", "sigmoid"} - {"floor"}
 _ALONE = 128
 """The most neurons that one program takes with all their weights: 64 KiB of them in float32."""
 _ON_CHIP = 128 * 1024
@@ -42,25 +53,41 @@ class Plan(NamedTuple):
         return {**self.constants, **self.options}
 
 
+def work_of(program: Program) -> int:
+    """Of a step, in simple operators."""
+    slow = sum(line.operator in _SLOW and not is_short_power(line) for line in program.lines)
+    return len(program.lines) + 6 * slow
+
+
 @functools.lru_cache(maxsize=256)
-def plan(shape: torch.Size, recurrent: bool, dtype: torch.dtype, processors: int) -> Plan:
-    """Choose the form of a kernel for a sequence of this shape on a GPU with so many multiprocessors."""
+def plan(shape: torch.Size, recurrent: bool, dtype: torch.dtype, processors: int, work: int) -> Plan:
+    """Choose the form of a kernel for a sequence of this shape.
+
+    Parameters:
+        processors: how many multiprocessors the GPU has.
+        work: of a step, see :func:`work_of`.
+    """
     samples, size = shape[1], shape[-1]
     options = {"num_warps": 1, "enable_fp_fusion": False}
     if recurrent and size > _ALONE:
         return _plan_shared(samples, size, dtype, processors, options)
     if recurrent:
         width = max(16, _power_of_two(size))
-        grid, ahead = (samples,), _AHEAD_RECURRENT
         # a neuron a thread, but no more than 128 registers of weights
         options["num_warps"] = max(1, width // 32, width * width * dtype.itemsize // 16384)
+        constants = {"WIDTH": width, "AHEAD": _AHEAD_RECURRENT, "BLOCKS": 1}
+        return Plan(False, (samples,), samples, constants, options)
+    neurons = shape[1:].numel()
+    each, single = neurons // processors, dtype.itemsize <= 4
+    if each >= _MANY and single and work <= _WORK:
+        width, a_thread, ahead, blocks = 512, 4, _AHEAD // 2, 1
     else:
-        neurons = shape[1:].numel()
         # so few in a program that each processor has two programs
-        width = min(128, max(32, _power_of_two(neurons // (2 * processors) + 1)))
-        grid, ahead = (-(-neurons // width),), _AHEAD
-        options["num_warps"] = width // 32
-    return Plan(False, grid, samples, {"WIDTH": width, "AHEAD": ahead}, options)
+        width, a_thread, ahead = min(128, max(32, _power_of_two(each // 2 + 1))), 1, _AHEAD
+        blocks = 2 if each <= _FEW and single else 1
+    options["num_warps"] = width // (32 * a_thread)
+    constants = {"WIDTH": width, "AHEAD": ahead, "BLOCKS": blocks}
+    return Plan(False, (-(-neurons // width),), samples, constants, options)
 
 
 def _plan_shared(samples: int, size: int, dtype: torch.dtype, processors: int, options: dict[str, Any]) -> Plan:

@@ -11,8 +11,8 @@ import triton.language as tl
 from triton.language.extra import libdevice
 
 __all__ = [
-    "arrive", "cos", "div", "exp", "expm1", "floor", "last_bit", "log", "log1p", "power", "product", "products",
-    "rows", "rows_of", "sin", "sqrt", "tanh", "wait", "whole", "with_last_bit",
+    "arrive", "cos", "div", "exp", "expm1", "floor", "last_bit", "log", "log1p", "part", "power", "product",
+    "products", "rows", "rows_of", "sin", "sqrt", "tanh", "wait", "whole", "with_last_bit",
 ]  # fmt: skip
 
 C = tl.constexpr
@@ -93,6 +93,15 @@ def rows(pointer, at, inside, stride, first, steps, COUNT: C):  # noqa: N803
     found = ()
     for k in tl.static_range(COUNT):
         found = found + (tl.load(pointer + k * stride + at, inside & (first + k < steps), 0.0),)  # noqa: RUF005
+    return found
+
+
+@triton.jit
+def part(values, first: C, COUNT: C):  # noqa: N803
+    """COUNT of a tuple, from the first on."""
+    found = ()
+    for k in tl.static_range(COUNT):
+        found = found + (values[first + k],)  # noqa: RUF005
     return found
 
 

@@ -5,7 +5,7 @@ interpreting.
 """
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -16,7 +16,7 @@ from snnlib.engine import trace
 from snnlib.engine.cache import load
 from snnlib.engine.emit import triton as emit_triton
 from snnlib.engine.later import later_step
-from snnlib.engine.plan import plan
+from snnlib.engine.plan import plan, work_of
 from snnlib.functional import (
     LIFExParameters,
     LIFParameters,
@@ -29,25 +29,36 @@ from snnlib.functional import (
 PROCESSORS = 132
 
 
+class Module(NamedTuple):
+    """Kernels of a step.
+
+    Attributes:
+        bits: which of their arrays are bytes.
+        work: of the forward and the backward step.
+    """
+
+    loops: Any
+    bits: list[str]
+    work: dict[str, int]
+
+
 def module(
     step, p, dtype: torch.dtype, recurrent: bool, learned: tuple[str, ...] = ("tau_mem_inv", "v_th")
-) -> tuple[Any, list[str]]:
-    """The kernels, and which of their arrays are bytes."""
+) -> Module:
     given = p._replace(**dict.fromkeys(learned))
     traced = trace.trace(step, given, learned, learned, 0.001, dtype, trace.KEEPS["gpu"])
     text = emit_triton.emit(traced, step.__name__, dtype, recurrent).text
     kinds = enumerate(traced.types_of_saved(dtype))
-    return load(text, f"triton-{triton.__version__}"), [f"k{k}_" for k, kind in kinds if kind != dtype]
+    bits = [f"k{k}_" for k, kind in kinds if kind != dtype]
+    work = {way: work_of(getattr(traced, way)) for way in ("forward", "backward")}
+    return Module(load(text, f"triton-{triton.__version__}"), bits, work)
 
 
-def assembled(
-    made: tuple[Any, list[str]], way: str, shape: tuple[int, ...], recurrent: bool, dtype: torch.dtype
-) -> str:
+def assembled(made: Module, way: str, shape: tuple[int, ...], recurrent: bool, dtype: torch.dtype) -> str:
     """The kernel that would be launched, in PTX, after it went to machine code as well."""
-    loops, bits = made
-    form = plan(torch.Size(shape), recurrent, dtype, PROCESSORS)
-    kernel = getattr(loops, f"{way}_shared" if form.shared else way)
-    kinds = dict.fromkeys(kernel.arg_names, f"*fp{dtype.itemsize * 8}") | dict.fromkeys(bits, "*u8")
+    form = plan(torch.Size(shape), recurrent, dtype, PROCESSORS, made.work[way])
+    kernel = getattr(made.loops, f"{way}_shared" if form.shared else way)
+    kinds = dict.fromkeys(kernel.arg_names, f"*fp{dtype.itemsize * 8}") | dict.fromkeys(made.bits, "*u8")
     kinds["meeting_"] = "*i32"
     kinds |= dict.fromkeys(
         ("own", "offset", "samples", "size", "steps", "first", "last", "moves", "row"), "i32"

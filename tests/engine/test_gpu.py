@@ -13,11 +13,12 @@ import sys
 import pytest
 import torch
 
-from snnlib import LIFParameters, lif_feed_forward_step
+from snnlib import LIF, LIFParameters, LIFRecurrent, lif_feed_forward_step
 from snnlib.engine import fused, kernel, scan, source
+from snnlib.engine.plan import multiprocessors
 from snnlib.engine.step import UntraceableError
 from tests.engine.equality import assert_equal, device_of, moved, needs_triton, recurrent_case
-from tests.neurons import draw_parameters, generator
+from tests.neurons import NEURONS, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
 
 pytestmark = [needs_triton, pytest.mark.usefixtures("poisoned_memory")]
 
@@ -99,6 +100,47 @@ def test_recurrent_layers_of_many_samples():
     neuron, x, state, weights = recurrent_case((3, 17, 130), torch.float64)
     p = draw_parameters(neuron, generator(3), (130,))
     assert_equal("gpu", neuron, x, state, p, recurrent_weights=weights)
+
+
+@pytest.mark.parametrize("neuron", [n for n in NEURONS if n.name in ("lif", "lsnn", "lif_refrac")], ids=name_of)
+@pytest.mark.parametrize("each", [1, 600, 1030], ids="{} on a multiprocessor".format)
+def test_few_and_many_neurons(neuron: Neuron, each: int):
+    """For each number of neurons there is a form of kernel: how many a thread takes, how early it reads."""
+    source, size = generator(5), each * multiprocessors(torch.device(device_of("gpu"))) + 7
+    x = draw_input(neuron, source, (19, 1, size), torch.float32)
+    state = draw_state(neuron, source, (1, size), torch.float32)
+    for method in ("super", "adjoint"):
+        p = neuron.parameters(method=method)
+        z = assert_equal("gpu", neuron, x, state, p)[0].detach()
+        assert 0 < float(z.mean()) < 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: graphs are CUDA's")
+@pytest.mark.parametrize("layer", [
+    LIF(), LIF(LIFParameters(method="adjoint")), LIFRecurrent(16, 16), LIFRecurrent(16, 300),
+], ids=["lif", "adjoint", "recurrent", "recurrent, shared"])  # fmt: skip
+def test_a_captured_graph_gives_the_same(layer: torch.nn.Module):
+    layer, x = layer.cuda(), 3 * (torch.rand(20, 4, 16, device="cuda") < 0.3).float()
+
+    def step(x: torch.Tensor) -> list[torch.Tensor]:
+        leaf = x.detach().requires_grad_()
+        output = layer(leaf)[0]
+        return [output, *torch.autograd.grad(output.cumsum(0).square().sum(), (leaf, *layer.parameters()))]
+
+    wanted = step(x)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step(x)
+    torch.cuda.current_stream().wait_stream(side)
+    graph, still = torch.cuda.CUDAGraph(), torch.zeros_like(x)
+    with torch.cuda.graph(graph):
+        found = step(still)
+    for _ in range(2):
+        still.copy_(x)
+        graph.replay()
+        torch.testing.assert_close(found, wanted)
+    assert float(wanted[0].detach().sum()) > 0
 
 
 def test_a_constant_input_into_recurrent_weights():

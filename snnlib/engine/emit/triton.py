@@ -1,7 +1,7 @@
 """Traced programs as Triton source: a function for one step, and around it a kernel for each way of running it.
 
 - ``forward`` and ``backward`` without weights: one program for some neurons, whose state stays in registers
-  while time passes. AHEAD rows are read before they are needed, so that as many loads are on their way at once.
+  while time passes. It takes AHEAD steps at a time, and reads rows for BLOCKS times as many before they are needed.
 - the same names with weights: one program for each sample, whose weights stay in registers as well.
 - ``forward_shared`` and ``backward_shared`` where the weights do not fit into one program: each keeps those of
   some neurons, and takes these through time for a few samples. After each step it waits for the programs of the
@@ -48,7 +48,7 @@ _POWERS = {
 
 # functions of snnlib.engine.tile beside those that are written for operators
 _CALLED = {
-    *("arrive", "div", "last_bit", "power", "product", "products"),
+    *("arrive", "div", "last_bit", "part", "power", "product", "products"),
     *("rows", "rows_of", "wait", "whole", "with_last_bit"),
 }
 
@@ -77,7 +77,10 @@ def _{name}({inputs}):
 _LANES = """
 
 @triton.jit(do_not_specialize=["own", "steps"])
-def {name}({pointers}, own, size, steps, moves, row, WIDTH: tl.constexpr, AHEAD: tl.constexpr):
+def {name}(
+    {pointers}, own, size, steps, moves, row,
+    WIDTH: tl.constexpr, AHEAD: tl.constexpr, BLOCKS: tl.constexpr,
+):
     moves = tl.cast(moves, tl.int64)
     row = tl.cast(row, tl.int64)
     lane = tl.arange(0, WIDTH)
@@ -234,11 +237,14 @@ def _lanes(loop: _Loop, recurrent: bool) -> str:
     begin += [f"tl.store({n}_ - row + at, {value}, inside)" for n, value in loop.before.items()]
     begin += [f"sum_{n} = tl.zeros([WIDTH], {n}_.dtype.element_ty)" for n in loop.sums]
     count = {n: loop.double.get(n, "steps") for n in strides}
-    begin += [f"next_{n} = rows({n}_, at, inside, {by}, 0, {count[n]}, AHEAD)" for n, by in strides.items()]
-    ahead = [f"now_{n} = next_{n}" for n in strides]
+    far = "AHEAD * BLOCKS"
+    begin += [f"next_{n} = rows({n}_, at, inside, {by}, 0, {count[n]}, {far})" for n, by in strides.items()]
+    begin += [f"{n}_ += {far} * {by}" for n, by in strides.items()]
+    ahead = [f"now_{n} = part(next_{n}, 0, AHEAD)" for n in strides]
     for n, by in strides.items():
+        far_rows = f"rows({n}_, at, inside, {by}, first + {far}, {count[n]}, AHEAD)"
+        ahead += [f"next_{n} = part(next_{n}, AHEAD, {far} - AHEAD) + {far_rows}"]
         ahead += [f"{n}_ += AHEAD * {by}"]
-        ahead += [f"next_{n} = rows({n}_, at, inside, {by}, first + AHEAD, {count[n]}, AHEAD)"]
     ahead += [f"now_{n} = now_{n} + next_{n}" for n in loop.double]
     read = [f"{n} = now_{n}[k]" for n in loop.read]
     read += [f"before_{n} = now_{n}[k + 1]" for n in loop.double]
