@@ -74,7 +74,8 @@ class Cost(NamedTuple):
 
 def costs(layers: dict[str, torch.nn.Module], x: Tensor) -> dict[str, Cost]:
     """Of each method, measured in turn."""
-    gradient = torch.randn(*x.shape[:2], getattr(layers["super"], "hidden_size", x.shape[2])).to(x)
+    size = getattr(layers["super"], "hidden_size", x.shape[2])
+    gradient = torch.randn(*x.shape[:2], size, device=x.device)
     runs = {method: lambda leaf, layer=layer: layer(leaf)[0] for method, layer in layers.items()}
     times = in_turn(runs, x, gradient, passes=20, before=5)
     return {method: Cost(*times[method], *saved(layer, x)) for method, layer in layers.items()}

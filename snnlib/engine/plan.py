@@ -18,7 +18,8 @@ _FEW = 512
 """Neurons of a multiprocessor up to which rows are asked for twice as early: so few steps are done in less time
 than memory takes."""
 _MANY = 1024
-"""From so many on a thread takes four neurons, whose numbers are read and written at once, and half the steps."""
+"""From so many on a thread takes four neurons, whose numbers are read and written at once, and half as many
+steps at a time."""
 _WORK = 50
 """As long as the step is no more work: threads with four neurons are fewer, and would wait for arithmetic."""
 _SLOW = {*CALLED, "div", "pow", "reciprocal", "rsqrt", "sigmoid"} - {"floor"}

@@ -1,7 +1,8 @@
 """Traced programs as Triton source: a function for one step, and around it a kernel for each way of running it.
 
 - ``forward`` and ``backward`` without weights: one program for some neurons, whose state stays in registers
-  while time passes. It takes AHEAD steps at a time, and reads rows for BLOCKS times as many before they are needed.
+  while time passes. It takes AHEAD steps at a time, and reads rows BLOCKS times as many steps before they are
+  needed, so that many loads are on their way at once.
 - the same names with weights: one program for each sample, whose weights stay in registers as well.
 - ``forward_shared`` and ``backward_shared`` where the weights do not fit into one program: each keeps those of
   some neurons, and takes these through time for a few samples. After each step it waits for the programs of the

@@ -1,8 +1,8 @@
 """Whether a neuron spiked, in the last bit of a number that is kept for every step.
 
-The way back of the adjoint asks of each step whether there was a spike. To read the output again for it is one
-array more, of three, where memory is all that a kernel waits for, as on a GPU. The bit takes the place of one of
-the number's own, which then is off by one unit in its last place at most: 1.2e-7 of it in float32.
+The way back of the adjoint asks of each step whether there was a spike. To read the output again for it is a
+fourth array beside three, where memory is all that a kernel waits for, as on a GPU. The bit takes the place of
+one of the number's own, which then is off by one unit in its last place at most: 1.2e-7 of it in float32.
 """
 
 from snnlib.engine.program import Line, Program, Traced
