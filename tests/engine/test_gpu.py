@@ -17,7 +17,14 @@ from snnlib import LIF, LIFParameters, LIFRecurrent, lif_feed_forward_step
 from snnlib.engine import fused, kernel, scan, source
 from snnlib.engine.plan import multiprocessors
 from snnlib.engine.step import UntraceableError
-from tests.engine.equality import assert_equal, device_of, moved, needs_triton, recurrent_case
+from tests.engine.equality import (
+    assert_equal,
+    device_of,
+    everything,
+    moved,
+    needs_triton,
+    recurrent_case,
+)
 from tests.neurons import NEURONS, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
 
 pytestmark = [needs_triton, pytest.mark.usefixtures("poisoned_memory")]
@@ -105,14 +112,21 @@ def test_recurrent_layers_of_many_samples():
 @pytest.mark.parametrize("neuron", [n for n in NEURONS if n.name in ("lif", "lsnn", "lif_refrac")], ids=name_of)
 @pytest.mark.parametrize("each", [1, 600, 1030], ids="{} on a multiprocessor".format)
 def test_few_and_many_neurons(neuron: Neuron, each: int):
-    """For each number of neurons there is a form of kernel: how many a thread takes, how early it reads."""
+    """For each number of neurons there is a form of kernel: how many a thread takes, how early it reads.
+
+    Among so many some adjoint is divided by a slope near zero, where float32 knows only its first digits.
+    """
     source, size = generator(5), each * multiprocessors(torch.device(device_of("gpu"))) + 7
-    x = draw_input(neuron, source, (19, 1, size), torch.float32)
-    state = draw_state(neuron, source, (1, size), torch.float32)
+    values = draw_input(neuron, source, (19, 1, size), torch.float32), draw_state(neuron, source, (1, size))
+    x, state = (moved(value, device_of("gpu")) for value in values)
     for method in ("super", "adjoint"):
         p = neuron.parameters(method=method)
-        z = assert_equal("gpu", neuron, x, state, p)[0].detach()
-        assert 0 < float(z.mean()) < 1
+        found, wanted = (everything(backend, neuron.step, x, state, p) for backend in ("gpu", "reference"))
+        assert 0 < float(found[0].detach().mean()) < 1
+        assert torch.equal(found[0], wanted[0])
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.detach().abs().max()))
+            assert float((ours - theirs).detach().norm()) <= 1e-4 * float(theirs.detach().norm())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: graphs are CUDA's")
@@ -120,12 +134,14 @@ def test_few_and_many_neurons(neuron: Neuron, each: int):
     LIF(), LIF(LIFParameters(method="adjoint")), LIFRecurrent(16, 16), LIFRecurrent(16, 300),
 ], ids=["lif", "adjoint", "recurrent", "recurrent, shared"])  # fmt: skip
 def test_a_captured_graph_gives_the_same(layer: torch.nn.Module):
+    torch.manual_seed(0)
     layer, x = layer.cuda(), 3 * (torch.rand(20, 4, 16, device="cuda") < 0.3).float()
+    weight = torch.randn(20, 4, 1, device="cuda")
 
     def step(x: torch.Tensor) -> list[torch.Tensor]:
         leaf = x.detach().requires_grad_()
         output = layer(leaf)[0]
-        return [output, *torch.autograd.grad(output.cumsum(0).square().sum(), (leaf, *layer.parameters()))]
+        return [output, *torch.autograd.grad((weight * output).sum(), (leaf, *layer.parameters()))]
 
     wanted = step(x)
     side = torch.cuda.Stream()
@@ -136,10 +152,12 @@ def test_a_captured_graph_gives_the_same(layer: torch.nn.Module):
     graph, still = torch.cuda.CUDAGraph(), torch.zeros_like(x)
     with torch.cuda.graph(graph):
         found = step(still)
+    still.copy_(x)
     for _ in range(2):
-        still.copy_(x)
         graph.replay()
-        torch.testing.assert_close(found, wanted)
+        assert torch.equal(found[0], wanted[0])
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.detach().abs().max()))
     assert float(wanted[0].detach().sum()) > 0
 
 
