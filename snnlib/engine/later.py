@@ -7,15 +7,13 @@ back in time. Between parts of a sequence it goes along with the state, as an at
 import copy
 import functools
 from collections import namedtuple
-from collections.abc import Iterable
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
-from snnlib.engine.step import Step, constant, is_lasting, name_of, state_type
+from snnlib.engine.step import Step, is_lasting, name_of, state_type
 
-__all__ = ["beyond", "handed", "later_step", "later_type", "start"]
+__all__ = ["beyond", "handed", "later_step", "later_type"]
 
 
 def later_step(step: Step) -> Step:
@@ -45,12 +43,6 @@ def _later_step(step: Step) -> Step:
 def later_type(inner: Any) -> Any:
     """A kind of state with ``later`` behind its fields."""
     return cast(Any, namedtuple)(f"{inner.__name__}WithLater", (*inner._fields, "later"))
-
-
-def start(others: Iterable[Any], like: Tensor) -> Tensor:
-    """``later`` where no part comes before: zeros, whose gradient is wanted wherever another tensor's is."""
-    wanted = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in others)
-    return constant(0.0, like.dtype, like.device, like.shape).detach().requires_grad_(wanted)
 
 
 def handed(kind: Any, last: Any) -> Any:

@@ -10,11 +10,12 @@ from torch.nn.functional import linear
 from snnlib.engine import adjoint, reference
 from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
 from snnlib.engine.checkpoint import in_chunks
-from snnlib.engine.later import handed, later_step, later_type, start
+from snnlib.engine.later import handed, later_step, later_type
 from snnlib.engine.step import (
     Step,
     UntraceableError,
     as_tensors,
+    constant,
     default_parameters,
     fitted,
     initial_state,
@@ -105,7 +106,7 @@ def scan(
     if exact and transformed:
         raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
     if exact and not torch.compiler.is_dynamo_compiling():  # which cannot make a type; see fused.attempt
-        step, state = _exact(step, input, state, later, p, recurrent_weights, input_weights)
+        step, state = _exact(step, state, later, recurrent_weights is not None)
 
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
 
@@ -166,25 +167,17 @@ def _without_adjoint(p: Any) -> Any:
     return p._replace(method="super") if adjoint.is_exact(p) else p
 
 
-def _exact(
-    step: Step,
-    input: Tensor,
-    state: Any,
-    later: Tensor | None,
-    p: Any,
-    recurrent: Tensor | None,
-    *weights: Tensor | None,
-) -> tuple[Step, Any]:
+def _exact(step: Step, state: Any, later: Tensor | None, recurrent: bool) -> tuple[Step, Any]:
     """The step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`.
 
     Parameters:
         later: what came with the state if it is that after another part of the sequence.
     """
-    kind: Any = later_type(state_type(step) if recurrent is None else recurrent_state_type(step))
-    step = later_step(step)
+    like = state[0]
     if later is None:
-        return step, kind(*state, start((input, *state, *p, recurrent, *weights), state[0]))
-    return step, kind(*state, later.to(state[0]).expand_as(state[0]))
+        later = constant(0.0, like.dtype, like.device, like.shape)
+    kind: Any = later_type(recurrent_state_type(step) if recurrent else state_type(step))
+    return later_step(step), kind(*state, later.to(like).expand_as(like))
 
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:

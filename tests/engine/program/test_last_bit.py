@@ -1,0 +1,65 @@
+"""Spikes in the last bits of what the adjoint keeps on a GPU: who has them, and what they cost in digits."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnlib import LIFParameters, lif_feed_forward_step
+from snnlib.engine import scan
+from snnlib.engine.later import later_step
+from snnlib.engine.program import Traced
+from snnlib.engine.program.last_bit import with_last_bit
+from snnlib.engine.trace import Keep, trace
+from tests.engine.equality import device_of, moved, needs_triton
+from tests.neurons import SPIKING, Neuron, draw_input, draw_state, generator, name_of
+
+BY_NAME = {neuron.name: neuron for neuron in SPIKING}
+
+
+def traced(step: Any, p: Any, keep: Keep = "last_bit") -> Traced:
+    return trace(later_step(step), p, (), (), 0.001, torch.float32, keep)
+
+
+@pytest.mark.parametrize("neuron", SPIKING, ids=name_of)
+def test_no_neuron_reads_its_output_again(neuron: Neuron):
+    found = traced(neuron.step, neuron.parameters(method="adjoint"))
+    assert not found.uses_output
+    marked = any(line.operator == "with_last_bit" for line in found.forward.lines)
+    # of one the spikes are among other bits, of the other they follow from the numbers
+    assert marked == (neuron.name not in ("lif_refrac", "lif_ex"))
+
+
+def test_what_is_more_than_0_and_1_has_no_room():
+    plain = traced(lif_feed_forward_step, LIFParameters(method="adjoint"), "steps")
+    assert plain.uses_output
+    assert with_last_bit(plain).saved == ("marked",)
+    state = plain.forward.outputs[1]
+    other = plain.forward._replace(outputs=(state, *plain.forward.outputs[1:]))
+    more = plain._replace(forward=other)
+    assert with_last_bit(more) is more
+
+
+@needs_triton
+@pytest.mark.parametrize("name", ["lif", "lif_box", "iaf", "lsnn", "lif_ex", "lif_adex"])
+def test_gradients_in_float32_are_as_near_to_float64_as_those_of_the_plain_loop(name: str):
+    neuron, source = BY_NAME[name], generator(2)
+    x, state = draw_input(neuron, source, (40, 1, 2000)), draw_state(neuron, source, (1, 2000))
+    weight = torch.randn(x.shape, generator=source, dtype=x.dtype)
+
+    def gradient(backend: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        leaf, start, to = (moved(v, device_of("gpu")) for v in (x, state, weight))
+        leaf = leaf.float().to(dtype).requires_grad_()  # all start from the same numbers
+        start = type(start)(*(v.float().to(dtype) for v in start))
+        z, _ = scan(neuron.step, leaf, start, neuron.parameters(method="adjoint"), backend=backend)
+        (found,) = torch.autograd.grad((z * to.to(dtype)).sum(), leaf)
+        return z.detach().double(), found.double()
+
+    spikes, exact = gradient("reference", torch.float64)
+    plain, fused = (gradient(backend, torch.float32) for backend in ("reference", "gpu"))
+    same = (spikes == plain[0]).all(0)
+    assert same.float().mean() > 0.99
+    assert torch.equal(plain[0], fused[0])
+    lost, lost_plain = ((found - exact)[:, same].norm() for found in (fused[1], plain[1]))
+    assert 0 < float(lost) <= 1.5 * float(lost_plain)
