@@ -5,8 +5,7 @@
 Each layer runs forward and backward, T=500, B=16, N=512 or as many as asked for (recurrent: T=1000, B=128,
 N=128); medians of 20 passes after 5, both methods in turn in one process, times in ms. Saved: what autograd
 keeps beside input and output, in floats a neuron and step. The second table has the time of the adjoint,
-forward and backward, as a multiple of the surrogate's, also where fewer inputs spike and so fewer neurons. The
-third has what is saved on a GPU, which needs none: it is read from the programs that become its kernels.
+forward and backward, as a multiple of the surrogate's, also where fewer inputs spike and so fewer neurons.
 """
 
 import argparse
@@ -38,9 +37,6 @@ from snnlib import (
 )
 from snnlib.benchmark.measure import saved_bytes
 from snnlib.engine import keep_memory
-from snnlib.engine.adjoint import is_exact
-from snnlib.engine.later import later_step
-from snnlib.engine.trace import KEEPS, trace
 
 FEED_FORWARD = {
     LIF: LIFParameters,
@@ -111,14 +107,6 @@ def feed_forward(
     return costs(made, DRIVE.get(layer, 4.0) * spikes)
 
 
-def saved_on_gpu(layer: type[torch.nn.Module], method: str) -> float:
-    """Floats a neuron and step, but for one row before the first step."""
-    p = FEED_FORWARD[layer](method=method)
-    step = layer(p).step
-    traced = trace(later_step(step) if is_exact(p) else step, p, (), (), 0.001, torch.float32, KEEPS["gpu"])
-    return sum(kind.itemsize for kind in traced.types_of_saved(torch.float32)) / 4
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="where the layers run: cpu or cuda")
@@ -146,10 +134,6 @@ def main() -> None:
         compared(
             layer.__name__, [found, *(feed_forward(layer, share, features, device) for share in SHARES[1:])]
         )
-    print("\n| saved on a GPU | super | adjoint |\n|---|---|---|")
-    for layer in FEED_FORWARD:
-        cells = " | ".join(f"{saved_on_gpu(layer, method):.2f}" for method in METHODS)
-        print(f"| {layer.__name__} | {cells} |")
 
 
 if __name__ == "__main__":
