@@ -153,6 +153,9 @@ def _spikingjelly(spec: Spec) -> Layer:
         return net(x)  # type: ignore[no-any-return]
 
     name = "LIFNode, many steps at once"
+    if spec.device == "cuda":
+        kernels = functional.neuron_implementation("lif", torch.device("cuda", torch.cuda.current_device()))
+        name += f" ({kernels['implementation']})"
     if recurrent:
         name = "LinearRecurrentContainer(LIFNode), whose x[t] makes backward quadratic in T"
     return Layer(run, net, gain, note=f"{name}; one state: no synapse")

@@ -39,8 +39,8 @@ class Traced(NamedTuple):
         saved: names, in ``forward``, of what one step keeps for the backward pass beside its output.
         bytes: how many of these, the last ones, are bytes of :mod:`snnlib.engine.program.bits`.
         slot: None, or what is saved is one array of :mod:`snnlib.engine.program.slots`, with a row before the
-            first step: this one of the states. ``backward`` then has ``z`` and ``k0`` of the step before, too:
-            ``before_z``, zero at the first step, and ``before_k0``.
+            first step: this one of the states. ``backward`` then has ``k0`` of the step before, too, as
+            ``before_k0``, and where it reads ``z``, ``before_z``, zero at the first step.
         uses_output: whether the backward program reads ``z``.
         exact: whether it is the adjoint.
         events: names, in ``forward``, of what is kept at events alone: spikes, gates that open.
