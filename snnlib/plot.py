@@ -95,7 +95,7 @@ def traces(
     ax = _axes(ax)
     times = [(step + 1) * dt for step in range(len(grid))]
     lines = ax.plot(times, grid[:, chosen], linewidth=1, label=[f"neuron {neuron}" for neuron in chosen])
-    if levels is not None and (levels == levels[0, 0]).all():
+    if levels is not None and chosen and (levels == levels[0, 0]).all():
         ax.axhline(float(levels[0, 0]), color="gray", linestyle="--", label="threshold")
     elif levels is not None:
         for line, level in zip(lines, levels.T, strict=True):

@@ -133,7 +133,13 @@ def unsplit(
 
 
 def split(y: Tensor, parts: int, fold: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices of all parts but one, and of that one, with the same share of every class in each."""
+    """Indices of all parts but one, and of that one, with the same share of every class in each.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    if fold not in range(parts):
+        raise ValueError(f"fold must be from 0 to {parts - 1}, got {fold!r}")
     generator = torch.Generator().manual_seed(2026)
     shuffled = torch.randperm(len(y), generator=generator)
     by_class = shuffled[torch.argsort(y[shuffled], stable=True)]

@@ -111,6 +111,8 @@ def steps_in_a_period(
         raise ValueError(
             f"expected_delay must be from 1 to {10 * periods} for {periods} periods, got {expected_delay}"
         )
+    if not (math.isfinite(dt) and dt > 0):
+        raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
     steps = round(period / dt) if math.isfinite(period / dt) else 0
     if steps < 1:
         raise ValueError(f"a period must last at least one time step, got period={period} with dt={dt}")

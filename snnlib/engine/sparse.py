@@ -83,7 +83,9 @@ def conv2d(
                 flat, weights = (_last(value).flatten(1) for value in (input, weight))
                 return linear(flat, weights, bias, backend)[..., None, None]
             if large and (backend == "cpu" or _is_sparse(input)):
-                return cast(Tensor, _Sparse.apply(input, weight, bias, padding, pool))
+                output = _Sparse.apply(input, weight, bias, padding, pool).permute(0, 3, 1, 2)
+                last = _lies_last(input) or _lies_last(weight)
+                return cast(Tensor, output if last else output.contiguous())
     maps = functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     return maps if pool == 1 else functional.max_pool2d(maps, pool)
 
@@ -104,7 +106,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, backend: s
     if backend == "reference" or torch.compiler.is_dynamo_compiling():
         return functional.linear(input, weight, bias)
     large = backend == "cpu" or input.numel() * len(weight) >= _WORTH
-    if large and input.dim() > 1 and weight.dim() == 2:  # maps of one pixel
+    if large and input.dim() > 1 and weight.dim() == 2 and input.layout == torch.strided:  # maps of one pixel
         pixels, filters = input.flatten(0, -2)[..., None, None], weight[..., None, None]
         possible = _is_possible(pixels, filters, bias, (0, 0), (), 1)
         if possible and (backend == "cpu" or _is_sparse(pixels)):
@@ -143,6 +145,9 @@ def _is_sparse(input: Tensor) -> bool:
 
 
 class _Sparse(torch.autograd.Function):
+    """The maps ``[N, H, W, O]``, pooled. They are put in torch's order outside of this: in a function of one's
+    own they would be a view that nobody may write to."""
+
     @staticmethod
     def forward(
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, padding: _Pair, pool: int
@@ -157,7 +162,9 @@ class _Sparse(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         input, weight, chosen = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():  # somebody may want the gradient of the gradient
+        gradient = gradient.permute(0, 3, 1, 2)
+        many = not (is_concrete(gradient) and torch._C._has_storage(gradient))  # gradients at once
+        if torch.is_grad_enabled() or many:  # or somebody may want the gradient of the gradient
             maps = _unpooled(gradient, chosen, _sides(input, weight, ctx.padding), ctx.pool)
             return *_dense(maps, input, weight, ctx.padding, wanted), None, None
         given = None
@@ -189,7 +196,7 @@ def _sides(input: Tensor, weight: Tensor, padding: _Pair) -> list[int]:
 
 
 def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool: int) -> tuple[Tensor, Tensor]:
-    """The output, and which pixel of the maps each number is, see :mod:`snnlib.engine.loops.convolve`."""
+    """The output, channels last, and which pixel each number is, see :mod:`snnlib.engine.loops.convolve`."""
     count, size, (height, width) = len(input), len(weight), _sides(input, weight, padding)
     x, weights = _last(input), weight.permute(2, 3, 1, 0).contiguous()
     out = empty((count, height // pool, width // pool, size), input.dtype)
@@ -207,8 +214,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool:
 
     shares = shares_of(count * height * width * size, count, 1)
     together([functools.partial(work, *share, *room()) for share in shares])
-    output = out.permute(0, 3, 1, 2)
-    return output if _lies_last(input) or _lies_last(weight) else output.contiguous(), chosen
+    return out, chosen
 
 
 def _grow(input: Tensor, gradient: Tensor, chosen: Tensor, weight: Tensor, padding: _Pair, pool: int) -> Tensor:
@@ -242,8 +248,9 @@ def _unpooled(gradient: Tensor, chosen: Tensor, sides: Sequence[int], pool: int)
     if pool == 1:
         return gradient
     here = functional.one_hot(chosen.permute(0, 3, 1, 2).long(), pool * pool)
-    windows = (gradient[..., None] * here).unflatten(-1, (pool, pool))
-    maps = windows.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    count, size, height, width = gradient.shape
+    windows = (gradient[..., None] * here).reshape(count, size, height, width, pool, pool)
+    maps = windows.transpose(3, 4).reshape(count, size, height * pool, width * pool)
     return functional.pad(maps, (0, sides[1] % pool, 0, sides[0] % pool))
 
 

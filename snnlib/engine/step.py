@@ -161,6 +161,9 @@ def _recurrent_state(step: Step, values: tuple[Any, ...]) -> Any:
     return recurrent_state_type(step)(*values)
 
 
+torch.serialization.add_safe_globals([_recurrent_state])  # see snnlib.functional
+
+
 def integration_dtype(dtype: torch.dtype) -> torch.dtype:
     """State is integrated in float32 or better, also where the input is bfloat16 or float16."""
     return torch.promote_types(dtype, torch.float32)

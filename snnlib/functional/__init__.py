@@ -227,4 +227,6 @@ __all__ = [
 ]
 
 # a state may lie beside weights in a file that torch.load reads by its default, weights_only=True
-torch.serialization.add_safe_globals([value for name, value in globals().items() if name.endswith("State")])
+torch.serialization.add_safe_globals(
+    [value for name, value in globals().items() if name.endswith(("State", "_feed_forward_step"))]
+)

@@ -165,7 +165,7 @@ def spike_latency_encode(input_spikes: Tensor) -> Tensor:
     if input_spikes.dim() == 0:
         raise ValueError(f"input_spikes must be [T, *features], got the number {input_spikes.item()}")
     first = (input_spikes != 0).cumsum(0) == 1
-    return input_spikes * first.to(input_spikes.dtype)
+    return torch.where(first, input_spikes, torch.zeros_like(input_spikes))
 
 
 def spike_latency_lif_encode(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from snnlib.engine.scan import scan
 
@@ -39,15 +40,13 @@ def _over_time(
     return step_by_step(lambda x, state: activation(x, state=state, **given), input, state)
 
 
-def step_by_step(
-    run: Callable[[Tensor, Any], tuple[Tensor, Any]], input: Tensor, state: Any
-) -> tuple[Tensor, Any]:
-    """``output[t], state = run(input[t], state)`` for every t."""
+def step_by_step(run: Callable[[Tensor, Any], tuple[Any, Any]], input: Tensor, state: Any) -> tuple[Any, Any]:
+    """``output[t], state = run(input[t], state)`` for every t; an output may be a list of tensors."""
     outputs = []
     for x in input.unbind(0):
         output, state = run(x, state)
         outputs.append(output)
     if not outputs:  # no step to run: one of zeros tells the shape
         output, _ = run(input.new_zeros(input.shape[1:]), state)
-        return output.new_zeros((0, *output.shape)), state
-    return torch.stack(outputs), state
+        return tree_map(lambda value: value.new_zeros((0, *value.shape)), output), state
+    return tree_map(lambda *steps: torch.stack(steps), *outputs), state

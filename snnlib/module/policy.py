@@ -38,8 +38,8 @@ class SpikingPolicy(nn.Module):
         input ``[B, M]``, around 1 in size; output ``[B, A]``, unnormalised log-probabilities.
 
     Raises:
-        ValueError: see :func:`~snnlib.functional.encode.constant_current_lif_encode` and
-            :func:`snnlib.engine.scan`.
+        ValueError: a time constant is not one number; and see :func:`snnlib.engine.scan` and
+            :func:`~snnlib.functional.encode.constant_current_lif_encode`.
     """
 
     def __init__(
@@ -55,7 +55,13 @@ class SpikingPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.seq_length, self.input_scale, self.dt = seq_length, input_scale, dt
-        self.encoder = LIFParameters(tau_mem_inv=p.tau_mem_inv)
+        for name in ("tau_syn_inv", "tau_mem_inv"):
+            value = getattr(p, name)
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise ValueError(
+                    f"p.{name} must be one number, it is that of encoder and readout too; "
+                    f"got shape {list(value.shape)}"
+                )
         neurons: Any = LSNNRecurrent if isinstance(p, LSNNParameters) else LIFRecurrent
         self.hidden = neurons(2 * input_size, hidden_size, p, dt, backend=backend)
         self.weights = nn.Linear(hidden_size, actions, bias=False)
@@ -64,7 +70,8 @@ class SpikingPolicy(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         current = self.input_scale * torch.cat([input.relu(), (-input).relu()], 1)
-        spikes = constant_current_lif_encode(current, self.seq_length, self.encoder, self.dt)
+        encoder = LIFParameters(tau_mem_inv=self.hidden.p.tau_mem_inv)
+        spikes = constant_current_lif_encode(current, self.seq_length, encoder, self.dt)
         z, _ = self.hidden(spikes)
         voltage: Tensor = self.readout(self.weights(z))[0]
         return voltage.mean(0)
@@ -101,6 +108,8 @@ class RunningScale(nn.Module):
     @torch.no_grad()
     def see(self, input: Tensor) -> None:
         """Take a batch of inputs into the mean and the variance."""
+        if not len(input):
+            return
         mean, variance, count = (self.get_buffer(name) for name in ("mean", "variance", "count"))
         x = input.to(mean.device)
         count += len(x)

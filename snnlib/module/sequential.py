@@ -138,7 +138,8 @@ class SequentialState(nn.Sequential):
         """
         if self._state_hooks:
             raise ValueError("there are forward state hooks already; call remove_forward_state_hooks() first")
-        self._state_hooks = [m.register_forward_hook(forward_hook) for m in self if is_stateful(m)]
+        modules = dict.fromkeys(self)  # one may stand in the chain twice
+        self._state_hooks = [m.register_forward_hook(forward_hook) for m in modules if is_stateful(m)]
 
     def remove_forward_state_hooks(self) -> None:
         """Take the hooks of :meth:`register_forward_state_hooks` away."""
@@ -242,6 +243,9 @@ class RecurrentSequentialState(NamedTuple):
     """The output that is added to the next input."""
     state: Any = None
     """The states of the modules."""
+
+
+torch.serialization.add_safe_globals([RecurrentSequentialState])  # see snnlib.functional
 
 
 class RecurrentSequential(nn.Module):
