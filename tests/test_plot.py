@@ -83,6 +83,7 @@ def test_traces_are_the_values_and_the_threshold_a_line():
     np.testing.assert_array_equal(lines[1].get_ydata(), moving[:, 0, 3])
     assert lines[0].get_color() == lines[1].get_color()
     assert len(plot.traces(states.v, threshold=torch.rand(6)).get_lines()) == 2 * 5
+    assert not plot.traces(states.v, threshold=1.0, neurons=[]).get_lines()
 
 
 def test_histograms_hold_every_value_once():

@@ -237,7 +237,7 @@ def _look(key: StepKey, parameters: Any, tensors: tuple[str, ...], numbers: tupl
     """See :func:`check`; of a tensor only that it is one."""
     step = key()
     kind: Any = state_type(step)
-    with torch.device("cpu"):  # the step may make tensors too
+    with torch.device("cpu"), torch.no_grad():  # the step may make tensors too
         half = torch.full((1,), 0.5, dtype=torch.float64)
         p = parameters(*numbers)._replace(**dict.fromkeys(tensors, half))
         none, state = torch.zeros_like(half), kind(*[half] * len(kind._fields))

@@ -17,7 +17,9 @@ __all__ = [
     "check_kind_of_parameters",
     "check_parameters",
     "check_stable",
+    "is_compiled",
     "is_concrete",
+    "is_exported",
     "is_followed",
 ]
 
@@ -30,6 +32,19 @@ def is_concrete(tensor: Tensor) -> bool:
     """Whether its values can be looked at for free: on the CPU, outside compilers, tracers and torch.func."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     return tensor.device.type == "cpu" and not is_followed() and not wrapped(tensor)
+
+
+def is_exported() -> bool:
+    """Whether torch.export runs, in either of its ways.
+
+    ``torch.compiler.is_exporting()`` says that, but torch.compile of torch 2.11 takes the call for true.
+    """
+    return bool(torch.compiler._is_exporting_flag)
+
+
+def is_compiled() -> bool:
+    """Whether a program is made, of which sizes may be left open: by torch.compile or torch.export."""
+    return torch.compiler.is_dynamo_compiling() or is_exported()
 
 
 def is_followed() -> bool:

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
+from snnlib.engine.check import is_exported
+
 __all__ = ["in_chunks"]
 
 
@@ -46,7 +48,7 @@ def in_chunks(
     name = "checkpoint_every" if again else "chunk_size"
     if every is not None and (not isinstance(every, int) or every < 1):
         raise ValueError(f"{name} must be a positive number of steps or None, got {every!r}")
-    if every is None or len(input) <= every or (again and not torch.is_grad_enabled()):
+    if every is None or len(input) <= every or (again and (not torch.is_grad_enabled() or is_exported())):
         return run(input, state)
     if exact and torch.compiler.is_dynamo_compiling():
         raise RuntimeError(

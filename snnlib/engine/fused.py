@@ -65,15 +65,19 @@ def attempt(
     if compiling and keep == "events":
         keep = "steps"  # what is packed has no size that a compiler could know
     key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, input.device.type, chosen)
-    name, reason = _prepare(step, type(p), numbers, compiling, *key)
+    name, reason, refused = _prepare(step, type(p), numbers, compiling, *key)
+    if refused:
+        raise ValueError(reason)
     if reason:
         return None, reason
     output, *rest = kernel.run(name, input.to(dtype), states, parameters, weights)
     return (output, type(state)(*rest[: len(state)])), ""
 
 
-def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *key: Any) -> tuple[str, str]:
-    """The name of a kernel, or why there is none; see :func:`_compiled`.
+def _prepare(
+    step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *key: Any
+) -> tuple[str, str, bool]:
+    """The name of a kernel, or why there is none, and whether that is an error; see :func:`_compiled`.
 
     torch.compile can hand over a type and a tuple, but no NamedTuple, and keeps two words.
     """
@@ -82,16 +86,21 @@ def _prepare(step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *
     if any(map(callable, numbers)):  # a method of one's own
         read += tuple(found for value in numbers if callable(value) for found in outside(value))
     kinds = tuple(map(type, numbers))  # True and 1 are equal
+    p = kind(*numbers) if hasattr(kind, "_fields") else None
     try:
-        made = _compiled(StepKey(step), read, kinds, kind(*numbers) if hasattr(kind, "_fields") else None, *key)
+        made = _compiled(StepKey(step), read, kinds, p, *key)
     except TypeError as error:  # a list among the parameters, say
+        if _can_be_hashed((*read, p, *key)):
+            raise
+        if adjoint.is_exact(p):
+            adjoint.check(step, p, key[0])
         reason = f"a parameter cannot be hashed ({error})"
         if not key[-1]:
             warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}", stacklevel=8)
-        return "", reason
+        return "", reason, False
     if (compiling or is_followed()) and made.kernel is not None:
         _IN_PROGRAMS[made.name] = made.kernel
-    return made.name, made.reason
+    return made.name, made.reason, made.refused
 
 
 # all that torch.compiler.assume_constant_result does, but for importing torch's compiler: most of a second
@@ -102,12 +111,25 @@ _IN_PROGRAMS: dict[str, kernel.Kernel] = {}
 """Of programs that torch.compile or another tracer made, which know no more than a name."""
 
 
+def _can_be_hashed(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 class _Made(NamedTuple):
-    """What became of a step: a kernel, or the reason why there is none."""
+    """What became of a step: a kernel, or the reason why there is none.
+
+    Attributes:
+        refused: whether no other backend runs it either.
+    """
 
     name: str
     reason: str
     kernel: kernel.Kernel | None
+    refused: bool = False
 
 
 @functools.lru_cache(maxsize=256, typed=True)
@@ -137,7 +159,10 @@ def _compiled(
     try:
         _check(backend, device)
         if adjoint.is_exact(numbers):
-            adjoint.check(step, numbers, tensors)
+            try:
+                adjoint.check(step, numbers, tensors)
+            except ValueError as error:
+                return _Made("", str(error), None, refused=True)
             step = later_step(step)
         traced = trace(step, numbers, tensors, learned, dt, dtype, keep)
         traced = traced if backward else without_backward(traced)

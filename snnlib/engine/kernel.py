@@ -150,13 +150,13 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     )
     if ctx.kernel.traced.exact and gradients[ctx.states] is None:
         finals[-1] = beyond(gradient)
-    # a gradient of it is refused by the operator
     batched = any(map(torch._C._functorch.is_functorch_wrapped_tensor, (gradient, *finals)))
-    if not batched and not torch._C._has_storage(gradient):
+    if not batched and not all(map(torch._C._has_storage, (gradient, *finals))):
         raise RuntimeError(
             "a fused loop has no gradients by is_grads_batched=True or vectorize=True; torch.vmap of "
             "torch.autograd.grad has, and backend='reference'"
         )
+    # the operator refuses a gradient of the gradient
     seen = batched or torch.is_grad_enabled() or _is_watched(())
     back = torch.ops.snnlib.fused_backward if seen else _backward
     given, *rest = back(gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name)

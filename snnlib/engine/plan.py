@@ -15,14 +15,15 @@ _AHEAD = 8
 _AHEAD_RECURRENT = 4
 """The same where each step waits for a sum over all neurons."""
 _FEW = 512
-"""Neurons of a multiprocessor up to which rows are asked for twice as early: so few steps are done in less time
-than memory takes."""
+"""Neurons for each multiprocessor up to which, in float32, rows are asked for twice as early: their steps are done
+in less time than memory takes."""
 _MANY = 1024
-"""From so many on a thread takes four neurons, whose numbers are read and written at once, and half as many
-steps at a time."""
+"""Neurons for each multiprocessor from which on, in float32, a thread takes four of them, whose numbers are read
+and written at once, and half as many steps at a time."""
 _WORK = 50
 """As long as the step is no more work: threads with four neurons are fewer, and would wait for arithmetic."""
 _SLOW = {*CALLED, "div", "pow", "reciprocal", "rsqrt", "sigmoid"} - {"floor"}
+"""Operators that take about seven times as long as an addition."""
 _ALONE = 128
 """The most neurons that one program takes with all their weights: 64 KiB of them in float32."""
 _ON_CHIP = 128 * 1024

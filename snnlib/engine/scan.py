@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from snnlib.engine import adjoint, reference
-from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters
+from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters, is_exported
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.later import handed, later_step, later_type
 from snnlib.engine.step import (
@@ -86,8 +86,7 @@ def scan(
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
     p = default_parameters(step) if p is None else p
     check_parameters(p, dt)
-    # torch.compiler.is_exporting() returns that, but torch.compile of torch 2.11 takes the call for true
-    if backend in ("auto", "reference") and torch.compiler._is_exporting_flag:
+    if backend in ("auto", "reference") and is_exported():
         backend, p = "reference", _without_adjoint(p)
     if input.dim() < 2:
         raise ValueError(f"input must be [T, B, *features], got shape {list(input.shape)}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from snnlib.engine.check import is_concrete
+from snnlib.engine.check import is_compiled, is_concrete
 from snnlib.engine.llvm.machine import Loop, as_array, shared, unavailable
 from snnlib.engine.loops.sizes import LANES
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
@@ -74,7 +74,7 @@ def conv2d(
         pool: return the largest of each ``pool`` times ``pool`` pixels, as an ``nn.MaxPool2d(pool)`` behind it.
             The maps of all samples are then never in memory; their gradient is.
     """
-    if backend != "reference" and not torch.compiler.is_dynamo_compiling() and input.dim() == weight.dim() == 4:
+    if backend != "reference" and not is_compiled() and input.dim() == weight.dim() == 4:
         whole = weight.shape[2:] == input.shape[2:]
         large = backend == "cpu" or len(input) * input.shape[2:].numel() * weight.numel() >= _WORTH
         ones = *stride, *dilation, groups
@@ -103,7 +103,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, backend: s
         bias: ``[M]``.
         backend: as in :func:`conv2d`.
     """
-    if backend == "reference" or torch.compiler.is_dynamo_compiling():
+    if backend == "reference" or is_compiled():
         return functional.linear(input, weight, bias)
     large = backend == "cpu" or input.numel() * len(weight) >= _WORTH
     if large and input.dim() > 1 and weight.dim() == 2 and input.layout == torch.strided:  # maps of one pixel

@@ -65,7 +65,21 @@ class _Recurrent(Neuron):
         if not autapses:
             with torch.no_grad():
                 self.recurrent_weights.fill_diagonal_(0.0)
-        self.register_buffer("_diagonal", torch.eye(hidden_size, dtype=torch.bool), persistent=False)
+        self.register_buffer("_diagonal", None, persistent=False)
+        self._make_diagonal()
+
+    def _make_diagonal(self) -> None:
+        device = self.recurrent_weights.device
+        self._diagonal = torch.eye(self.hidden_size, dtype=torch.bool, device=device)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        super()._apply(*arguments, **options)
+        self._make_diagonal()  # to_empty() leaves anything there
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        self._make_diagonal()  # assign=True may have brought the weights from "meta" to a device
 
     def __getstate__(self) -> dict[str, Any]:
         # the class of the state may be made from the step, and then has no name to be pickled by

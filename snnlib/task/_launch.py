@@ -17,6 +17,7 @@ from snnlib._words import first_line, one_line
 from snnlib.dataset.error import DataError
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
+from snnlib.engine.step import UntraceableError
 from snnlib.task import _flags
 from snnlib.task._error import DivergedError, Interrupted, RunError
 from snnlib.task._run import Run
@@ -80,6 +81,9 @@ def _sentence(error: Exception, values: flags.FlagValues, run: Run | None) -> st
             return f"{error}{run.circumstances() if run else ''}"
         case DataError() | RunError():
             return str(error)
+        case UntraceableError():
+            named = f"--backend={values['backend'].value}: " if "backend" in values else ""
+            return f"{named}{one_line(error)}"
         case ValueError():  # so snnlib refuses what it is given
             return one_line(error)
         case OSError():

@@ -70,7 +70,7 @@ def prepare(values: flags.FlagValues) -> None:
     """Fill in what ``--fast`` makes smaller, and refuse an environment before anything is written."""
     fill(values, usual={"episodes": 6400, "num_envs": 32}, fast={"episodes": 8, "num_envs": 4})
     if values.policy == "ann":
-        spiking = ("seq_length", "dt", "tau_syn_inv", "tau_mem_inv", "method", "alpha")
+        spiking = ("seq_length", "dt", "tau_syn_inv", "tau_mem_inv", "method", "alpha", "backend")
         _flags.refuse_beside("--policy=ann", values, *spiking)
     name, limit = values.environment, values.episode_steps
     try:

@@ -68,6 +68,8 @@ def prepare(values: flags.FlagValues) -> None:
     if values.neuron_model == "relu":  # what does not spike has no use for time: every step would be the same
         usual["seq_length"] = 1
         refuse_beside("--neuron_model=relu", values, "method", "alpha")
+    if values.model == "conv":
+        refuse_beside("--model=conv", values, "residual")
     fill(values, usual, fast={"epochs": 2, "width": 4})
 
 

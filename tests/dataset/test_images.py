@@ -49,6 +49,8 @@ def test_folds_share_no_image_and_cover_the_training_set():
     assert sum(sizes) == 1437
     assert len(set().union(*(rows(data.x_valid) for data in folds))) >= 1437 - 5  # a few digits occur twice
     assert all(torch.equal(data.x_test, folds[0].x_test) for data in folds)
+    with pytest.raises(ValueError, match="fold must be from 0 to 11, got 12"):
+        load_images("digits", "", 12)
 
 
 def test_digits_split_does_not_depend_on_the_seed():

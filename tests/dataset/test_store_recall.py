@@ -178,6 +178,8 @@ def test_the_length_ends_iteration():
         ({"period": float("nan")}, "period=nan"),
         ({"poisson_rate": 1001.0}, "poisson_rate=1001"),
         ({"poisson_rate": -1.0}, "poisson_rate=-1"),
+        ({"dt": 0.0}, "dt=0"),
+        ({"dt": -0.001, "period": -0.2, "poisson_rate": -1.0}, "dt=-0.001"),
     ],
 )
 def test_values_that_allow_no_trial(changed: dict[str, float], says: str):

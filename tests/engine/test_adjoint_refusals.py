@@ -18,6 +18,7 @@ from snnlib import (
     spike,
 )
 from snnlib.engine import scan
+from snnlib.functional import LIFBoxFeedForwardState, LIFBoxParameters
 from tests.engine.cases import EXACT
 
 
@@ -100,3 +101,26 @@ def test_a_gradient_of_the_gradient_is_refused():
         z, _ = scan(lsnn_feed_forward_step, x, None, LSNNParameters(method="adjoint"), backend=backend)
         with pytest.raises(RuntimeError, match="has no"):
             torch.autograd.grad(torch.autograd.grad((z * x).sum(), x, create_graph=True)[0].sum(), x)
+
+
+def test_a_step_is_looked_at_without_a_trace_in_the_graph():
+    """Also where its first call is in a chunk that is computed again, and it reads a tensor that learns."""
+    gain = torch.nn.Parameter(torch.tensor(1.2))
+
+    def step(input: Tensor, state: LIFBoxFeedForwardState, p: LIFBoxParameters = LIFBoxParameters(), dt=0.001):
+        v = state.v + dt * 100 * (gain * input - state.v)
+        z = spike(v - 0.5, p.method, p.alpha)
+        return z, LIFBoxFeedForwardState(reset(v, z, 0.0))
+
+    x = (3 * torch.rand(9, 2, 3)).requires_grad_()
+    p = LIFBoxParameters(method="adjoint")
+    scan(step, x, p=p, backend="reference", checkpoint_every=3)[0].sum().backward()
+    assert x.grad is not None
+
+
+def test_an_error_of_the_step_itself_is_not_taken_for_another():
+    def step(input: Tensor, state: LIFBoxFeedForwardState, p: LIFBoxParameters = LIFBoxParameters(), dt=0.001):
+        raise TypeError("my own")
+
+    with pytest.raises(TypeError, match=r"^my own$"):
+        scan(step, torch.rand(3, 2, 2), p=LIFBoxParameters(method="adjoint"))

@@ -21,6 +21,8 @@ from snnlib import (
     LIFRecurrent,
     LIFRecurrentCell,
     SequentialState,
+    SpikeConv2d,
+    SpikeLinear,
     lif_feed_forward_step,
 )
 
@@ -97,6 +99,23 @@ def test_a_step_may_be_traced_while_it_is_exported(x: Tensor):
 
     layer = Output(Layer(step, P, backend="cpu"))
     assert torch.equal(torch.export.export(layer, (x,)).module()(x), layer(x))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("chain", "shape"),
+    [
+        (lambda: (LIF(), SpikeLinear(5, 4)), (6, 2, 5)),
+        (lambda: (LIF(), SpikeConv2d(2, 4, 3)), (6, 2, 2, 8, 8)),
+        (lambda: (nn.Linear(5, 8), LIF(checkpoint_every=4)), (6, 2, 5)),
+    ],
+    ids=["linear", "convolution", "checkpoints"],
+)
+def test_the_batch_stays_open(chain: Any, shape: tuple[int, ...], strict: bool):
+    layer, batch = Output(SequentialState(*chain())).eval(), torch.export.Dim("batch")
+    example, other = torch.rand(shape), torch.rand(shape[0], 70, *shape[2:])
+    program = torch.export.export(layer, (example,), dynamic_shapes=({1: batch},), strict=strict)
+    torch.testing.assert_close(program.module()(other), layer(other))
 
 
 def test_a_saved_program_needs_no_snnlib_and_takes_any_batch(x: Tensor, tmp_path: Path):

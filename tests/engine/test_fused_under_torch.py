@@ -181,3 +181,5 @@ def test_gradients_of_many_outputs_at_once(backend: str, method: str):
         assert ours.any()
     with pytest.raises(RuntimeError, match=r"is_grads_batched.*torch.vmap.*backend='reference'"):
         torch.autograd.grad(last, x, ones, is_grads_batched=True)
+    with pytest.raises(RuntimeError, match=r"is_grads_batched.*torch.vmap.*backend='reference'"):
+        torch.autograd.grad(layer(x)[1].v, x, torch.eye(6).view(6, 2, 3).to(x), is_grads_batched=True)

@@ -200,3 +200,30 @@ def test_spikes_that_are_changed_before_the_way_back_are_noticed():
     x.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.sum().backward()
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_what_they_make_may_be_written_to(format: torch.memory_format, pool: int):
+    """As behind torch's own, where an ``nn.ReLU(inplace=True)`` stands."""
+    torch.manual_seed(0)
+    x, w = spikes(3, 4, 8, 8).contiguous(memory_format=format), torch.randn(32, 4, 3, 3, dtype=torch.float64)
+    ours = everything(lambda x, w: torch.relu_(conv2d(x, w, backend="cpu", pool=pool)), x, w)
+    assert is_sparse(ours[0])
+    theirs = everything(lambda x, w: plain(x, w, pool=pool).relu(), x, w)
+    torch.testing.assert_close(ours, theirs)
+    x, w = spikes(2, 3, 40), torch.randn(33, 40, dtype=torch.float64)
+    ours = everything(lambda x, w: torch.relu_(linear(x, w, backend="cpu")), x, w)
+    torch.testing.assert_close(ours, everything(lambda x, w: functional.linear(x, w).relu(), x, w))
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_gradients_of_many_outputs_at_once(pool: int):
+    torch.manual_seed(0)
+    x, w = spikes(3, 4, 7, 6), torch.randn(32, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    output = conv2d(x, w, backend="cpu", pool=pool)
+    many = torch.randn(3, *output.shape, dtype=output.dtype)
+    (found,) = torch.autograd.grad(output, w, many, is_grads_batched=True)
+    again = plain(x, w, pool=pool)
+    wanted = [torch.autograd.grad(again, w, one, retain_graph=True)[0] for one in many]
+    torch.testing.assert_close(found, torch.stack(wanted))

@@ -127,3 +127,8 @@ class _Net(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(conv2d(x, self.w, backend="cpu").flatten(1), self.v, backend="cpu")
+
+
+def test_a_layout_without_strides_is_torchs():
+    x, w = spikes(4, 50), torch.randn(40, 50, dtype=torch.float64)
+    torch.testing.assert_close(linear(x.to_sparse(), w, backend="cpu"), functional.linear(x, w))

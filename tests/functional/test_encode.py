@@ -83,6 +83,7 @@ def test_latency_keeps_the_first_spike_of_each_column(dtype):
 def test_latency_keeps_the_value_of_a_signed_spike():
     spikes = torch.tensor([[0.0, 1.0], [-1.0, -1.0], [1.0, 0.0]])
     assert spike_latency_encode(spikes).tolist() == [[0, 1], [-1, 0], [0, 0]]
+    assert spike_latency_encode(torch.tensor([1.0, float("inf"), float("nan")])).tolist() == [1, 0, 0]
 
 
 def test_latency_of_a_lif_is_the_closed_form():

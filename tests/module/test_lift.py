@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from snnlib import LI, LIF, LConv2d, LICell, LIFCell, LIFRecurrent, Lift, SequentialState
+from snnlib import (
+    LI,
+    LIF,
+    LConv2d,
+    LICell,
+    LIFCell,
+    LIFRecurrent,
+    Lift,
+    RecurrentSequential,
+    SequentialState,
+)
 from tests.module.chains import B, Calls, T, close, easy, images
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -107,3 +117,11 @@ def test_a_convolution_of_every_step():
     expected = torch.stack([nn.functional.conv2d(step, conv.weight, padding=1, groups=2) for step in x])
     torch.testing.assert_close(conv(x), expected)
     assert SequentialState(conv, LIF())(x)[0].shape == (T, B, 4, 5, 6)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_outputs_may_be_several(steps: int):
+    chain = RecurrentSequential(nn.Linear(4, 4), LIFCell(), LICell(), output_modules=[1, 2])
+    found, state = Lift(chain)(torch.rand(steps, B, 4))
+    assert [tuple(value.shape) for value in found] == [(steps, B, 4)] * 2
+    assert (state is None) == (steps == 0)

@@ -71,3 +71,18 @@ def test_the_running_scale_is_that_of_all_it_has_seen():
 
 def test_the_network_without_spikes():
     assert tanh_network(3, 16, 2)(torch.randn(5, 3)).shape == (5, 2)
+
+
+def test_time_constants_that_are_loaded_are_those_of_the_encoder_too():
+    x = torch.randn(3, 4)
+    policy, other = (SpikingPolicy(4, 6, 2, LIFParameters(tau_mem_inv=torch.tensor(t))) for t in (100.0, 50.0))
+    policy.load_state_dict(other.state_dict())
+    assert torch.equal(policy(x), other(x))
+    with pytest.raises(ValueError, match=r"p.tau_mem_inv must be one number.*got shape \[6\]"):
+        SpikingPolicy(4, 6, 2, LIFParameters(tau_mem_inv=torch.full((6,), 100.0)))
+
+
+def test_nothing_seen_changes_no_scale():
+    scale = RunningScale(3)
+    scale.see(torch.zeros(0, 3))
+    assert torch.equal(scale(torch.ones(1, 3)), torch.ones(1, 3))

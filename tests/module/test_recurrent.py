@@ -149,3 +149,19 @@ def test_currents_must_fit_the_neurons():
         LIFRecurrent(None, 5)(torch.ones(3, 2, 4))
     with pytest.raises(ValueError, match=r"does not go with input_weights"):
         LIFRecurrent(None, 5, input_weights=torch.ones(5, 4))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_weights_arrive_in_a_layer_that_was_made_without_memory(assign: bool):
+    layer = LIFRecurrent(5, 6)
+    with torch.device("meta"):
+        other = LIFRecurrent(5, 6)
+    if not assign:
+        with torch.no_grad():
+            full = [torch.full((36,), 255, dtype=torch.uint8) for _ in range(200)]
+        del full  # what is made without a value finds these
+        other.to_empty(device="cpu")
+    other.load_state_dict(layer.state_dict(), assign=assign)
+    x = 3 * torch.rand(20, 2, 5)
+    assert torch.equal(other.recurrence(), layer.recurrence())
+    assert torch.equal(other(x)[0], layer(x)[0])

@@ -249,6 +249,14 @@ def test_modules_of_ones_own():
     assert net(x, state)[1][1] > state[1]
 
 
+def test_hooks_see_a_module_once_that_stands_in_the_chain_twice():
+    neuron, seen = LIF(), []
+    net = SequentialState(neuron, nn.Linear(3, 3), neuron)
+    net.register_forward_state_hooks(lambda module, args, output: seen.append(module))
+    net(torch.rand(T, B, 3))
+    assert seen == [neuron, neuron]
+
+
 def test_hooks_see_the_modules_with_a_state():
     net, seen = SequentialState(nn.Linear(3, 4), LIF(), nn.Linear(4, 2), LI()), []
     net.register_forward_state_hooks(lambda module, args, output: seen.append((module, output[1])))

@@ -5,7 +5,18 @@ from typing import Any
 import pytest
 import torch
 
-from snnlib import LIF, LIFCell, LIFRecurrent, LIFRefrac, LSNNRecurrent, LSNNRecurrentCell, state_over_time
+from snnlib import (
+    LIF,
+    LIFCell,
+    LIFRecurrent,
+    LIFRefrac,
+    LSNNRecurrent,
+    LSNNRecurrentCell,
+    RecurrentLayer,
+    RecurrentSequential,
+    lif_box_feed_forward_step,
+    state_over_time,
+)
 
 T, B, N = 7, 2, 3
 
@@ -63,7 +74,9 @@ def test_no_step_is_refused():
 
 
 @pytest.mark.parametrize(
-    "layer", [LIF(), LIFRecurrent(3, 3), LIFRefrac()], ids=lambda layer: type(layer).__name__
+    "layer",
+    [LIF(), LIFRecurrent(3, 3), LIFRefrac(), RecurrentLayer(lif_box_feed_forward_step, 3, 3)],
+    ids=lambda layer: type(layer).__name__,
 )
 def test_a_state_is_read_by_torch_load_as_it_is(layer, tmp_path):
     _, state = layer(torch.rand(5, 2, 3))
@@ -71,3 +84,11 @@ def test_a_state_is_read_by_torch_load_as_it_is(layer, tmp_path):
     again = torch.load(tmp_path / "state.pt")["state"]
     assert type(again) is type(state)
     assert all(map(torch.equal, again, state))
+
+
+def test_that_of_a_recurrent_chain_too(tmp_path):
+    _, state = RecurrentSequential(torch.nn.Linear(3, 3), LIFCell())(torch.rand(2, 3))
+    torch.save(state, tmp_path / "state.pt")
+    again = torch.load(tmp_path / "state.pt")
+    assert type(again) is type(state)
+    assert torch.equal(again.state[1].v, state.state[1].v)

@@ -308,7 +308,10 @@ assert before == (os.getcwd(), signal.getsignal(signal.SIGINT), signal.getsignal
 @pytest.mark.parametrize(("task", "flags", "says"), [
     ("speech_commands", ("--model=lstm", "--method=adjoint"), "--method=adjoint does nothing with --model="),
     ("cifar10", ("--neuron_model=relu", "--alpha=3"), "--alpha=3.0 does nothing with --neuron_model=relu"),
+    ("speech_commands", ("--model=lif", "--beta=0.5"), "--beta=0.5 does nothing with --model=lif"),
+    ("cifar10", ("--residual=current",), "--residual=current does nothing with --model=conv"),
     ("cartpole", ("--policy=ann", "--dt=0.002"), "--dt=0.002 does nothing with --policy=ann"),
+    ("cartpole", ("--policy=ann", "--backend=cpu"), "--backend=cpu does nothing with --policy=ann"),
     ("correlation", ("--update_every=100",), "no weight changes in 75 steps"),
 ])  # fmt: skip
 def test_what_would_do_nothing_is_refused_before_a_run_is_there(

@@ -2,34 +2,53 @@
 
 The way back of the adjoint asks of each step whether there was a spike. To read the output again for it is a
 fourth array beside three, where memory is all that a kernel waits for, as on a GPU. The bit takes the place of
-one of the number's own, which then is off by one unit in its last place at most: 1.2e-7 of it in float32.
+one of the number's own, which then is off by one unit in its last place at most: 1.2e-7 of it in float32. Where
+a condition is read from the number again it keeps all its bits: there one unit may be all the difference.
 """
 
 from snnlib.engine.program import Line, Program, Traced
-from snnlib.engine.program.bits import binary
+from snnlib.engine.program.bits import CONDITIONS, binary
 
 __all__ = ["with_last_bit"]
 
+_JUMPS = {*CONDITIONS, "floor", "sign"}
+"""Operators whose results may be far apart where their arguments are not."""
+
 
 def with_last_bit(traced: Traced) -> Traced:
-    """The programs with the output in the last bit of the first number that is saved.
+    """The programs with the output in the last bit of a number that is saved.
 
-    They stay as they are where the output is not read again, or is more than 0 and 1, or no number is saved.
+    They stay as they are where the output is not read again, or is more than 0 and 1, or no number has room.
     """
     forward, backward = traced.forward, traced.backward
     z = forward.outputs[0]
-    numbers = len(traced.saved) - traced.bytes
+    numbers = [f"k{k}" for k in range(len(traced.saved) - traced.bytes)]
+    numbers = [name for name in numbers if not _is_compared(backward, name)]
     if not traced.uses_output or not numbers or z not in binary(forward.lines):
         return traced
-    first = len(forward.outputs) - len(traced.saved)
-    mark = Line("marked", "with_last_bit", (forward.outputs[first], z))
-    outputs = (*forward.outputs[:first], mark.name, *forward.outputs[first + 1 :])
-    read = {"z": "k0"} | ({} if traced.slot is None else {"before_z": "before_k0"})
+    room = numbers[0]
+    kept = list(traced.saved)
+    at = len(forward.outputs) - len(kept) + int(room[1:])
+    mark = Line("with_z", "with_last_bit", (forward.outputs[at], z))
+    kept[int(room[1:])] = mark.name
+    read = {"z": room} | ({} if traced.slot is None else {"before_z": f"before_{room}"})
     lines = [Line(name, "last_bit", (number,)) for name, number in read.items()]
     inputs = tuple(name for name in backward.inputs if name not in read)
+    outputs = (*forward.outputs[:at], mark.name, *forward.outputs[at + 1 :])
     return traced._replace(
         forward=Program(forward.inputs, (*forward.lines, mark), outputs),
         backward=Program(inputs, (*lines, *backward.lines), backward.outputs),
-        saved=(mark.name, *traced.saved[1:]),
+        saved=tuple(kept),
         uses_output=False,
     )
+
+
+def _is_compared(program: Program, name: str) -> bool:
+    """Whether a result may jump where an input changes by its last bit, or that of the step before."""
+    follows = {name, f"before_{name}"}
+    for line in program.lines:
+        if follows.intersection(line.arguments):
+            if line.operator in _JUMPS:
+                return True
+            follows.add(line.name)
+    return False

@@ -99,6 +99,8 @@ def prepare(values: flags.FlagValues) -> None:
     fill(values, usual, fast={"epochs": 2, "hidden_size": width(16)})
     if values.model == "lstm":
         refuse_beside("--model=lstm", values, "method", "alpha", "beta", "learn_taus")
+    if values.model == "lif":
+        refuse_beside("--model=lif", values, "beta")
 
 
 def lstm_width(hidden: int, layers: int) -> int:

@@ -1,6 +1,6 @@
 """Spikes in the last bits of what the adjoint keeps on a GPU: who has them, and what they cost in digits."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from snnlib.engine.later import later_step
 from snnlib.engine.program import Traced
 from snnlib.engine.program.last_bit import with_last_bit
 from snnlib.engine.trace import Keep, trace
+from snnlib.functional import spike
+from snnlib.functional.threshold import reset
 from tests.engine.equality import device_of, moved, needs_triton
 from tests.neurons import SPIKING, Neuron, draw_input, draw_state, generator, name_of
 
@@ -34,7 +36,7 @@ def test_no_neuron_reads_its_output_again(neuron: Neuron):
 def test_what_is_more_than_0_and_1_has_no_room():
     plain = traced(lif_feed_forward_step, LIFParameters(method="adjoint"), "steps")
     assert plain.uses_output
-    assert with_last_bit(plain).saved == ("marked",)
+    assert with_last_bit(plain).saved == ("with_z",)
     state = plain.forward.outputs[1]
     other = plain.forward._replace(outputs=(state, *plain.forward.outputs[1:]))
     more = plain._replace(forward=other)
@@ -63,3 +65,39 @@ def test_gradients_in_float32_are_as_near_to_float64_as_those_of_the_plain_loop(
     assert torch.equal(plain[0], fused[0])
     lost, lost_plain = ((found - exact)[:, same].norm() for found in (fused[1], plain[1]))
     assert 0 < float(lost) <= 1.5 * float(lost_plain)
+
+
+class Membrane(NamedTuple):
+    v: Tensor
+
+
+class Own(NamedTuple):
+    method: str = "adjoint"
+    alpha: float | None = None
+
+
+def relu_step(input: Tensor, state: Membrane, p: Own = Own(), dt: float = 0.001):
+    v = state.v + 100 * dt * (input.relu() + 2.0)
+    z = spike(v - 1.0, p.method, p.alpha)
+    return z, Membrane(reset(v, z, 0.0))
+
+
+def from_a_tenth_step(input: Tensor, state: Membrane, p: Own = Own(), dt: float = 0.001):
+    v = state.v + torch.where(input >= 0.1, 2 * input, input)
+    z = spike(v - 1.0, p.method, p.alpha)
+    return z, Membrane(reset(v, z, 0.0))
+
+
+@needs_triton
+@pytest.mark.parametrize(("step", "high"), [(relu_step, 1.0), (from_a_tenth_step, 0.1)])
+def test_an_input_on_the_edge_of_a_condition_stays_there(step: Any, high: float):
+    """What is compared again on the way back keeps all its bits."""
+    x = high * (torch.rand(40, 2, 20, generator=generator(0)) < 0.5).float().to(device_of("gpu"))
+    weight = torch.randn(40, 2, 20, generator=generator(1)).to(x)
+    found = {}
+    for backend in ("reference", "gpu"):
+        leaf = x.clone().requires_grad_()
+        z, _ = scan(step, leaf, backend=backend)
+        (found[backend],) = torch.autograd.grad((z * weight).sum(), leaf)
+        assert z.any()
+    torch.testing.assert_close(found["gpu"], found["reference"], rtol=1e-4, atol=1e-5)
