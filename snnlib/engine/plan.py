@@ -15,11 +15,11 @@ _AHEAD = 8
 _AHEAD_RECURRENT = 4
 """The same where each step waits for a sum over all neurons."""
 _FEW = 512
-"""Neurons for each multiprocessor up to which, in float32, rows are asked for twice as early: their steps are done
-in less time than memory takes."""
+"""Neurons for each multiprocessor up to which, in float32, rows are asked for twice as early: their steps are
+done in less time than memory takes."""
 _MANY = 1024
-"""Neurons for each multiprocessor from which on, in float32, a thread takes four of them, whose numbers are read
-and written at once, and half as many steps at a time."""
+"""Neurons for each multiprocessor from which on, in float32, a thread takes four of them, whose numbers are
+read and written at once, and half as many steps at a time."""
 _WORK = 50
 """As long as the step is no more work: threads with four neurons are fewer, and would wait for arithmetic."""
 _SLOW = {*CALLED, "div", "pow", "reciprocal", "rsqrt", "sigmoid"} - {"floor"}
