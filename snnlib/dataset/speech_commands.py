@@ -123,8 +123,12 @@ def load_speech(dataset: str, data_dir: str | Path, classes: int = 12) -> Speech
         root = _unpacked(Path(dataset), Path(data_dir))
     noise = {part: _noise(root, *bounds) for part, bounds in _NOISE_PARTS.items()}
     made: dict[str, Any] = {"noise": noise["train"]}
+    seen: set[Path] = set()
     for part, subset in (("train", "training"), ("valid", "validation"), ("test", "testing")):
         paths = _paths(root, subset)
+        if twice := seen.intersection(paths):
+            raise DataError(f"{min(twice)} is in two of the lists of {root / _FOLDER}")
+        seen.update(paths)
         if part != "train" and classes == 12:
             paths = _fewer_unknown(paths)
         x = _read(paths)

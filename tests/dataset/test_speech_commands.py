@@ -239,6 +239,14 @@ def test_a_split_without_clips(data_dir: Path):
         load_speech("speech_commands", data_dir)
 
 
+def test_a_clip_in_both_lists(data_dir: Path):
+    lists = [data_dir / FOLDER / name for name in ("validation_list.txt", "testing_list.txt")]
+    twice = lists[0].read_text().splitlines()[0]
+    lists[1].write_text(f"{lists[1].read_text().rstrip()}\n{twice}\n")
+    with pytest.raises(DataError, match=f"{Path(twice).name} is in two of the lists"):
+        load_speech("speech_commands", data_dir, 35)
+
+
 def test_no_other_word_to_train_with(data_dir: Path):
     for word in OTHERS:
         for speaker in range(6):
