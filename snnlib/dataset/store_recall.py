@@ -8,6 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from snnlib.engine.check import check_parameters
+
 __all__ = ["NO_RECALL", "STREAMS", "StoreRecall", "Trials", "draw_trials", "steps_in_a_period"]
 
 NO_RECALL = -1
@@ -111,8 +113,7 @@ def steps_in_a_period(
         raise ValueError(
             f"expected_delay must be from 1 to {10 * periods} for {periods} periods, got {expected_delay}"
         )
-    if not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
+    check_parameters(None, dt)
     steps = round(period / dt) if math.isfinite(period / dt) else 0
     if steps < 1:
         raise ValueError(f"a period must last at least one time step, got period={period} with dt={dt}")

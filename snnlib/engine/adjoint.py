@@ -31,6 +31,7 @@ from torch import Tensor
 from snnlib.engine.step import (
     Step,
     StepKey,
+    can_be_hashed,
     default_parameters,
     heaviside,
     name_of,
@@ -224,12 +225,8 @@ def check(step: Step, p: Any, tensors: tuple[str, ...]) -> None:
         raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
     numbers = tuple(None if name in tensors else value for name, value in p._asdict().items())
     key = StepKey(step), cast(Any, type(p)), tensors, numbers
-    try:
-        hash(key)
-    except TypeError:  # a list among the parameters, say
-        _look.__wrapped__(*key)
-    else:
-        _look(*key)  # what passed is not asked again
+    look = _look if can_be_hashed(key) else _look.__wrapped__
+    look(*key)  # what passed is not asked again
 
 
 @functools.lru_cache(maxsize=256)

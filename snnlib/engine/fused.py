@@ -20,7 +20,15 @@ from snnlib.engine.later import later_step
 from snnlib.engine.llvm.machine import unavailable
 from snnlib.engine.outside import outside
 from snnlib.engine.program import without_backward
-from snnlib.engine.step import Step, StepKey, UntraceableError, integration_dtype, name_of, sort_parameters
+from snnlib.engine.step import (
+    Step,
+    StepKey,
+    UntraceableError,
+    can_be_hashed,
+    integration_dtype,
+    name_of,
+    sort_parameters,
+)
 from snnlib.engine.threads import lock
 from snnlib.engine.trace import KEEPS, Keep, trace
 
@@ -79,7 +87,7 @@ def _prepare(
 ) -> tuple[str, str, bool]:
     """The name of a kernel, or why there is none, and whether that is an error; see :func:`_compiled`.
 
-    torch.compile can hand over a type and a tuple, but no NamedTuple, and keeps two words.
+    torch.compile can hand over a type and a tuple, but no NamedTuple, and keeps words and truth values.
     """
     step = getattr(step, "exact_of", step)
     read = outside(step)
@@ -90,7 +98,7 @@ def _prepare(
     try:
         made = _compiled(StepKey(step), read, kinds, p, *key)
     except TypeError as error:  # a list among the parameters, say
-        if _can_be_hashed((*read, p, *key)):
+        if can_be_hashed((*read, p, *key)):
             raise
         if adjoint.is_exact(p):
             adjoint.check(step, p, key[0])
@@ -109,14 +117,6 @@ _prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _IN_PROGRAMS: dict[str, kernel.Kernel] = {}
 """Of programs that torch.compile or another tracer made, which know no more than a name."""
-
-
-def _can_be_hashed(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
 
 
 class _Made(NamedTuple):

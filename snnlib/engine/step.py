@@ -30,6 +30,7 @@ __all__ = [
     "StepKey",
     "UntraceableError",
     "as_tensors",
+    "can_be_hashed",
     "constant",
     "default_parameters",
     "fitted",
@@ -259,6 +260,15 @@ def fitted(values: Any, dtype: torch.dtype, shape: Sequence[int] | None = None) 
         return value if shape is None or value.shape == shape else value.expand(shape)
 
     return type(values)(*(fit(value) for value in values))
+
+
+def can_be_hashed(value: Any) -> bool:
+    """Whether it may be a part of a key; a list among the parameters, say, may not."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def name_of(step: Step) -> str:

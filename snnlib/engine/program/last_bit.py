@@ -22,23 +22,20 @@ def with_last_bit(traced: Traced) -> Traced:
     """
     forward, backward = traced.forward, traced.backward
     z = forward.outputs[0]
-    numbers = [f"k{k}" for k in range(len(traced.saved) - traced.bytes)]
-    numbers = [name for name in numbers if not _is_compared(backward, name)]
-    if not traced.uses_output or not numbers or z not in binary(forward.lines):
+    numbers = range(len(traced.saved) - traced.bytes)
+    k = next((k for k in numbers if not _is_compared(backward, f"k{k}")), None)
+    if not traced.uses_output or k is None or z not in binary(forward.lines):
         return traced
-    room = numbers[0]
-    kept = list(traced.saved)
-    at = len(forward.outputs) - len(kept) + int(room[1:])
+    at = len(forward.outputs) - len(traced.saved) + k
     mark = Line("with_z", "with_last_bit", (forward.outputs[at], z))
-    kept[int(room[1:])] = mark.name
-    read = {"z": room} | ({} if traced.slot is None else {"before_z": f"before_{room}"})
+    read = {"z": f"k{k}"} | ({} if traced.slot is None else {"before_z": f"before_k{k}"})
     lines = [Line(name, "last_bit", (number,)) for name, number in read.items()]
     inputs = tuple(name for name in backward.inputs if name not in read)
     outputs = (*forward.outputs[:at], mark.name, *forward.outputs[at + 1 :])
     return traced._replace(
         forward=Program(forward.inputs, (*forward.lines, mark), outputs),
         backward=Program(inputs, (*lines, *backward.lines), backward.outputs),
-        saved=tuple(kept),
+        saved=(*traced.saved[:k], mark.name, *traced.saved[k + 1 :]),
         uses_output=False,
     )
 
