@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from snnlib.engine.emit.expression import literal
 from snnlib.engine.emit.recurrent import GROWN, HEARD, HEARING, INPUTS, PUSHED, PUSHED_LAST, PUSHING
-from snnlib.engine.emit.step import call_of, function_of, kept_in_place, loads, rooms_of, stores
+from snnlib.engine.emit.step import call_of, function_of, in_rows, kept_in_place, rooms_of
 from snnlib.engine.emit.template import filled
 from snnlib.engine.loops.sizes import LANES, LONG, WORD
 from snnlib.engine.program import Program, Traced, numbers_of
@@ -98,7 +98,7 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
     events = [f"e{k}" for k in range(len(traced.events))]
     rows = ["x", *states, *parameters, "z", *kept]
     far = kept[: len(kept) - traced.bytes] if past else []
-    lines = [*loads(program, [*rows, *events]), *stores(program, ["z", *states, *kept, *events], past=far)]
+    lines = in_rows(program, [*rows, *events], ["z", *states, *kept, *events], past=far)
     mark = literal(program.outputs[-1 if traced.marked else 0])
     bits = [f"word |= at_place(bits_of({mark}), j)"] if events else []
     around = ["word = 0"] * len(bits), ["return word"] * len(bits)
@@ -218,7 +218,7 @@ def _step_back(traced: Traced, rows: list[str], recurrent: bool) -> tuple[str, s
     if recurrent:
         places |= {"gz": "total[u - a : v - a]", "gx": "rows[k, u - a : v - a]"}
     lines = ["z = where(has_bit(word, j), F(1.0), F(0.0))"] * len(word)
-    lines += [*loads(program, [*places, *events]), *stores(program, ["gx", *states], sums)]
+    lines += in_rows(program, [*places, *events], ["gx", *states], sums)
     function = function_of("backward", [*places, *events], program, lines, more=word)
     call = call_of("backward", [*places.values(), *rooms_of(events), *word], program)
     ahead = [f"ask_to_read({name}, t - 1, u)" for name in timed if name != "gx"] + [
@@ -240,7 +240,7 @@ def _between(traced: Traced, read: list[str]) -> tuple[str, str]:
     starts = [f"{count} * at + {k} * filled + n" for k in range(count)]
     rooms = [f"packed[{start} : {start} + {LONG}]" for start in starts]
     rooms += [f"squeezed[{k}, n : n + {LONG}]" for k in range(len(read))]
-    lines = [*loads(program, [*kept, *read]), *stores(program, read)]
+    lines = in_rows(program, [*kept, *read], read)
     return function_of("between", [*kept, *read], program, lines), call_of("between", rooms, program)
 
 

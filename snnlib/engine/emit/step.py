@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from snnlib.engine.emit.expression import expression, literal
 from snnlib.engine.emit.template import filled
-from snnlib.engine.program import Program, numbers_of
+from snnlib.engine.program import Program, Value, closure, numbers_of
 
-__all__ = ["call_of", "function_of", "kept_in_place", "loads", "rooms_of", "stores"]
+__all__ = ["call_of", "function_of", "in_rows", "kept_in_place", "rooms_of"]
 
 _LONG = {"exp", "expm1", "sigmoid", "tanh"}
 """Operators of some twenty instructions, of which each waits for the one before."""
@@ -53,25 +53,48 @@ def function_of(
     )
 
 
-def loads(program: Program, rows: Sequence[str]) -> list[str]:
-    """What the program reads of rows, then its lines: states are written in place, so all is loaded first."""
-    used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
-    loads = [f"{name} = {name}_[j]" for name in program.inputs if name in used and name in rows]
-    return [*loads, *(f"{line.name} = {expression(line)}" for line in program.lines)]
-
-
-def stores(
-    program: Program, written: Sequence[str], sums: Sequence[str] = (), past: Sequence[str] = ()
+def in_rows(
+    program: Program,
+    rows: Sequence[str],
+    written: Sequence[str],
+    sums: Sequence[str] = (),
+    past: Sequence[str] = (),
 ) -> list[str]:
-    """Its outputs into rows: written, past the caches or not, and after those added to."""
-    lines = []
-    for target, value in zip(written, program.outputs, strict=False):
-        if value != target or value not in program.inputs:  # a state that stays is there
-            way = "put_past({}_, j, {})" if target in past else "{}_[j] = {}"
-            lines.append(way.format(target, literal(value)))
-    for target, value in zip(sums, program.outputs[len(written) :], strict=False):
-        lines.append(f"{target}_[j] += {literal(value)}")
+    """What the program reads of rows, its lines, and its outputs into rows.
+
+    States are written in place, so all is loaded first. What follows from few lines is written first: until
+    then it takes registers, which one exponential alone could fill.
+
+    Parameters:
+        rows: what is read is in these.
+        written: where its outputs go.
+        sums: what the outputs after those are added to.
+        past: those of ``written`` that are written past the caches.
+    """
+    by_name = {line.name: line for line in program.lines}
+    used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
+    lines = [f"{name} = {name}_[j]" for name in program.inputs if name in used and name in rows]
+    stores = [
+        (closure(by_name, [value], stop=set()), way.format(target, literal(value)))
+        for target, way, value in _targets(program, written, sums, past)
+    ]
+    left = dict.fromkeys(by_name)
+    for needed, store in [*sorted(stores, key=lambda item: len(item[0])), (set(left), "")]:
+        more = [name for name in left if name in needed]
+        lines += [*(f"{name} = {expression(by_name[name])}" for name in more), *filter(None, [store])]
+        left = {name: None for name in left if name not in needed}
     return lines
+
+
+def _targets(
+    program: Program, written: Sequence[str], sums: Sequence[str], past: Sequence[str]
+) -> list[tuple[str, str, Value]]:
+    """Where outputs go, how, and which."""
+    ways = [(target, "put_past({}_, j, {})" if target in past else "{}_[j] = {}") for target in written]
+    ways += [(target, "{}_[j] += {}") for target in sums]
+    found = [(target, way, value) for (target, way), value in zip(ways, program.outputs, strict=False)]
+    # a state that stays is there
+    return [(t, way, value) for t, way, value in found if value != t or value not in program.inputs]
 
 
 def kept_in_place(program: Program, states: Sequence[str]) -> tuple[Program, list[str]]:

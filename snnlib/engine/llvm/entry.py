@@ -12,6 +12,7 @@ from llvmlite import ir
 
 from snnlib.engine.llvm.builder import BYTE, INTEGER, Array, Builder
 from snnlib.engine.llvm.compiler import call
+from snnlib.engine.loops.sizes import LINE
 
 __all__ = ["Kind", "Target", "compiled", "written"]
 
@@ -76,6 +77,7 @@ def written(
     arguments = [BYTE.as_pointer().as_pointer(), INTEGER.as_pointer(), number.as_pointer()]
     entry = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     entry.attributes.add("nounwind")
+    entry.attributes.alignstack = LINE  # a register on the stack is in one line, wherever a thread's stack begins
     builder = Builder(entry.append_basic_block(), frozenset(features.split(",")))
     begin = builder.append_basic_block()  # places for variables are made before it
     places, counts, values = entry.args
