@@ -77,7 +77,9 @@ def written(
     arguments = [BYTE.as_pointer().as_pointer(), INTEGER.as_pointer(), number.as_pointer()]
     entry = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     entry.attributes.add("nounwind")
-    entry.attributes.alignstack = LINE  # a register on the stack is in one line, wherever a thread's stack begins
+    entry.attributes.alignstack = (
+        LINE  # a register on the stack is in one line, wherever a thread's stack begins
+    )
     builder = Builder(entry.append_basic_block(), frozenset(features.split(",")))
     begin = builder.append_basic_block()  # places for variables are made before it
     places, counts, values = entry.args
