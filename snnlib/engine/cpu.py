@@ -22,11 +22,12 @@ from snnlib.engine.emit import emit
 from snnlib.engine.emit.recurrent import AHEAD, PRODUCTS
 from snnlib.engine.kernel import Kernel
 from snnlib.engine.llvm.machine import Array, Loop, as_array, shared
+from snnlib.engine.llvm.team import together
 from snnlib.engine.loops.packed import Packed, unpacked
 from snnlib.engine.loops.sizes import LANES, LINE
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.program import Traced
-from snnlib.engine.threads import shares_of, together
+from snnlib.engine.threads import shares_of
 
 __all__ = ["build", "in_strips"]
 
@@ -86,11 +87,6 @@ def _parts_back(
     return [(*share, []) for share in shares_of(gradient.numel(), gradient.shape[1:].numel(), unit)]
 
 
-def _in_threads(work: Callable[..., None], parts: Sequence[_Part]) -> None:
-    """Memory is made before, in one thread: several would wait for each other there."""
-    together([functools.partial(work, start, stop, *room) for start, stop, room in parts])
-
-
 def _forward(
     loop: Loop,
     past: Callable[[], Loop],
@@ -108,11 +104,10 @@ def _forward(
     packed = Packed(traced, len(input), _BLOCK, input.dtype)
     run = past() if _goes_past(output) else loop
 
-    def work(start: int, stop: int, *room: Array) -> None:
-        run([*arrays, *room], moves, start, stop, _BLOCK)
-
     shares = shares_of(output.numel(), output.shape[1:].numel(), _UNIT)
-    _in_threads(work, [(start, stop, packed.room(start, stop)) for start, stop in shares])
+    parts = [(packed.room(start, stop), (moves, start, stop, _BLOCK)) for start, stop in shares]
+    together(run.calls(arrays, parts))
+    del parts  # see Packed.kept
     return [output, *finals, *kept, *packed.kept()]
 
 
@@ -149,10 +144,8 @@ def _backward(
     arrays = [*map(_rows, (gradient.contiguous(), *kept[:whole], given))]
     arrays += [*_silent(traced, shape, dtype), *map(_row, (*states, *wide(parameters, shape), *sums))]
 
-    def work(start: int, stop: int, *room: Array) -> None:
-        loop([*arrays, *room], start, stop, _BLOCK)
-
-    _in_threads(work, _parts_back(traced, gradient, kept[whole:], _UNIT, _BLOCK))
+    parts = _parts_back(traced, gradient, kept[whole:], _UNIT, _BLOCK)
+    together(loop.calls(arrays, [(own, (start, stop, _BLOCK)) for start, stop, own in parts]))
     return [given, *states, *sums]
 
 
@@ -181,11 +174,10 @@ def _forward_recurrent(
         scratch = [on_cpu(block, dtype=dtype), on_cpu(AHEAD, block, dtype=dtype), found]
         return [*packed.room(start, stop), *weighted, *map(as_array, scratch)]
 
-    def work(start: int, stop: int, *room: Array) -> None:
-        loop([*arrays, *room], *sizes, moves, start, stop, block)
-
     shares = shares_of(output.numel(), shape.numel(), size)
-    _in_threads(work, [(start, stop, room(start, stop)) for start, stop in shares])
+    parts = [(room(start, stop), (*sizes, moves, start, stop, block)) for start, stop in shares]
+    together(loop.calls(arrays, parts))
+    del parts  # see Packed.kept
     last = output[-1].clone() if steps else states[0].clone()
     return [output, last, *finals, *kept, *packed.kept()]
 
@@ -223,15 +215,17 @@ def _backward_recurrent(
         found = on_cpu(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
         return [as_array(value) for value in (*grown, *scratch, found)]
 
-    def work(start: int, stop: int, *room: Array) -> None:
-        gw, gw_in, *scratch = room[:5]
-        more = [*room[5:], *fixed, gw, gw_in, _row(g_first), *scratch]
-        loop([*arrays, *more], *flags, size, input.shape[-1], moves, start, stop, block)
+    def arguments(
+        start: int, stop: int, own: list[Array], room: list[Array]
+    ) -> tuple[list[Array], tuple[int, ...]]:
+        gw, gw_in, *scratch = room
+        more = [*own, *fixed, gw, gw_in, _row(g_first), *scratch]
+        return more, (*flags, size, input.shape[-1], moves, start, stop, block)
 
     shares = _parts_back(traced, gradient, kept[whole:], size, block)
-    parts = [(start, stop, [*room(), *own]) for start, stop, own in shares]
-    _in_threads(work, parts)
-    sums_of_threads = zip(*([value for value, _ in room[:2]] for _, _, room in parts), strict=True)
+    rooms = [room() for _ in shares]
+    together(loop.calls(arrays, [arguments(*share, own) for share, own in zip(shares, rooms, strict=True)]))
+    sums_of_threads = zip(*([value for value, _ in own[:2]] for own in rooms), strict=True)
     grown = [functools.reduce(torch.add, part).T for part in sums_of_threads]
     if not grown:  # no step or no neuron
         given, grown = given.zero_(), [torch.zeros_like(weights), torch.zeros_like(input_weights)]

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnlib.engine.check import is_compiled, is_concrete
-from snnlib.engine.llvm.machine import Loop, as_array, shared, unavailable
+from snnlib.engine.llvm.machine import Array, Loop, as_array, shared, unavailable
+from snnlib.engine.llvm.team import together
 from snnlib.engine.loops.sizes import LANES
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
-from snnlib.engine.threads import shares_of, together
+from snnlib.engine.threads import shares_of
 
 __all__ = ["BACKENDS", "conv2d", "linear"]
 
@@ -203,17 +204,15 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool:
     chosen = on_cpu(*(out.shape if pool > 1 else (1, 1, 1, 1)), dtype=torch.uint8)
     bounds = x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1] + 1
 
-    def work(start: int, stop: int, *room: Tensor) -> None:
-        arrays = [x, weights, bias.contiguous(), out, chosen, *room]
-        _loop("convolve", x.dtype)([as_array(value) for value in arrays], start, stop, *padding, pool)
-
-    def room() -> list[Tensor]:
+    def room() -> list[Array]:
         maps = on_cpu(1, *((height, width, size) if pool > 1 else (1, 1, 1)), dtype=x.dtype)
         places = on_cpu(x[0].numel() + LANES, dtype=torch.int64)
-        return [maps, places, zeros_on_cpu(*bounds, dtype=torch.int64)]
+        return [*map(as_array, (maps, places, zeros_on_cpu(*bounds, dtype=torch.int64)))]
 
+    arrays = [*map(as_array, (x, weights, bias.contiguous(), out, chosen))]
     shares = shares_of(count * height * width * size, count, 1)
-    together([functools.partial(work, *share, *room()) for share in shares])
+    parts = [(room(), (*share, *padding, pool)) for share in shares]
+    together(_loop("convolve", x.dtype).calls(arrays, parts))
     return out, chosen
 
 
@@ -224,20 +223,18 @@ def _grow(input: Tensor, gradient: Tensor, chosen: Tensor, weight: Tensor, paddi
     plane = height + filter[0] - 1, width + filter[1] - 1, strips
     group = max(1, _GROUP // (math.prod(plane) * x.dtype.itemsize))
 
-    def work(start: int, stop: int, *room: Tensor) -> None:
-        arrays = [as_array(value) for value in (x, given, chosen, *room)]
-        _loop("grow", x.dtype)(arrays, start, stop, *padding, pool)
-
-    def room() -> list[Tensor]:
+    def room() -> list[Array]:
         shapes = (*filter, channels, strips), (group, *plane)
         places = [on_cpu(n, dtype=torch.int64) for n in (channels + LANES, channels)]
         listed = channels, group * height * width
         lists = [on_cpu(*listed, dtype=torch.int64), on_cpu(*listed, dtype=x.dtype)]
-        return [*(zeros_on_cpu(*shape, dtype=x.dtype) for shape in shapes), *places, *lists]
+        sums = (zeros_on_cpu(*shape, dtype=x.dtype) for shape in shapes)
+        return [*map(as_array, (*sums, *places, *lists))]
 
-    shares = [(*share, room()) for share in shares_of(given.numel(), count, 1)]
-    together([functools.partial(work, start, stop, *own) for start, stop, own in shares])
-    grown = functools.reduce(torch.add, [own[0] for _, _, own in shares])[..., :size].permute(3, 2, 0, 1)
+    arrays = [*map(as_array, (x, given, chosen))]
+    parts = [(room(), (*share, *padding, pool)) for share in shares_of(given.numel(), count, 1)]
+    together(_loop("grow", x.dtype).calls(arrays, parts))
+    grown = functools.reduce(torch.add, [own[0][0] for own, _ in parts])[..., :size].permute(3, 2, 0, 1)
     return grown.contiguous(
         memory_format=torch.channels_last if _lies_last(weight) else torch.contiguous_format
     )
@@ -263,11 +260,9 @@ def _of_maps(gradient: Tensor, chosen: Tensor, sides: Sequence[int], pool: int) 
     for dim, side in enumerate(sides, start=1):  # what no window has
         maps.narrow(dim, side - side % pool, side % pool).zero_()
 
-    def work(start: int, stop: int) -> None:
-        arrays = [as_array(value) for value in (given, chosen, maps)]
-        _loop("give_back", given.dtype)(arrays, start, stop, pool)
-
-    together([functools.partial(work, *share) for share in shares_of(maps.numel(), len(maps), 1)])
+    arrays = [*map(as_array, (given, chosen, maps))]
+    parts = [((), (*share, pool)) for share in shares_of(maps.numel(), len(maps), 1)]
+    together(_loop("give_back", given.dtype).calls(arrays, parts))
     return maps.permute(0, 3, 1, 2)
 
 

@@ -33,7 +33,7 @@ def ready(
         assert all(array.is_contiguous() for array in arrays)
         sizes = [size for array in arrays for size in array.shape]
         places = (ctypes.c_void_p * len(arrays))(*[array.data_ptr() for array in arrays])
-        machine._SIGNATURE(address)(places, (ctypes.c_int64 * len(sizes))(*sizes), None)
+        machine.SIGNATURE(address)(places, (ctypes.c_int64 * len(sizes))(*sizes), None)
 
     return run
 

@@ -12,9 +12,9 @@ import itertools
 import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from snnlib.engine.cache import keep, kept
 from snnlib.engine.threads import lock
 
-__all__ = ["NUMBER", "Array", "Loop", "as_array", "shared", "unavailable"]
+__all__ = ["NUMBER", "SIGNATURE", "Array", "Call", "Loop", "as_array", "shared", "team", "unavailable"]
 
 NUMBER: dict[torch.dtype, Any] = {
     **{torch.float32: np.float32, torch.float64: np.float64},
@@ -35,8 +35,23 @@ Array = tuple[Tensor, Sequence[int]]
 _Kinds = tuple[tuple[torch.dtype, int], ...]
 
 _NUMBER: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
-_SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)  # a call lets other Python threads run
+SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)
+"""Of every loop; a call lets other Python threads run."""
 _LOCK = lock()
+
+
+class Call(NamedTuple):
+    """A call of a loop that is ready."""
+
+    function: Any
+    """A ``SIGNATURE``."""
+    pointers: tuple[Any, ...]
+    """Its arguments: where arrays are, integers, numbers."""
+    alive: Any
+    """What owns the memory."""
+
+    def __call__(self) -> None:
+        self.function(*self.pointers)
 
 
 class Loop:
@@ -55,14 +70,33 @@ class Loop:
         self._ready: dict[_Kinds, Any] = {}
 
     def __call__(self, arrays: Sequence[Array], *integers: int) -> None:
-        kinds = tuple([(value.dtype, len(shape)) for value, shape in arrays])
+        for call in self.calls(arrays, [((), integers)]):
+            call()
+
+    def calls(
+        self, arrays: Sequence[Array], parts: Sequence[tuple[Sequence[Array], Sequence[int]]]
+    ) -> list[Call]:
+        """Calls that are ready, for :func:`snnlib.engine.llvm.team.together`.
+
+        Parameters:
+            arrays: that each of them gets.
+            parts: of each the arrays behind those, which are of the same kinds in all, and the integers.
+        """
+        if not parts:
+            return []
+        own, integers = parts[0]
+        kinds = tuple([(value.dtype, len(shape)) for value, shape in (*arrays, *own)])
         function = self._ready.get(kinds)
         if function is None:
-            function = self._ready[kinds] = _SIGNATURE(self.address(kinds, len(integers)))
-        sizes = [size for _, shape in arrays for size in shape]
-        places = (ctypes.c_void_p * len(arrays))(*[_place(value, shape) for value, shape in arrays])
-        counts = (ctypes.c_int64 * (len(sizes) + len(integers)))(*sizes, *integers)
-        function(places, counts, self._numbers)
+            function = self._ready[kinds] = SIGNATURE(self.address(kinds, len(integers)))
+        places, sizes = _places_and_sizes(arrays)
+        made = []
+        for own, integers in parts:
+            more_places, more_sizes = _places_and_sizes(own)
+            counts = *sizes, *more_sizes, *integers
+            at = (ctypes.c_void_p * len(kinds))(*places, *more_places)
+            made.append(Call(function, (at, _integers(counts), self._numbers), (arrays, own)))
+        return made
 
     def address(self, kinds: _Kinds, integers: int = 0) -> int:
         """Where the function is, for loops that call it (:mod:`snnlib.engine.llvm.call`) too.
@@ -71,38 +105,34 @@ class Loop:
             kinds: the type of number of each array, and how many dimensions it has.
             integers: how many there are.
         """
-        with _LOCK:
-            key = self._key(kinds, integers)
-            if key in _ADDRESSES:  # with other numbers
-                return _ADDRESSES[key]
-            code = kept(key, _compiler())
-            found = None if code is None else _link(self._name, code)
-            if found is None:  # or made where the C library is another, say
-                code = self._compile(kinds, integers)
-                keep(key, _compiler(), code)
-                found = _link(self._name, code)
-            if found is None:
-                raise RuntimeError(f"LLVM cannot load its code of {self._name}; backend='reference' needs none")
-            _ADDRESSES[key] = found
-            return found
-
-    def _key(self, kinds: _Kinds, integers: int) -> str:
         counts = integers, len(self._numbers)
-        return repr((self._source, self._name, kinds, *counts, _made_by(), *_target(), _model()))
+        made_of = self._source, self._name, kinds, *counts
+        return _address(self._name, made_of, functools.partial(self._compile, kinds, counts))
 
-    def _compile(self, kinds: _Kinds, integers: int) -> bytes:
+    def _compile(self, kinds: _Kinds, counts: tuple[int, int]) -> bytes:
         """The object code."""
         from snnlib.engine.llvm.compiler import defined  # not where the object code is on disk
         from snnlib.engine.llvm.entry import compiled
 
-        _initialize()
-        counts = integers, len(self._numbers)
         return compiled(defined(self._source)[self._name], self._name, kinds, *counts, _target(), _model())
 
 
 def shared(module: str, name: str, dtype: torch.dtype) -> Loop:
     """A function of a module of the engine, which takes no numbers."""
     return Loop(f"from snnlib.engine.loops.{module} import {name}\n", name, dtype, ())
+
+
+@functools.cache
+def team() -> int:
+    """Where the function is that :func:`snnlib.engine.llvm.entry.compiled_team` makes."""
+    name = "team"
+
+    def compile() -> bytes:
+        from snnlib.engine.llvm.entry import compiled_team
+
+        return compiled_team(name, _target(), _model())
+
+    return _address(name, (name,), compile)
 
 
 def as_array(value: Tensor) -> Array:
@@ -120,6 +150,14 @@ def unavailable() -> str:
     return ""
 
 
+def _places_and_sizes(arrays: Sequence[Array]) -> tuple[list[int], list[int]]:
+    return [_place(value, shape) for value, shape in arrays], [size for _, shape in arrays for size in shape]
+
+
+def _integers(values: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
 def _place(value: Tensor, shape: Sequence[int]) -> int:
     # a loop would write elsewhere
     if not value.is_contiguous() or not value.is_cpu or value.numel() < math.prod(shape):
@@ -128,6 +166,30 @@ def _place(value: Tensor, shape: Sequence[int]) -> int:
             f"where a loop takes it for {list(shape)}"
         )
     return value.data_ptr()
+
+
+def _address(name: str, made_of: tuple[Any, ...], compile: Callable[[], bytes]) -> int:
+    """Where a function is whose object code is on disk, or made now.
+
+    Parameters:
+        made_of: what names the code, but for LLVM, the engine and the CPU.
+        compile: gives the code.
+    """
+    with _LOCK:
+        key = repr((*made_of, _made_by(), *_target(), _model()))
+        if key in _ADDRESSES:  # with other numbers
+            return _ADDRESSES[key]
+        code = kept(key, _compiler())
+        found = None if code is None else _link(name, code)
+        if found is None:  # or made where the C library is another, say
+            _initialize()
+            code = compile()
+            keep(key, _compiler(), code)
+            found = _link(name, code)
+        if found is None:
+            raise RuntimeError(f"LLVM cannot load its code of {name}; backend='reference' needs none")
+        _ADDRESSES[key] = found
+        return found
 
 
 def _link(name: str, code: bytes) -> int | None:
