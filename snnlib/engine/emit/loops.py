@@ -56,13 +56,14 @@ here = (to & 1) * {WORD}
 there = {WORD} - here
 """
 
-# a word is packed one word later: by then it is known how often the loop over its bits goes round
+# what is not picked is packed one word later: by then it is known how often the loop over its bits goes round
 _PACK_WORD = f"""\
 {_SIDES}
 <ahead>
 before = word
-word = {{call}}
-found = pack(before, events, there, squeezed, found)
+word, found = {{call}}
+if not picks(squeezed):
+    found = pack(before, events, there, squeezed, found)
 masks[to] = word
 to += 1
 """
@@ -70,9 +71,17 @@ _PACK = f"""\
 found = word = 0
 <words>
 {_SIDES}
-found = pack(word, events, there, squeezed, found)
+if not picks(squeezed):
+    found = pack(word, events, there, squeezed, found)
 at = append(squeezed, found, packed, at, {{past}})
 """
+_PICKED = """\
+bits = bits_of({mark})
+word |= at_place(bits, j)
+if picks(squeezed):
+    found = pick(bits, squeezed, found, j, {values})
+"""
+_UNPICKED = "if not picks(squeezed): {}_[j] = {}"
 _NOTED = """\
 blocks[r, 0] = a
 blocks[r, 1] = b
@@ -98,16 +107,20 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
     events = [f"e{k}" for k in range(len(traced.events))]
     rows = ["x", *states, *parameters, "z", *kept]
     far = kept[: len(kept) - traced.bytes] if past else []
-    lines = in_rows(program, [*rows, *events], ["z", *states, *kept, *events], past=far)
+    written = ["z", *states, *kept]
+    ways = dict.fromkeys(far, "put_past({}_, j, {})") | dict.fromkeys(events, _UNPICKED)
+    lines = in_rows(program, [*rows, *events], [*written, *events], ways=ways)
     mark = literal(program.outputs[-1 if traced.marked else 0])
-    bits = [f"word |= at_place(bits_of({mark}), j)"] if events else []
-    around = ["word = 0"] * len(bits), ["return word"] * len(bits)
-    inner = function_of("forward", [*rows, *events], program, [*lines, *bits], *around)
+    values = map(literal, program.outputs[len(written) : len(written) + len(events)])
+    bits = [_PICKED.format(mark=mark, values=", ".join(values))] if events else []
+    around = ["word = 0"] * len(bits), ["return word, found"] * len(bits)
+    own = ["squeezed", "found"] if events else []
+    inner = function_of("forward", [*rows, *events], program, [*lines, *bits], *around, more=own)
 
     places = {name: f"{name}[u:v]" for name in states + parameters}
     places |= {name: f"{name}[t, u:v]" for name in ("z", *kept)}
     places["x"] = "row[u - a : v - a]" if recurrent else "x[t * moves, u:v]"
-    call = call_of("forward", [*(places[name] for name in rows), *rooms_of(events)], program)
+    call = call_of("forward", [*(places[name] for name in rows), *rooms_of(events), *own], program)
     near = ["z", *(name for name in kept if name not in far)]
     ahead = ["ask_to_read(x, (t + 1) * moves, u)", *(f"ask_to_write({name}, t + 1, u)" for name in near)]
     ahead = [] if recurrent else ahead

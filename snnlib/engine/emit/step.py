@@ -1,6 +1,7 @@
 """One time step of a program as a function of rows of neurons, which the loops call for a word of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from snnlib.engine.emit.expression import expression, literal
 from snnlib.engine.emit.template import filled
@@ -45,12 +46,12 @@ def function_of(
         more: arguments between arrays and numbers.
     """
     waits = any(line.operator in _LONG for line in program.lines)
-    registers = ", REGISTERS, 1" if name == "forward" else ", REGISTERS_BACK"
+    registers = (", REGISTERS, 1" if name == "forward" else ", REGISTERS_BACK") if waits else ""
+    if "squeezed" in more and not waits:
+        registers = ", REGISTERS if picks(squeezed) else 1, 1"
     arguments = ", ".join([*(f"{row}_" for row in rows), *more, *numbers_of(program)])
     blocks = {"first": first, "lines": lines, "last": last}
-    return filled(
-        _STEP, blocks, name=name, arguments=arguments, row=rows[0], registers=registers if waits else ""
-    )
+    return filled(_STEP, blocks, name=name, arguments=arguments, row=rows[0], registers=registers)
 
 
 def in_rows(
@@ -58,7 +59,7 @@ def in_rows(
     rows: Sequence[str],
     written: Sequence[str],
     sums: Sequence[str] = (),
-    past: Sequence[str] = (),
+    ways: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """What the program reads of rows, its lines, and its outputs into rows.
 
@@ -69,14 +70,14 @@ def in_rows(
         rows: what is read is in these.
         written: where its outputs go.
         sums: what the outputs after those are added to.
-        past: those of ``written`` that are written past the caches.
+        ways: for some of ``written`` how, as a format of their name and the value.
     """
     by_name = {line.name: line for line in program.lines}
     used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
     lines = [f"{name} = {name}_[j]" for name in program.inputs if name in used and name in rows]
     stores = [
         (closure(by_name, [value], stop=set()), way.format(target, literal(value)))
-        for target, way, value in _targets(program, written, sums, past)
+        for target, way, value in _targets(program, written, sums, ways)
     ]
     left = dict.fromkeys(by_name)
     for needed, store in [*sorted(stores, key=lambda item: len(item[0])), (set(left), "")]:
@@ -87,12 +88,12 @@ def in_rows(
 
 
 def _targets(
-    program: Program, written: Sequence[str], sums: Sequence[str], past: Sequence[str]
+    program: Program, written: Sequence[str], sums: Sequence[str], ways: Mapping[str, str]
 ) -> list[tuple[str, str, Value]]:
     """Where outputs go, how, and which."""
-    ways = [(target, "put_past({}_, j, {})" if target in past else "{}_[j] = {}") for target in written]
-    ways += [(target, "{}_[j] += {}") for target in sums]
-    found = [(target, way, value) for (target, way), value in zip(ways, program.outputs, strict=False)]
+    targets = [(target, ways.get(target, "{}_[j] = {}")) for target in written]
+    targets += [(target, "{}_[j] += {}") for target in sums]
+    found = [(target, way, value) for (target, way), value in zip(targets, program.outputs, strict=False)]
     # a state that stays is there
     return [(t, way, value) for t, way, value in found if value != t or value not in program.inputs]
 

@@ -172,7 +172,7 @@ class _Body(Expressions):
         assert isinstance(statement.target, ast.Name)
         inside = [name for name, variable in self.variables.items() if variable.is_new]
         start = self.builder.integer(0)
-        for size in map(self.builder.lanes, registers or (1,)):
+        for size in map(self.builder.lanes, dict.fromkeys(registers or (1,))):
             width = self.builder.integer(size)
             stop = self.builder.sub(count, self.builder.srem(self.builder.sub(count, start), width))
             with self.builder.counted(stop, start, width) as index:

@@ -43,8 +43,10 @@ _LOCK = lock()
 class Call(NamedTuple):
     """A call of a loop that is ready."""
 
+    address: int
+    """Where the loop is."""
     function: Any
-    """A ``SIGNATURE``."""
+    """A ``SIGNATURE`` for it."""
     pointers: tuple[Any, ...]
     """Its arguments: where arrays are, integers, numbers."""
     alive: Any
@@ -86,16 +88,17 @@ class Loop:
             return []
         own, integers = parts[0]
         kinds = tuple([(value.dtype, len(shape)) for value, shape in (*arrays, *own)])
-        function = self._ready.get(kinds)
-        if function is None:
-            function = self._ready[kinds] = SIGNATURE(self.address(kinds, len(integers)))
+        if kinds not in self._ready:
+            address = self.address(kinds, len(integers))
+            self._ready[kinds] = address, SIGNATURE(address)
+        address, function = self._ready[kinds]
         places, sizes = _places_and_sizes(arrays)
         made = []
         for own, integers in parts:
             more_places, more_sizes = _places_and_sizes(own)
             counts = *sizes, *more_sizes, *integers
             at = (ctypes.c_void_p * len(kinds))(*places, *more_places)
-            made.append(Call(function, (at, _integers(counts), self._numbers), (arrays, own)))
+            made.append(Call(address, function, (at, _integers(counts), self._numbers), (arrays, own)))
         return made
 
     def address(self, kinds: _Kinds, integers: int = 0) -> int:
@@ -105,15 +108,18 @@ class Loop:
             kinds: the type of number of each array, and how many dimensions it has.
             integers: how many there are.
         """
-        counts = integers, len(self._numbers)
-        made_of = self._source, self._name, kinds, *counts
-        return _address(self._name, made_of, functools.partial(self._compile, kinds, counts))
+        key = self._key(kinds, integers)
+        return _address(self._name, key, functools.partial(self._compile, kinds, integers))
 
-    def _compile(self, kinds: _Kinds, counts: tuple[int, int]) -> bytes:
+    def _key(self, kinds: _Kinds, integers: int) -> str:
+        return _key(self._source, self._name, kinds, integers, len(self._numbers))
+
+    def _compile(self, kinds: _Kinds, integers: int) -> bytes:
         """The object code."""
         from snnlib.engine.llvm.compiler import defined  # not where the object code is on disk
         from snnlib.engine.llvm.entry import compiled
 
+        counts = integers, len(self._numbers)
         return compiled(defined(self._source)[self._name], self._name, kinds, *counts, _target(), _model())
 
 
@@ -132,7 +138,7 @@ def team() -> int:
 
         return compiled_team(name, _target(), _model())
 
-    return _address(name, (name,), compile)
+    return _address(name, _key(name), compile)
 
 
 def as_array(value: Tensor) -> Array:
@@ -168,15 +174,14 @@ def _place(value: Tensor, shape: Sequence[int]) -> int:
     return value.data_ptr()
 
 
-def _address(name: str, made_of: tuple[Any, ...], compile: Callable[[], bytes]) -> int:
-    """Where a function is whose object code is on disk, or made now.
+def _key(*made_of: Any) -> str:
+    """What names code, with LLVM, the engine and the CPU."""
+    return repr((*made_of, _made_by(), *_target(), _model()))
 
-    Parameters:
-        made_of: what names the code, but for LLVM, the engine and the CPU.
-        compile: gives the code.
-    """
+
+def _address(name: str, key: str, compile: Callable[[], bytes]) -> int:
+    """Where a function is whose object code is on disk under this key, or made now."""
     with _LOCK:
-        key = repr((*made_of, _made_by(), *_target(), _model()))
         if key in _ADDRESSES:  # with other numbers
             return _ADDRESSES[key]
         code = kept(key, _compiler())

@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from snnlib.engine.llvm.machine import Call, team
 
@@ -32,30 +32,35 @@ def together(calls: Sequence[Call]) -> None:
             other.result()
 
 
-def _in_team(openmp: Any, calls: Sequence[Call]) -> None:
-    data = [len(calls), _where(openmp.omp_get_thread_num), _where(openmp.omp_get_num_threads)]
+def _in_team(openmp: "_OpenMP", calls: Sequence[Call]) -> None:
+    data = [len(calls), *openmp.of_threads]
     for call in calls:
-        data += [_where(call.function), *map(ctypes.addressof, call.pointers)]
+        data += [call.address, *map(ctypes.addressof, call.pointers)]
     # as a compiler calls it for "#pragma omp parallel num_threads(n)"; a team may be smaller than was asked for
-    openmp.GOMP_parallel(team(), (ctypes.c_void_p * len(data))(*data), len(calls), 0)
+    openmp.parallel(team(), (ctypes.c_void_p * len(data))(*data), len(calls), 0)
 
 
-def _where(function: Any) -> int | None:
-    return ctypes.cast(function, ctypes.c_void_p).value
+class _OpenMP(NamedTuple):
+    """The library with which torch came here."""
+
+    parallel: Any
+    """Its function ``GOMP_parallel``."""
+    of_threads: tuple[int, ...]
+    """Where its functions are that give the number of a thread in its team, and how many are in it."""
 
 
 @functools.cache
-def _openmp() -> Any:
-    """The library with which torch came here, or None where there is none that GCC's code could call."""
+def _openmp() -> _OpenMP | None:
+    """None where there is none that GCC's code could call."""
     try:
         process = ctypes.CDLL(None)
-        for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
-            getattr(process, name)
+        parallel = process.GOMP_parallel
+        functions = [process.omp_get_thread_num, process.omp_get_num_threads]
     except (AttributeError, OSError, TypeError):
         return None
-    process.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    process.GOMP_parallel.restype = None
-    return process
+    parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    parallel.restype = None
+    return _OpenMP(parallel, tuple(ctypes.c_void_p.from_buffer(function).value or 0 for function in functions))
 
 
 @functools.cache

@@ -2,22 +2,23 @@
 
 To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So spikes are bits of words,
 64 neurons in each: a loop goes from bit to bit. AVX-512 makes a list of their places, and picks 16 numbers at a
-time out of registers; on the way back, where there are many, it spreads them over 16 neurons at a time, whether
-there are bits or not. The words are kept, and from them the way back has the spikes too: a
-thirty-second of what is to be read.
+time out of the registers that they were computed in; on the way back, where there are many, it spreads them
+over 16 neurons at a time, whether there are bits or not. The words are kept, and from them the way back has the
+spikes too: a thirty-second of what is to be read.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llvmlite import ir
 
+from snnlib.engine.llvm.arithmetic import like
 from snnlib.engine.llvm.builder import BIT, BYTE, Array, Builder, Lanes, built
 from snnlib.engine.llvm.vector import ones, store_past
 from snnlib.engine.loops.sizes import LANES, WORD
 
-__all__ = ["append", "at_place", "back", "has_bit", "moving"]
+__all__ = ["append", "at_place", "back", "has_bit", "moving", "pick", "picks"]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
@@ -42,15 +43,6 @@ def moving(kept: int, read: int) -> tuple[Any, Any]:
         Returns:
             The column for the next ones.
         """
-        if picks(rows):
-            found = ones(word)
-            if found:
-                places = _places(word)
-                for n in range(0, found, LANES):
-                    for e in range(kept):
-                        _pick(rows, e, first, places, squeezed, at + n)
-                    places = _others(places)
-            return at + found
         while word:
             k = _lowest(word)
             for e in range(kept):
@@ -135,9 +127,53 @@ def back(size, masks, to):
 
 
 @built
-def picks(builder: Builder, rows: Array) -> bool:
+def picks(builder: Builder, squeezed: Array) -> bool:
     """Whether numbers are picked out of registers: of float32, where AVX-512 is not of the first kind."""
-    return "+avx512vbmi2" in builder.features and isinstance(rows.number, ir.FloatType)
+    return "+avx512vbmi2" in builder.features and isinstance(squeezed.number, ir.FloatType)
+
+
+@built
+def pick(builder: Builder, bits: Any, squeezed: Array, at: Any, j: Any, *values: Any) -> Any:
+    """Write the numbers of the neurons ``j`` that have a bit to ``squeezed``, each of ``values`` to a row.
+
+    Parameters:
+        bits: of these neurons: a word, a vector or one.
+        squeezed: ``[values, events + LANES]``: whole vectors are written.
+        at: the column that the first goes to.
+
+    Returns:
+        The column for the next ones.
+    """
+    rows = [squeezed.index(builder.integer(e), at) for e in range(len(values))]
+    count = builder.ctpop(bits)
+    if not isinstance(j, Lanes):
+        for row, value in zip(rows, values, strict=True):
+            squeezed.put(like(builder, value, squeezed.number), row)
+        return builder.add(at, count)
+    values = tuple(like(builder, value, ir.VectorType(squeezed.number, j.width)) for value in values)
+    if j.width == LANES:
+        for row, value in zip(rows, values, strict=True):
+            squeezed.store(_by_avx512(builder, "compress", value, bits), row)
+        return builder.add(at, count)
+    parts = [
+        [_lanes_of(builder, value, range(k, k + LANES)) for k in range(0, WORD, LANES)] for value in values
+    ]
+    every = ir.Constant(_BYTES, [ir.Constant(BYTE, k) for k in range(WORD)])
+    places = _by_avx512(builder, "compress", every, bits)
+
+    def store(places: Any, done: Any) -> None:
+        which = builder.zext(_lanes_of(builder, places, range(LANES)), ir.VectorType(_INDEX, LANES))
+        for row, four in zip(rows, parts, strict=True):
+            squeezed.store(_chosen(builder, which, four), builder.add(row, done))
+
+    store(places, builder.integer(0))  # without a branch: there are seldom more, and nobody knows when
+    left = builder.room(_BYTES, places)
+    width = builder.integer(LANES)
+    with builder.counted(count, start=width, step=width) as done:
+        turned = _lanes_of(builder, builder.load(left), [(k + LANES) % WORD for k in range(WORD)])
+        store(turned, done)
+        builder.store(turned, left)
+    return builder.add(at, count)
 
 
 @built
@@ -167,39 +203,6 @@ def _copy_past(builder: Builder, source: Array, a: Any, target: Array, b: Any) -
 
 
 @built
-def _places(builder: Builder, word: Any) -> Any:
-    """The places of the bits of a word, one after another, as bytes."""
-    every = ir.Constant(_BYTES, [ir.Constant(BYTE, k) for k in range(WORD)])
-    return _by_avx512(builder, "compress", every, word)
-
-
-@built
-def _others(builder: Builder, places: Any) -> Any:
-    """They turned so far that the first ``LANES`` of them come last."""
-    return _chosen(builder, places, [(k + LANES) % WORD for k in range(WORD)])
-
-
-@built
-def _pick(builder: Builder, rows: Array, e: Any, first: Any, places: Any, squeezed: Array, at: Any) -> None:
-    """The numbers of row ``e`` at the first ``LANES`` places, from column ``first`` on, to column ``at``."""
-    which = builder.zext(_chosen(builder, places, range(LANES)), ir.VectorType(_INDEX, LANES))
-    begin = rows.index(e, first)
-    parts = [rows.load(builder.add(begin, builder.integer(k))) for k in range(0, WORD, LANES)]
-    lower, upper = (
-        builder.call_named("llvm.x86.avx512.vpermi2var.ps.512", rows.vector, a, which, b)
-        for a, b in (parts[:2], parts[2:])
-    )
-    half = ir.Constant(which.type, [ir.Constant(_INDEX, WORD // 2)] * LANES)
-    picked = builder.select(builder.icmp_unsigned("<", which, half), lower, upper)
-    squeezed.store(picked, squeezed.index(e, at))
-
-
-def _chosen(builder: Builder, places: Any, order: Iterable[int]) -> Any:
-    order = [ir.Constant(_INDEX, k) for k in order]
-    return builder.shuffle_vector(places, places, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
-
-
-@built
 def _expand(builder: Builder, squeezed: Array, e: Any, at: Any, bits: Any, rows: Array, first: Any) -> None:
     """Numbers from column ``at`` on to those from ``first`` on that have a bit; others get any number."""
     begin, to = squeezed.index(e, at), rows.index(e, first)
@@ -207,6 +210,19 @@ def _expand(builder: Builder, squeezed: Array, e: Any, at: Any, bits: Any, rows:
         some = squeezed.load(begin, ir.VectorType(squeezed.number, len(places)))
         rows.store(_by_avx512(builder, "expand", some, own), builder.add(to, builder.integer(places[0])))
         begin = builder.add(begin, builder.ctpop(own))
+
+
+def _lanes_of(builder: Builder, vector: Any, order: Iterable[int]) -> Any:
+    order = [ir.Constant(_INDEX, k) for k in order]
+    return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
+
+
+def _chosen(builder: Builder, which: Any, four: Sequence[Any]) -> Any:
+    """Of the numbers in four registers those of these places."""
+    name = "llvm.x86.avx512.vpermi2var.ps.512"
+    lower, upper = (builder.call_named(name, a.type, a, which, b) for a, b in (four[:2], four[2:]))
+    half = ir.Constant(which.type, [ir.Constant(_INDEX, WORD // 2)] * LANES)
+    return builder.select(builder.icmp_unsigned("<", which, half), lower, upper)
 
 
 def _registers(builder: Builder, array: Array, bits: Any) -> list[tuple[range, Any]]:
