@@ -27,7 +27,7 @@ from snnlib.engine.loops.packed import Packed, unpacked
 from snnlib.engine.loops.sizes import LANES, LINE
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.program import Traced
-from snnlib.engine.threads import shares_of
+from snnlib.engine.threads import DEAR, shares_of
 
 __all__ = ["build", "in_strips"]
 
@@ -79,12 +79,12 @@ _Part = tuple[int, int, list[Array]]
 
 
 def _parts_back(
-    traced: Traced, gradient: Tensor, packed: Sequence[Tensor], unit: int, block: int
+    traced: Traced, packed: Sequence[Tensor], block: int, worth: int, count: int, unit: int
 ) -> list[_Part]:
     """What the threads of a backward pass work on: where events were packed, on what one thread packed."""
     if traced.events:
         return unpacked(traced, packed, block)
-    return [(*share, []) for share in shares_of(gradient.numel(), gradient.shape[1:].numel(), unit)]
+    return [(*share, []) for share in shares_of(worth, count, unit)]
 
 
 def _forward(
@@ -144,7 +144,7 @@ def _backward(
     arrays = [*map(_rows, (gradient.contiguous(), *kept[:whole], given))]
     arrays += [*_silent(traced, shape, dtype), *map(_row, (*states, *wide(parameters, shape), *sums))]
 
-    parts = _parts_back(traced, gradient, kept[whole:], _UNIT, _BLOCK)
+    parts = _parts_back(traced, kept[whole:], _BLOCK, gradient.numel(), shape.numel(), _UNIT)
     together(loop.calls(arrays, [(own, (start, stop, _BLOCK)) for start, stop, own in parts]))
     return [given, *states, *sums]
 
@@ -174,7 +174,7 @@ def _forward_recurrent(
         scratch = [on_cpu(block, dtype=dtype), on_cpu(AHEAD, block, dtype=dtype), found]
         return [*packed.room(start, stop), *weighted, *map(as_array, scratch)]
 
-    shares = shares_of(output.numel(), shape.numel(), size)
+    shares = shares_of(DEAR * output.numel(), shape.numel(), size)
     parts = [(room(start, stop), (*sizes, moves, start, stop, block)) for start, stop in shares]
     together(loop.calls(arrays, parts))
     del parts  # see Packed.kept
@@ -222,7 +222,7 @@ def _backward_recurrent(
         more = [*own, *fixed, gw, gw_in, _row(g_first), *scratch]
         return more, (*flags, size, input.shape[-1], moves, start, stop, block)
 
-    shares = _parts_back(traced, gradient, kept[whole:], size, block)
+    shares = _parts_back(traced, kept[whole:], block, DEAR * gradient.numel(), shape.numel(), size)
     rooms = [room() for _ in shares]
     together(loop.calls(arrays, [arguments(*share, own) for share, own in zip(shares, rooms, strict=True)]))
     sums_of_threads = zip(*([value for value, _ in own[:2]] for own in rooms), strict=True)

@@ -18,7 +18,7 @@ from snnlib.engine.llvm.machine import Array, Loop, as_array, shared, unavailabl
 from snnlib.engine.llvm.team import together
 from snnlib.engine.loops.sizes import LANES
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
-from snnlib.engine.threads import shares_of
+from snnlib.engine.threads import DEAR, shares_of
 
 __all__ = ["BACKENDS", "conv2d", "linear"]
 
@@ -210,7 +210,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool:
         return [*map(as_array, (maps, places, zeros_on_cpu(*bounds, dtype=torch.int64)))]
 
     arrays = [*map(as_array, (x, weights, bias.contiguous(), out, chosen))]
-    shares = shares_of(count * height * width * size, count, 1)
+    shares = shares_of(DEAR * count * height * width * size, count, 1)
     parts = [(room(), (*share, *padding, pool)) for share in shares]
     together(_loop("convolve", x.dtype).calls(arrays, parts))
     return out, chosen
@@ -232,7 +232,7 @@ def _grow(input: Tensor, gradient: Tensor, chosen: Tensor, weight: Tensor, paddi
         return [*map(as_array, (*sums, *places, *lists))]
 
     arrays = [*map(as_array, (x, given, chosen))]
-    parts = [(room(), (*share, *padding, pool)) for share in shares_of(given.numel(), count, 1)]
+    parts = [(room(), (*share, *padding, pool)) for share in shares_of(DEAR * given.numel(), count, 1)]
     together(_loop("grow", x.dtype).calls(arrays, parts))
     grown = functools.reduce(torch.add, [own[0][0] for own, _ in parts])[..., :size].permute(3, 2, 0, 1)
     return grown.contiguous(

@@ -6,10 +6,12 @@ import threading
 
 import torch
 
-__all__ = ["lock", "shares_of"]
+__all__ = ["DEAR", "lock", "shares_of"]
 
-_WORTH = 1 << 15
-"""Time steps times neurons, or numbers as dear as these, for which a further thread is woken."""
+_WORTH = 1 << 17
+"""Time steps times neurons for which a further thread is woken."""
+DEAR = 4
+"""How many of these a number counts for that is a product with weights."""
 
 
 def lock() -> threading.Lock:
