@@ -13,7 +13,7 @@ from snnlib.engine.llvm.elementary import where
 from snnlib.engine.llvm.entry import Target
 from snnlib.engine.llvm.vector import bits_of
 from snnlib.engine.loops import events
-from snnlib.engine.loops.events import append, at_place, back, has_bit, moving
+from snnlib.engine.loops.events import append, at_place, back, has_bit, moving, pick
 from snnlib.engine.loops.product import copy
 from snnlib.engine.loops.sizes import LANES, WORD
 from tests.engine.compiled import ready, target_with
@@ -26,6 +26,18 @@ def bits_in(marked):
     return word
 
 
+def picked_3(marked, first, second, third, squeezed, found):
+    for j in lanes(marked.shape[0], WORD // LANES, 1):
+        found = pick(bits_of(marked[j]), squeezed, found, j, first[j], second[j], third[j])
+    return found
+
+
+def picked_1(marked, only, squeezed, found):
+    for j in lanes(marked.shape[0], 1):
+        found = pick(bits_of(marked[j]), squeezed, found, j, only[j])
+    return found
+
+
 def functions(kept: int, read: int, marks: bool):
     """One step of neurons, word by word as the loops of :mod:`snnlib.engine.emit.loops` go over them."""
     pack, unpack = moving.__wrapped__(kept, read)  # functions of their own: another test patches what they call
@@ -35,10 +47,16 @@ def functions(kept: int, read: int, marks: bool):
         found = 0
         for u in range(0, marked.shape[0], WORD):
             v, first = min(u + WORD, marked.shape[0]), (to & 1) * WORD
-            for e in range(kept):
-                copy(rows[e, u:v], room[e, first : first + v - u])
             masks[to] = bits_in(marked[u:v])
-            found = pack(masks[to], room, first, squeezed, found)
+            if events.picks(squeezed):
+                if kept == 3:
+                    found = picked_3(marked[u:v], rows[0, u:v], rows[1, u:v], rows[2, u:v], squeezed, found)
+                else:
+                    found = picked_1(marked[u:v], rows[0, u:v], squeezed, found)
+            else:
+                for e in range(kept):
+                    copy(rows[e, u:v], room[e, first : first + v - u])
+                found = pack(masks[to], room, first, squeezed, found)
             to += 1
         place[0], place[1] = append(squeezed, found, packed, at, False), to
 
