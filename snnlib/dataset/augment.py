@@ -29,6 +29,8 @@ def random_affine(x: Tensor, shift: float = 0.08, rotation: float = 0.1, scale: 
     Returns:
         The images, sampled bilinearly, in the shape of ``x``; random numbers from torch's global generator.
     """
+    if not x.numel():
+        return x.clone()  # torch makes no grid for it
 
     def uniform(largest: float) -> Tensor:
         return (2.0 * torch.rand(len(x), device=x.device) - 1.0) * largest

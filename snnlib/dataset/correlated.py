@@ -107,7 +107,7 @@ def correlated_spikes(
     copies = (torch.rand(shape, generator=generator) < correlation) & subset
     shared = torch.rand(seq_length, len(subset), 1, generator=generator)
     score = torch.where(copies, shared, torch.rand(shape, generator=generator))
-    most = max(1, int(count.max()))
+    most = max(1, int(count.max())) if count.numel() else 1
     lowest = score.topk(most, 0, largest=False, sorted=True).indices
     taken = torch.arange(most).view(-1, 1, 1) < count
     return torch.zeros(shape).scatter_(0, lowest, taken.float())

@@ -199,7 +199,7 @@ def parse(values: flags.FlagValues, usage: str) -> None:
         if values.help:
             print(f"{usage.strip()}\n\n{_help(values)}")
             sys.exit(0)
-        if "resume" in values and values["resume"].value:
+        if "resume" in values and values["resume"].present:
             _take_over(values, program, arguments)
         _refuse_code(values, arguments)
     except flags.Error as error:
@@ -264,6 +264,8 @@ def _help(values: flags.FlagValues) -> str:
 
 
 def _take_over(values: flags.FlagValues, program: str, arguments: list[str]) -> None:
+    if not values.resume:
+        raise flags.Error("--resume= names no folder; leave it out for a new run")
     folder = Path(values.resume)
     try:
         found = (folder / "flags.txt").is_file()

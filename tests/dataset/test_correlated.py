@@ -137,6 +137,10 @@ def test_a_seed_gives_the_same_episodes():
     assert not torch.equal(first.lessons, other.lessons)
 
 
+def test_no_episodes():
+    assert generated_episodes(0, 10, 3, 20, 50.0, 0.5).lessons.shape[:2] == (2, 20)
+
+
 def test_wrong_arguments_are_refused():
     subset = torch.ones(1, 4, dtype=torch.bool)
     with pytest.raises(ValueError, match="6 channels do not fit into 10 channels"):

@@ -216,6 +216,10 @@ def test_random_affine_moves_at_most_by_its_bounds():
     assert float(centre.std()) > 0.5
 
 
+def test_random_affine_of_no_image():
+    assert random_affine(torch.zeros(0, 1, 9, 9)).shape == (0, 1, 9, 9)
+
+
 def test_random_affine_turns_about_the_centre():
     torch.manual_seed(0)
     x = torch.zeros(64, 1, 21, 21)

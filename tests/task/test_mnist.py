@@ -78,6 +78,7 @@ def test_a_finished_run_goes_on_with_more_epochs(own_copy: Path, tmp_path: Path)
         (["--channels_last=perhaps"], "--channels_last=perhaps: must be true or false"),
         (["digits"], "unexpected argument 'digits'"),
         (["--resume=nowhere"], "no run in that folder"),
+        (["--resume="], "--resume= names no folder"),
         (["--flagfile=nowhere"], "nowhere"),
     ],
 )
