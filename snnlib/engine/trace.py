@@ -241,7 +241,9 @@ class _Recorder(TorchDispatchMode):
             asked = "it asks for the value of a tensor, with if, bool() or .item() say"
             raise UntraceableError(asked if "scalar" in str(func) else str(func))
         node = self._graph.call_function(func, *taken)
-        node.meta["val"], node.meta["said"] = result, str(self._within or func)
+        said = str(self._within or func)
+        drawn = torch.Tag.nondeterministic_seeded in func.tags
+        node.meta["val"], node.meta["said"] = result, f"it draws random numbers, {said}" if drawn else said
         self._name(result, node)
         return result
 

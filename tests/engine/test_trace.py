@@ -104,7 +104,7 @@ def mixing_step(input, state: State, p=None, dt=0.001):
         (mixing_step, "mean"),
         (boolean_step, "it returns torch.bool"),
         (sorting_step, "sort"),
-        (random_step, "rand_like"),
+        (random_step, "it draws random numbers, aten.rand_like"),
         (branching_step, "value of a tensor"),
     ],
 )
