@@ -11,7 +11,7 @@ def one(a):
 
 
 def test_the_stack_of_a_loop_begins_at_a_line_of_the_cache():
-    """Else registers that are kept there lie in two lines in some threads, and their loops take twice as long."""
+    """Else registers kept there lie in two lines in some threads, whose loops take up to twice as long."""
     module = written(one, "one", [(torch.float32, 1)], 0, 0, machine._target())
     assert module.get_global("one").attributes.alignstack == 64
     assert "alignstack(64)" in str(module)
