@@ -1,7 +1,6 @@
 """One time step of a program as a function of rows of neurons, which the loops call for a word of them."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from snnlib.engine.emit.expression import expression, literal
 from snnlib.engine.emit.template import filled
@@ -47,7 +46,7 @@ def function_of(
     """
     waits = any(line.operator in _LONG for line in program.lines)
     registers = (", REGISTERS, 1" if name == "forward" else ", REGISTERS_BACK") if waits else ""
-    if "squeezed" in more and not waits:
+    if "squeezed" in more and not waits:  # numbers are picked out of those of a whole word
         registers = ", REGISTERS if picks(squeezed) else 1, 1"
     arguments = ", ".join([*(f"{row}_" for row in rows), *more, *numbers_of(program)])
     blocks = {"first": first, "lines": lines, "last": last}
@@ -59,7 +58,7 @@ def in_rows(
     rows: Sequence[str],
     written: Sequence[str],
     sums: Sequence[str] = (),
-    ways: Mapping[str, str] = MappingProxyType({}),
+    ways: Mapping[str, str] | None = None,
 ) -> list[str]:
     """What the program reads of rows, its lines, and its outputs into rows.
 
@@ -77,7 +76,7 @@ def in_rows(
     lines = [f"{name} = {name}_[j]" for name in program.inputs if name in used and name in rows]
     stores = [
         (closure(by_name, [value], stop=set()), way.format(target, literal(value)))
-        for target, way, value in _targets(program, written, sums, ways)
+        for target, way, value in _targets(program, written, sums, ways or {})
     ]
     left = dict.fromkeys(by_name)
     for needed, store in [*sorted(stores, key=lambda item: len(item[0])), (set(left), "")]:
