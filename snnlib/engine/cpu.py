@@ -215,17 +215,17 @@ def _backward_recurrent(
         found = on_cpu(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
         return [as_array(value) for value in (*grown, *scratch, found)]
 
-    def arguments(
-        start: int, stop: int, own: list[Array], room: list[Array]
-    ) -> tuple[list[Array], tuple[int, ...]]:
-        gw, gw_in, *scratch = room
-        more = [*own, *fixed, gw, gw_in, _row(g_first), *scratch]
-        return more, (*flags, size, input.shape[-1], moves, start, stop, block)
-
     shares = _parts_back(traced, kept[whole:], block, DEAR * gradient.numel(), shape.numel(), size)
     rooms = [room() for _ in shares]
-    together(loop.calls(arrays, [arguments(*share, own) for share, own in zip(shares, rooms, strict=True)]))
-    sums_of_threads = zip(*([value for value, _ in own[:2]] for own in rooms), strict=True)
+    parts = [
+        (
+            [*own, *fixed, gw, gw_in, _row(g_first), *scratch],
+            (*flags, size, input.shape[-1], moves, start, stop, block),
+        )
+        for (start, stop, own), (gw, gw_in, *scratch) in zip(shares, rooms, strict=True)
+    ]
+    together(loop.calls(arrays, parts))
+    sums_of_threads = zip(*([value for value, _ in grown[:2]] for grown in rooms), strict=True)
     grown = [functools.reduce(torch.add, part).T for part in sums_of_threads]
     if not grown:  # no step or no neuron
         given, grown = given.zero_(), [torch.zeros_like(weights), torch.zeros_like(input_weights)]

@@ -1,7 +1,5 @@
 """What the adjoint refuses: single steps, steps that it cannot read, torch.func, second gradients."""
 
-from typing import NamedTuple
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +17,7 @@ from snnlib import (
 )
 from snnlib.engine import scan
 from snnlib.functional import LIFBoxFeedForwardState, LIFBoxParameters
-from tests.engine.cases import EXACT
+from tests.engine.cases import EXACT, Exact, Membrane
 
 
 @pytest.mark.parametrize("cell", [LIFCell(EXACT), LIFRecurrentCell(2, 2, EXACT)], ids=["cell", "recurrent"])
@@ -30,39 +28,30 @@ def test_a_cell_says_that_it_needs_the_sequence(cell: torch.nn.Module):
         cell(torch.ones(1, 2, requires_grad=True))
 
 
-class State(NamedTuple):
-    v: Tensor
-
-
-class Parameters(NamedTuple):
-    method: str = "adjoint"
-    alpha: float | None = None
-
-
-def decaying_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+def decaying_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
     v = 0.9 * state.v + input
     z = spike(v - 1, p.method, p.alpha)
-    return z, State(reset(v, z, 0.0))
+    return z, Membrane(reset(v, z, 0.0))
 
 
-def deaf_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+def deaf_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
     v = state.v + input
-    return (v > 1).to(v.dtype), State(v)
+    return (v > 1).to(v.dtype), Membrane(v)
 
 
-def double_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+def double_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
     v = state.v + input
-    return spike(v - 1, p.method, p.alpha) + spike(v - 2, p.method, p.alpha), State(v)
+    return spike(v - 1, p.method, p.alpha) + spike(v - 2, p.method, p.alpha), Membrane(v)
 
 
-def louder_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+def louder_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
     z = spike(state.v - 1.0, p.method, p.alpha)
-    return 2.0 * z, State(state.v - z)
+    return 2.0 * z, Membrane(state.v - z)
 
 
-def voltage_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+def voltage_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
     v = state.v * (1.0 - spike(state.v - 1.0, p.method, p.alpha))
-    return v, State(v)
+    return v, Membrane(v)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +66,7 @@ def voltage_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: 
 )
 def test_a_step_that_it_cannot_read_is_refused(step, says: str):
     with pytest.raises(ValueError, match=says):
-        scan(step, torch.ones(3, 1, 1, requires_grad=True), None, Parameters())
+        scan(step, torch.ones(3, 1, 1, requires_grad=True), None, Exact())
 
 
 def test_torch_func_is_refused():

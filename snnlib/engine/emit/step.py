@@ -1,6 +1,6 @@
 """One time step of a program as a function of rows of neurons, which the loops call for a word of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from snnlib.engine.emit.expression import expression, literal
 from snnlib.engine.emit.template import filled
@@ -45,8 +45,10 @@ def function_of(
         more: arguments between arrays and numbers.
     """
     waits = any(line.operator in _LONG for line in program.lines)
-    registers = (", REGISTERS, 1" if name == "forward" else ", REGISTERS_BACK") if waits else ""
-    if "squeezed" in more and not waits:  # numbers are picked out of those of a whole word
+    registers = ""
+    if waits:
+        registers = ", REGISTERS, 1" if name == "forward" else ", REGISTERS_BACK"
+    elif "squeezed" in more:  # numbers are picked out of those of a whole word
         registers = ", REGISTERS if picks(squeezed) else 1, 1"
     arguments = ", ".join([*(f"{row}_" for row in rows), *more, *numbers_of(program)])
     blocks = {"first": first, "lines": lines, "last": last}
@@ -78,12 +80,15 @@ def in_rows(
         (closure(by_name, [value], stop=set()), way.format(target, literal(value)))
         for target, way, value in _targets(program, written, sums, ways or {})
     ]
-    left = dict.fromkeys(by_name)
-    for needed, store in [*sorted(stores, key=lambda item: len(item[0])), (set(left), "")]:
-        more = [name for name in left if name in needed]
-        lines += [*(f"{name} = {expression(by_name[name])}" for name in more), *filter(None, [store])]
-        left = {name: None for name in left if name not in needed}
-    return lines
+
+    def written_out(names: Collection[str]) -> list[str]:
+        return [f"{name} = {expression(line)}" for name, line in by_name.items() if name in names]
+
+    done: set[str] = set()
+    for needed, store in sorted(stores, key=lambda item: len(item[0])):
+        lines += [*written_out(needed - done), store]
+        done |= needed
+    return [*lines, *written_out(by_name.keys() - done)]
 
 
 def _targets(

@@ -145,8 +145,12 @@ class Array:
     def get(self, index: Any) -> Any:
         """The number, or the vector of them, at an index or :class:`Lanes`."""
         if isinstance(index, Lanes):
-            return self.load(index.first, ir.VectorType(self.number, index.width))
+            return self.load(index.first, self.kind_at(index))
         return self.scalar(index)
+
+    def kind_at(self, index: Any) -> Any:
+        """The type of what is at an index or :class:`Lanes`."""
+        return ir.VectorType(self.number, index.width) if isinstance(index, Lanes) else self.number
 
     def put(self, value: Any, index: Any) -> None:
         """The other way around."""

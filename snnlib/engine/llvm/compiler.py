@@ -208,5 +208,4 @@ class _Body(Expressions):
         if array.number == BYTE and isinstance(value, ir.Value) and arithmetic.number_of(value) in FLOATS:
             vector = isinstance(value.type, ir.VectorType)
             return self.builder.fptoui(value, ir.VectorType(BYTE, value.type.count) if vector else BYTE)
-        kind = ir.VectorType(array.number, index.width) if isinstance(index, Lanes) else array.number
-        return arithmetic.like(self.builder, value, kind)
+        return arithmetic.like(self.builder, value, array.kind_at(index))

@@ -72,13 +72,18 @@ def compiled_team(name: str, target: Target, model: str) -> bytes:
     return _object_code(module, target, model)
 
 
-def _object_code(written: Any, target: Target, model: str) -> bytes:
-    """Of a module. It may lie anywhere as a whole; ``model`` is how far its parts may lie from each other."""
+def _object_code(made: Any, target: Target, model: str) -> bytes:
+    """Of a module that was written. It may lie anywhere as a whole.
+
+    Parameters:
+        model: how far its parts may lie from each other, LLVM's code model.
+    """
     triple, cpu, features = target
-    made = llvm.Target.from_triple(triple)
-    machine = made.create_target_machine(cpu, features, 3, "pic" if model == "small" else "default", model)
+    machine = llvm.Target.from_triple(triple).create_target_machine(
+        cpu, features, 3, "pic" if model == "small" else "default", model
+    )
     context = llvm.create_context()  # other threads may use the one that all share
-    module = llvm.parse_assembly(str(written), context)
+    module = llvm.parse_assembly(str(made), context)
     module.data_layout = str(machine.target_data)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)

@@ -43,10 +43,8 @@ _LOCK = lock()
 class Call(NamedTuple):
     """A call of a loop that is ready."""
 
-    address: int
-    """Where the loop is."""
     function: Any
-    """A ``SIGNATURE`` for it."""
+    """A ``SIGNATURE``."""
     pointers: tuple[Any, ...]
     """Its arguments: where arrays are, integers, numbers."""
     alive: Any
@@ -88,17 +86,16 @@ class Loop:
             return []
         own, integers = parts[0]
         kinds = tuple([(value.dtype, len(shape)) for value, shape in (*arrays, *own)])
-        if kinds not in self._ready:
-            address = self.address(kinds, len(integers))
-            self._ready[kinds] = address, SIGNATURE(address)
-        address, function = self._ready[kinds]
+        function = self._ready.get(kinds)
+        if function is None:
+            function = self._ready[kinds] = SIGNATURE(self.address(kinds, len(integers)))
         places, sizes = _places_and_sizes(arrays)
         made = []
         for own, integers in parts:
             more_places, more_sizes = _places_and_sizes(own)
             counts = *sizes, *more_sizes, *integers
             at = (ctypes.c_void_p * len(kinds))(*places, *more_places)
-            made.append(Call(address, function, (at, _integers(counts), self._numbers), (arrays, own)))
+            made.append(Call(function, (at, _integers(counts), self._numbers), (arrays, own)))
         return made
 
     def address(self, kinds: _Kinds, integers: int = 0) -> int:

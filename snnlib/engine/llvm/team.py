@@ -35,9 +35,14 @@ def together(calls: Sequence[Call]) -> None:
 def _in_team(openmp: "_OpenMP", calls: Sequence[Call]) -> None:
     data = [len(calls), *openmp.of_threads]
     for call in calls:
-        data += [call.address, *map(ctypes.addressof, call.pointers)]
+        data += [_where(call.function), *map(ctypes.addressof, call.pointers)]
     # as a compiler calls it for "#pragma omp parallel num_threads(n)"; a team may be smaller than was asked for
     openmp.parallel(team(), (ctypes.c_void_p * len(data))(*data), len(calls), 0)
+
+
+def _where(function: Any) -> int:
+    """The address of a function that ctypes knows."""
+    return ctypes.c_void_p.from_buffer(function).value or 0
 
 
 class _OpenMP(NamedTuple):
@@ -60,7 +65,7 @@ def _openmp() -> _OpenMP | None:
         return None
     parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     parallel.restype = None
-    return _OpenMP(parallel, tuple(ctypes.c_void_p.from_buffer(function).value or 0 for function in functions))
+    return _OpenMP(parallel, tuple(map(_where, functions)))
 
 
 @functools.cache

@@ -38,10 +38,11 @@ ask_to_read, ask_to_write = _asking(0), _asking(1)
 @built
 def put_past(builder: Builder, array: Array, index: Any, value: Any) -> None:
     """``array[index] = value``, of lanes past the caches: for what nobody reads soon. They must be aligned."""
+    value = like(builder, value, array.kind_at(index))
     if isinstance(index, Lanes):
-        store_past(builder, array, index.first, like(builder, value, ir.VectorType(array.number, index.width)))
+        store_past(builder, array, index.first, value)
     else:
-        array.put(like(builder, value, array.number), index)
+        array.put(value, index)
 
 
 @built

@@ -146,11 +146,11 @@ def pick(builder: Builder, bits: Any, squeezed: Array, at: Any, j: Any, *values:
     """
     rows = [squeezed.index(builder.integer(e), at) for e in range(len(values))]
     count = builder.ctpop(bits)
+    values = tuple(like(builder, value, squeezed.kind_at(j)) for value in values)
     if not isinstance(j, Lanes):
         for row, value in zip(rows, values, strict=True):
-            squeezed.put(like(builder, value, squeezed.number), row)
+            squeezed.put(value, row)
         return builder.add(at, count)
-    values = tuple(like(builder, value, ir.VectorType(squeezed.number, j.width)) for value in values)
     if j.width == LANES:
         for row, value in zip(rows, values, strict=True):
             squeezed.store(_by_avx512(builder, "compress", value, bits), row)

@@ -20,9 +20,7 @@ from snnlib.engine.llvm.team import together
 
 def calling(function: Callable[[], object]) -> Call:
     """A call that runs Python."""
-    called = SIGNATURE(lambda *_: function())
-    address = ctypes.c_void_p.from_buffer(called).value or 0
-    return Call(address, called, tuple((ctypes.c_int * 1)() for _ in range(3)), None)
+    return Call(SIGNATURE(lambda *_: function()), tuple((ctypes.c_int * 1)() for _ in range(3)), None)
 
 
 @pytest.fixture(params=["OpenMP", "a pool"])

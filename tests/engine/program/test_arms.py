@@ -1,6 +1,6 @@
 """What is computed for events alone: shorter, and the same."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from snnlib.engine.later import later_step
 from snnlib.engine.program import Line, Value, closure
 from snnlib.engine.program.arms import arms_of, late_names
 from snnlib.functional import spike
+from tests.engine.cases import Exact, Membrane
 from tests.engine.evaluated import values_of
 from tests.neurons import NEURONS, Neuron, name_of
 
@@ -72,26 +73,17 @@ def test_the_gradients_are_the_same(neuron: Neuron, learned: bool, monkeypatch: 
         np.testing.assert_allclose(after[name], after[other], rtol=1e-6, atol=1e-9)
 
 
-class Voltage(NamedTuple):
-    v: Tensor
-
-
-class Parameters(NamedTuple):
-    method: str = "adjoint"
-    alpha: Any = None
-
-
-def long_step(input: Tensor, state: Voltage, p: Parameters = Parameters(), dt: float = 0.001):
+def long_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
     """Of many lines, each of the one before."""
     v = state.v + input
     for _ in range(400):
         v = v - dt * v * v
     z = spike(v - 1.0, p.method, p.alpha)
-    return z, Voltage(v * (1 - z))
+    return z, Membrane(v * (1 - z))
 
 
 def test_a_step_may_be_long():
-    found = traced.trace(later_step(long_step), Parameters(), (), (), 0.001, torch.float32, keep="events")
+    found = traced.trace(later_step(long_step), Exact(), (), (), 0.001, torch.float32, keep="events")
     assert len(found.forward.lines) > 1000
     assert len(found.between.inputs) > 0
 

@@ -1,6 +1,6 @@
 """Spikes in the last bits of what the adjoint keeps on a GPU: who has them, and what they cost in digits."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from snnlib.engine.program.last_bit import with_last_bit
 from snnlib.engine.trace import Keep, trace
 from snnlib.functional import spike
 from snnlib.functional.threshold import reset
+from tests.engine.cases import Exact, Membrane
 from tests.engine.equality import device_of, moved, needs_triton
 from tests.neurons import SPIKING, Neuron, draw_input, draw_state, generator, name_of
 
@@ -67,22 +68,13 @@ def test_gradients_in_float32_are_as_near_to_float64_as_those_of_the_plain_loop(
     assert 0 < float(lost) <= 1.5 * float(lost_plain)
 
 
-class Membrane(NamedTuple):
-    v: Tensor
-
-
-class Own(NamedTuple):
-    method: str = "adjoint"
-    alpha: float | None = None
-
-
-def relu_step(input: Tensor, state: Membrane, p: Own = Own(), dt: float = 0.001):
+def relu_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
     v = state.v + 100 * dt * (input.relu() + 2.0)
     z = spike(v - 1.0, p.method, p.alpha)
     return z, Membrane(reset(v, z, 0.0))
 
 
-def from_a_tenth_step(input: Tensor, state: Membrane, p: Own = Own(), dt: float = 0.001):
+def from_a_tenth_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
     v = state.v + torch.where(input >= 0.1, 2 * input, input)
     z = spike(v - 1.0, p.method, p.alpha)
     return z, Membrane(reset(v, z, 0.0))
