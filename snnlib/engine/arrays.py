@@ -12,7 +12,7 @@ __all__ = ["outputs", "own", "still", "wide"]
 
 def still(input: Tensor) -> tuple[Tensor, int]:
     """An input that stays the same over time as one row, and 0; another one as it is, and 1."""
-    moves = input.stride(0) != 0 or len(input) <= 1
+    moves = input.stride(0) != 0 or input.shape[0] <= 1
     return (input if moves else input[:1]).contiguous(), int(moves)
 
 

@@ -154,7 +154,7 @@ def check_fits(what: str, values: Any, shape: Sequence[int]) -> None:
         ValueError: a field does not broadcast to ``shape``.
     """
     for name, value in zip(values._fields, values, strict=True) if hasattr(values, "_fields") else ():
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.shape == shape:
             continue
         pairs = zip(reversed(value.shape), reversed(shape), strict=False)
         if value.dim() > len(shape) or any(have not in (1, want) for have, want in pairs):

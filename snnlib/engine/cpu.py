@@ -23,11 +23,11 @@ from snnlib.engine.emit.recurrent import AHEAD, PRODUCTS
 from snnlib.engine.kernel import Kernel
 from snnlib.engine.llvm.machine import Array, Loop, as_array, shared
 from snnlib.engine.llvm.team import together
-from snnlib.engine.loops.packed import Packed, unpacked
+from snnlib.engine.loops.packed import Own, Packed, unpacked
 from snnlib.engine.loops.sizes import LANES, LINE
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.program import Traced
-from snnlib.engine.threads import DEAR, shares_of
+from snnlib.engine.threads import DEAR, shared_by, shares_of
 
 __all__ = ["build", "in_strips"]
 
@@ -74,17 +74,22 @@ def _product(name: str, dtype: torch.dtype) -> int:
     return shared("product", name, dtype).address(kinds[name])
 
 
-_Part = tuple[int, int, list[Array]]
-"""What one thread works on: the first and the one after the last, and memory of its own."""
+def _unpacked(
+    traced: Traced, kept: Sequence[Tensor], gradient: Tensor, worth: int, unit: int, block: int
+) -> tuple[list[Array], list[Own]]:
+    """What the threads of a backward pass are given beside the rest: where events were packed, each of them
+    works on what one thread packed.
 
-
-def _parts_back(
-    traced: Traced, packed: Sequence[Tensor], block: int, worth: int, count: int, unit: int
-) -> list[_Part]:
-    """What the threads of a backward pass work on: where events were packed, on what one thread packed."""
-    if traced.events:
-        return unpacked(traced, packed, block)
-    return [(*share, []) for share in shares_of(worth, count, unit)]
+    Parameters:
+        kept: what :meth:`snnlib.engine.loops.packed.Packed.kept` gave.
+        gradient: of the output.
+        worth, unit: see :func:`snnlib.engine.threads.shares_of`.
+    """
+    count = gradient.shape[1:].numel()
+    if not traced.events:
+        return [], [([], share) for share in shares_of(worth, count, unit)]
+    shares = shared_by(len(kept) - 1, count, unit)
+    return unpacked(traced, kept, gradient.shape[0], shares, block, gradient.dtype)
 
 
 def _forward(
@@ -100,14 +105,11 @@ def _forward(
     x, moves = still(input)
     output, kept = _outputs(traced, input.shape, states)
     finals, constants = own(states), wide(parameters, input.shape[1:])
-    arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept)]
-    packed = Packed(traced, len(input), _BLOCK, input.dtype)
-    run = past() if _goes_past(output) else loop
-
     shares = shares_of(output.numel(), output.shape[1:].numel(), _UNIT)
-    parts = [(packed.room(start, stop), (moves, start, stop, _BLOCK)) for start, stop in shares]
-    together(run.calls(arrays, parts))
-    del parts  # see Packed.kept
+    packed = Packed(traced, input.shape[0], shares, _BLOCK, input.dtype)
+    arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept), *packed.arrays]
+    run = past() if _goes_past(output) else loop
+    together(run.calls(arrays, [(own, (moves, *at, _BLOCK)) for own, at in packed.own]))
     return [output, *finals, *kept, *packed.kept()]
 
 
@@ -144,8 +146,9 @@ def _backward(
     arrays = [*map(_rows, (gradient.contiguous(), *kept[:whole], given))]
     arrays += [*_silent(traced, shape, dtype), *map(_row, (*states, *wide(parameters, shape), *sums))]
 
-    parts = _parts_back(traced, kept[whole:], _BLOCK, gradient.numel(), shape.numel(), _UNIT)
-    together(loop.calls(arrays, [(own, (start, stop, _BLOCK)) for start, stop, own in parts]))
+    packed, parts = _unpacked(traced, kept[whole:], gradient, gradient.numel(), _UNIT, _BLOCK)
+    filled = [LANES - 1 if _goes_past(gradient) else 0] if packed else []
+    together(loop.calls([*arrays, *packed], [(own, (*filled, *at, _BLOCK)) for own, at in parts]))
     return [given, *states, *sums]
 
 
@@ -167,17 +170,16 @@ def _forward_recurrent(
     weighted = [_row(states[0].contiguous()), *(as_array(in_strips(w.T)) for w in (weights[0], weights[-1]))]
     block = _samples(size) * size
     sizes = *_products("forward", dtype), int(len(weights) > 1), size, input.shape[-1]
-    packed = Packed(traced, steps, block, dtype)
-
-    def room(start: int, stop: int) -> list[Array]:
-        found = on_cpu(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
-        scratch = [on_cpu(block, dtype=dtype), on_cpu(AHEAD, block, dtype=dtype), found]
-        return [*packed.room(start, stop), *weighted, *map(as_array, scratch)]
-
     shares = shares_of(DEAR * output.numel(), shape.numel(), size)
-    parts = [(room(start, stop), (*sizes, moves, start, stop, block)) for start, stop in shares]
-    together(loop.calls(arrays, parts))
-    del parts  # see Packed.kept
+    packed = Packed(traced, steps, shares, block, dtype)
+
+    def room() -> list[Array]:
+        found = on_cpu(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
+        scratch = on_cpu(block, dtype=dtype), on_cpu(AHEAD, block, dtype=dtype), found
+        return [*weighted, *map(as_array, scratch)]
+
+    parts = [([*own, *room()], (*sizes, moves, *at, block)) for own, at in packed.own]
+    together(loop.calls([*arrays, *packed.arrays], parts))
     last = output[-1].clone() if steps else states[0].clone()
     return [output, last, *finals, *kept, *packed.kept()]
 
@@ -215,16 +217,14 @@ def _backward_recurrent(
         found = on_cpu(max(size, input.shape[-1]) + LANES, dtype=torch.int64)
         return [as_array(value) for value in (*grown, *scratch, found)]
 
-    shares = _parts_back(traced, kept[whole:], block, DEAR * gradient.numel(), shape.numel(), size)
+    packed, shares = _unpacked(traced, kept[whole:], gradient, DEAR * gradient.numel(), size, block)
     rooms = [room() for _ in shares]
+    sizes = *flags, size, input.shape[-1], moves, *([0] if packed else [])
     parts = [
-        (
-            [*own, *fixed, gw, gw_in, _row(g_first), *scratch],
-            (*flags, size, input.shape[-1], moves, start, stop, block),
-        )
-        for (start, stop, own), (gw, gw_in, *scratch) in zip(shares, rooms, strict=True)
+        ([*own, *fixed, gw, gw_in, _row(g_first), *scratch], (*sizes, *at, block))
+        for (own, at), (gw, gw_in, *scratch) in zip(shares, rooms, strict=True)
     ]
-    together(loop.calls(arrays, parts))
+    together(loop.calls([*arrays, *packed], parts))
     sums_of_threads = zip(*([value for value, _ in grown[:2]] for grown in rooms), strict=True)
     grown = [functools.reduce(torch.add, part).T for part in sums_of_threads]
     if not grown:  # no step or no neuron
@@ -256,7 +256,7 @@ def _written(traced: Traced, output: Tensor, kept: Sequence[Tensor]) -> list[Arr
 
 def _silent(traced: Traced, shape: torch.Size, dtype: torch.dtype) -> list[Array]:
     """The output before the first step, where a backward pass reads one."""
-    return [_row(zeros_on_cpu(*shape, dtype=dtype))] * traced.rows_before
+    return [_row(zeros_on_cpu(*shape, dtype=dtype)) for _ in range(traced.rows_before)]
 
 
 def _rows(value: Tensor) -> Array:

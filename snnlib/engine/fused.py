@@ -50,8 +50,8 @@ def attempt(
     """Run a step in the fused loop of a backend; other arguments as in :func:`snnlib.engine.scan`.
 
     The fields of the state have the shape of one step's output. Weights are none, the recurrent ones, or these
-    and those of the input, all in the dtype of the state. A step is traced and compiled once for its kind of
-    arguments.
+    and those of the input. All are in the dtype of the state. A step is traced and compiled once for each kind
+    of arguments.
 
     Parameters:
         chosen: whether the caller of scan asked for this backend; then the reason is an error, and no warning.
@@ -60,9 +60,9 @@ def attempt(
         Output and state, or None and the reason why the step cannot be fused, of which it warns once.
     """
     tensors, learned, numbers = sort_parameters(p)
-    dtype = integration_dtype(input.dtype)
-    states = [torch.as_tensor(v, dtype=dtype, device=input.device) for v in state]
-    parameters = [getattr(p, name).to(input.device) for name in tensors]
+    dtype, device = integration_dtype(input.dtype), input.device
+    states = [value if value.device == device else value.to(device) for value in state]
+    parameters = [getattr(p, name).to(device) for name in tensors]
     wanted = [input, *states, *parameters, *weights]
     exact, compiling = adjoint.is_exact(p), torch.compiler.is_dynamo_compiling()
     if exact and compiling:
@@ -72,13 +72,14 @@ def attempt(
     keep = KEEPS[backend] if exact else "steps"
     if compiling and keep == "events":
         keep = "steps"  # what is packed has no size that a compiler could know
-    key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, input.device.type, chosen)
+    key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, device.type, chosen)
     name, reason, refused = _prepare(step, type(p), numbers, compiling, *key)
     if refused:
         raise ValueError(reason)
     if reason:
         return None, reason
-    output, *rest = kernel.run(name, input.to(dtype), states, parameters, weights)
+    input = input if input.dtype == dtype else input.to(dtype)
+    output, *rest = kernel.run(name, input, states, parameters, weights)
     return (output, type(state)(*rest[: len(state)])), ""
 
 

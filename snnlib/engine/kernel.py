@@ -134,7 +134,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     saved = output[1 + len(states) :]
     kept = [output[0], *saved] if traced.uses_output and not weights else saved
     ctx.kept, ctx.recurrent = len(kept), len(recurrent)
-    ctx.shapes = [value.shape for value in output[: 1 + len(states)]]
+    ctx.shapes = output[0].shape, output[1].shape
     ctx.save_for_backward(*kept, *recurrent, *parameters)
 
 
@@ -144,10 +144,11 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     tensors = iter(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
     kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
     known = next(value for value in gradients if value is not None)
-    gradient, *finals = (
-        constant(0.0, known.dtype, known.device, shape) if value is None else value
-        for value, shape in zip(gradients[: len(ctx.shapes)], ctx.shapes, strict=True)
-    )
+    over_time, row = ctx.shapes
+    first, *others = gradients[: 1 + ctx.states]
+    gradient = constant(0.0, known.dtype, known.device, over_time) if first is None else first
+    none = constant(0.0, known.dtype, known.device, row)
+    finals = [none if value is None else value for value in others]
     if ctx.kernel.traced.exact and gradients[ctx.states] is None:
         finals[-1] = beyond(gradient)
     batched = any(map(torch._C._functorch.is_functorch_wrapped_tensor, (gradient, *finals)))

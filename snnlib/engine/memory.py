@@ -43,14 +43,15 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
     if count * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
         return on_cpu(*shape, dtype=dtype)
-    memory, start = in_lines(count, dtype)
-    return torch.from_numpy(memory[start : start + count].reshape(shape))
+    _, numbers = in_lines(count, dtype)
+    return numbers[:count].view(shape)
 
 
-def in_lines(count: int, dtype: torch.dtype) -> tuple[np.ndarray, int]:
-    """Memory for so many numbers, and where they begin, so that a vector lies in one line of the cache."""
+def in_lines(count: int, dtype: torch.dtype) -> tuple[np.ndarray, Tensor]:
+    """Memory for so many numbers, and these: they begin where a vector lies in one line of the cache."""
     memory = np.empty(count + LINE // dtype.itemsize, NUMBER[dtype])
-    return memory, int(-memory.__array_interface__["data"][0] % LINE // dtype.itemsize)
+    numbers = torch.from_numpy(memory)
+    return memory, numbers[-numbers.data_ptr() % LINE // dtype.itemsize :]
 
 
 def on_cpu(*shape: int, dtype: torch.dtype) -> Tensor:

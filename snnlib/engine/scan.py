@@ -1,7 +1,9 @@
 """The one door of the engine: a step, run over time by a backend."""
 
+import functools
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from snnlib.engine.step import (
     fitted,
     initial_state,
     integration_dtype,
+    is_lasting,
+    is_recorded,
     name_of,
     recurrent_state_type,
     sort_parameters,
@@ -85,7 +89,6 @@ def scan(
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
     p = default_parameters(step) if p is None else p
-    check_parameters(p, dt)
     if backend in ("auto", "reference") and is_exported():
         backend, p = "reference", _without_adjoint(p)
     if input.dim() < 2:
@@ -94,26 +97,88 @@ def scan(
     check_input(input[:1])
     if input_weights is not None and not _in_the_loop(backend, input, input_weights):
         input, input_weights = linear(input, input_weights), None
+    weights = [w for w in (recurrent_weights, input_weights) if w is not None]
+    known = _known(step, input, p, dt) if state is None and not weights else None
+    begun = _begun(step, input, state, p, dt, weights) if known is None else _at_rest(*known)
+
+    def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return _run(backend, begun.step, input, state, begun.p, dt, weights, begun.transformed)
+
+    output, last = in_chunks(run, input, begun.state, checkpoint_every, adjoint.is_exact(p))
+    return output, handed(begun.kind, last)
+
+
+class _Begun(NamedTuple):
+    """A sequence before its first step, all of whose arguments were looked at.
+
+    Attributes:
+        step, p, state: as a backend takes them.
+        kind: of the state for the caller.
+        transformed: whether torch.func looks at the arguments.
+    """
+
+    step: Step
+    p: Any
+    state: Any
+    kind: Any
+    transformed: bool
+
+
+def _begun(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]) -> _Begun:
+    """See :func:`scan`; weights are none, recurrent ones, or these and the input's."""
+    check_parameters(p, dt)
     shape, dtype = input.shape[1:], integration_dtype(input.dtype)
-    if input_weights is not None:
-        shape = torch.Size((shape[0], len(input_weights)))
+    if len(weights) > 1:
+        shape = torch.Size((shape[0], len(weights[1])))
     check_fits("p", p, shape)
-    state = _first_state(step, input, state, p, shape, recurrent_weights is not None)
+    state = _first_state(step, input, state, p, shape, bool(weights))
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state, exact = fitted(p, dtype), fitted(state, dtype, shape), adjoint.is_exact(p)
-    transformed = _is_transformed((input, *state, *(p or ()), recurrent_weights, input_weights))
+    transformed = _is_transformed((input, *state, *(p or ()), *weights))
     if exact and transformed:
         raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
     if exact and not torch.compiler.is_dynamo_compiling():  # which cannot make a type; see fused.attempt
-        step, state = _exact(step, state, later, recurrent_weights is not None)
+        step, state = _exact(step, state, later, bool(weights))
+    return _Begun(step, p, state, kind, transformed)
 
-    weights = [w for w in (recurrent_weights, input_weights) if w is not None]
 
-    def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return _run(backend, step, input, state, p, dt, weights, transformed)
+_NUMBERS = {float, int, bool, str, type(None)}
+"""Of parameters, one of which is a word."""
 
-    output, last = in_chunks(run, input, state, checkpoint_every, exact)
-    return output, handed(kind, last)
+
+def _known(step: Step, input: Tensor, p: Any, dt: float) -> tuple[Any, ...] | None:
+    """All that tells one beginning at rest from another, or None where it may be another each time."""
+    shape = input.shape[1:]
+    # what is one number can be written to, and then nobody else may have it
+    if is_recorded(input.device) or _is_transforming() or math.prod(shape) <= 1:
+        return None
+    kinds = (type(dt), *map(type, p or ()))
+    if not is_lasting(step) or not _NUMBERS.issuperset(kinds):
+        return None
+    rest = getattr(state_type(step), "initial", None)
+    if rest is not None and not rest.__module__.startswith("snnlib.functional."):
+        return None  # it may read anything
+    return step, p, dt, kinds, shape, input.dtype, input.device
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _at_rest(
+    step: Step,
+    p: Any,
+    dt: float,
+    kinds: tuple[type, ...],
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> _Begun:
+    """:func:`_begun`, once for all sequences of one kind: a small layer would notice the time.
+
+    Parameters:
+        kinds: types of the numbers: True and 1 are equal.
+        shape, dtype, device: of one step's input.
+    """
+    with torch.inference_mode(False):
+        return _begun(step, torch.empty((0, *shape), dtype=dtype, device=device), None, p, dt, [])
 
 
 def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
@@ -175,8 +240,10 @@ def _exact(step: Step, state: Any, later: Tensor | None, recurrent: bool) -> tup
     like = state[0]
     if later is None:
         later = constant(0.0, like.dtype, like.device, like.shape)
+    else:
+        later = later.to(like).expand_as(like)
     kind: Any = later_type(recurrent_state_type(step) if recurrent else state_type(step))
-    return later_step(step), kind(*state, later.to(like).expand_as(like))
+    return later_step(step), kind(*state, later)
 
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:
@@ -269,9 +336,17 @@ def _fused(
 
 def _is_transformed(values: Iterable[Any]) -> bool:
     """Whether torch.func looks at one of them."""
-    return not torch.compiler.is_dynamo_compiling() and any(
-        isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value) for value in values
-    )
+    if not _is_transforming():
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return any(isinstance(value, Tensor) and wrapped(value) for value in values)
+
+
+def _is_transforming() -> bool:
+    """Whether torch.func looks at anything."""
+    if torch.compiler.is_dynamo_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _channels_last(input: Tensor) -> bool:

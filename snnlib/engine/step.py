@@ -16,6 +16,7 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple, cast, get_type_hints
 
 import torch
@@ -38,6 +39,7 @@ __all__ = [
     "initial_state",
     "integration_dtype",
     "is_lasting",
+    "is_recorded",
     "name_of",
     "recurrent_state_type",
     "recurrent_step",
@@ -99,7 +101,7 @@ def _state_type(step: Step) -> type[NamedTuple]:
 
 def is_lasting(step: Step) -> bool:
     """Whether a step belongs to its module alone: what is kept of it keeps nothing else."""
-    return not inspect.ismethod(step) and getattr(step, "__closure__", None) is None
+    return isinstance(step, FunctionType) and step.__closure__ is None
 
 
 class StepKey:
@@ -201,10 +203,16 @@ def initial_state(
     return (recurrent or kind)(*(fill(value) for value in values))
 
 
+def is_recorded(device: torch.device) -> bool:
+    """Whether what runs there becomes a program, or a graph of CUDA's, to which what it makes belongs."""
+    return is_followed() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+
+
 def constant(value: float, dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
     """One number for all of a shape, which is not to be written to."""
-    followed = is_followed() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
-    if followed or math.prod(shape) <= 1:  # torch refuses to write to what several share, but not to one
+    if (
+        is_recorded(device) or math.prod(shape) <= 1
+    ):  # torch refuses to write to what several share, but not to one
         return torch.full((), value, dtype=dtype, device=device).expand(shape)
     return _number(value, dtype, device).expand(shape)
 

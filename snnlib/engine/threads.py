@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-__all__ = ["DEAR", "lock", "shares_of"]
+__all__ = ["DEAR", "lock", "shared_by", "shares_of"]
 
 _WORTH = 1 << 17
 """Time steps times neurons for which a further thread is woken."""
@@ -31,6 +31,13 @@ def shares_of(worth: int, count: int, unit: int) -> list[tuple[int, int]]:
     """
     if not worth:
         return []
+    threads = max(1, min(torch.get_num_threads(), -(-count // unit), worth // _WORTH))
+    return shared_by(threads, count, unit)
+
+
+def shared_by(threads: int, count: int, unit: int) -> list[tuple[int, int]]:
+    """The same for so many threads, each of which has a unit at least, or for none."""
+    if not threads:
+        return []
     units = -(-count // unit)
-    threads = max(1, min(torch.get_num_threads(), units, worth // _WORTH))
     return list(itertools.pairwise([min(count, units * k // threads * unit) for k in range(threads + 1)]))

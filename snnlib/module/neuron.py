@@ -177,7 +177,5 @@ class Layer(Neuron):
 
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         """What ``forward`` does, with the last state, also where that records all."""
-        if state is None and input.dim() > 1:
-            state = self.resting(input, input.shape[1:])
         every = self.checkpoint_every
         return scan(self.step, input, state, self.p, dt=self.dt, backend=self.backend, checkpoint_every=every)

@@ -43,6 +43,31 @@ def rested_step(input: Tensor, state: Rested, p: MyParameters = MyParameters(), 
     return v, Rested(v)
 
 
+class Swapped(NamedTuple):
+    """Equal to :class:`MyParameters` as a tuple, and something else."""
+
+    rest: float | Tensor = 0.25
+    gain: float | Tensor = 2.0
+
+
+REST = {"v": 0.0}
+
+
+class Elsewhere(NamedTuple):
+    """A state whose rest is not in the parameters."""
+
+    v: Tensor
+
+    @classmethod
+    def initial(cls, p: MyParameters) -> "Elsewhere":
+        return cls(v=REST["v"])  # type: ignore[arg-type]
+
+
+def elsewhere_step(input: Tensor, state: Elsewhere, p: MyParameters = MyParameters(), dt: float = 0.001):
+    v = state.v + input
+    return v, Elsewhere(v)
+
+
 def no_annotation(input, state, p=MyParameters(), dt=0.001):
     return input, state
 
@@ -118,3 +143,34 @@ def test_a_parameter_that_has_no_hash_is_left_to_the_plain_loop():
     with pytest.warns(UserWarning, match="plain loop.*cannot be hashed"):
         output, _ = scan(listing_step, torch.ones(3, 1, 1), p=MyParameters(gain=[2.0]))  # type: ignore[arg-type]
     assert output.sum() == 6
+
+
+def test_equal_parameters_of_another_type_are_others():
+    x = torch.randn(5, 2, 3, generator=generator(0), dtype=torch.float64)
+    for p, gain in ((MyParameters(3.0, 5.0), 3.0), (Swapped(3.0, 5.0), 5.0), (MyParameters(3.0, 5.0), 3.0)):
+        _, state = scan(pair_step, x[:1], p=p)
+        torch.testing.assert_close(state.fast, gain * x[0])
+
+
+def test_a_rest_that_changes_is_seen(monkeypatch: pytest.MonkeyPatch):
+    x = torch.ones(3, 2, 4)
+    for rest in (0.0, 2.0):
+        monkeypatch.setitem(REST, "v", rest)
+        assert torch.equal(scan(elsewhere_step, x)[1].v, torch.full((2, 4), 3.0 + rest))
+
+
+def test_each_kind_of_input_begins_at_its_own_rest():
+    for _ in range(2):
+        for shape, dtype in (((2, 3), torch.float32), ((2, 3), torch.float64), ((4,), torch.float32)):
+            output, state = scan(pair_step, torch.ones(2, *shape, dtype=dtype))
+            assert output.dtype == state.fast.dtype == dtype
+            torch.testing.assert_close(state.fast, torch.full(shape, 3.0, dtype=dtype))
+            state.slow.add_(1.0)  # it is the caller's
+
+
+@pytest.mark.parametrize("dt", [-0.001, 0.0, float("nan"), float("inf")])
+def test_a_wrong_time_step_is_refused_after_a_right_one(dt: float):
+    x = torch.ones(2, 2, 3)
+    scan(pair_step, x, dt=0.001)
+    with pytest.raises(ValueError, match="dt must be a positive number of seconds"):
+        scan(pair_step, x, dt=dt)

@@ -7,9 +7,11 @@ take arrays:
 
 - ``x``, ``z``, ``gz``, ``gx``: input and output, and their gradients; ``s0, ...`` and ``g0, ...`` the states
   and theirs, ``p0, ...`` and ``gp0, ...`` the parameters and theirs, ``k0, ...`` what is saved of every step.
-- ``events``, ``squeezed``, ``packed``, ``masks``, ``blocks``: what is kept for events alone: room for two words
-  of neurons, for the events of a step, for all, their bits, and of each block its first and last neurons, where
-  its events and words end, and 15 if those of each step are filled up to sixteen.
+- ``every``, ``masks``, ``packed``: what is kept for events alone: room for the events of a step, for each
+  thread; the words of bits of all, and behind those of a thread how many events it packed; its own events.
+
+``own`` is the number of the thread. ``to`` is the place of a word: where those of the thread begin, backward
+where they end. ``fill`` is 15 if the events of each step are filled up to sixteen.
 """
 
 from collections.abc import Iterable
@@ -18,12 +20,12 @@ from snnlib.engine.emit.expression import literal
 from snnlib.engine.emit.recurrent import GROWN, HEARD, HEARING, INPUTS, PUSHED, PUSHED_LAST, PUSHING
 from snnlib.engine.emit.step import call_of, function_of, in_rows, kept_in_place, rooms_of
 from snnlib.engine.emit.template import filled
-from snnlib.engine.loops.sizes import LANES, LONG, WORD
+from snnlib.engine.loops.sizes import LONG, WORD
 from snnlib.engine.program import Program, Traced, numbers_of
 
 __all__ = ["backward_loop", "forward_loop"]
 
-_EVENTS = ["events", "squeezed", "packed", "masks", "blocks"]
+_EVENTS = ["every", "masks", "packed"]
 
 # a word at a time the next rows are asked for little by little, what is packed is still in the first cache, and
 # few writes wait for memory with those of the output
@@ -37,6 +39,11 @@ if whole < b:
     <word>
 """
 
+_ROOMS = f"""\
+events = on_stack(packed, {{count}}, {2 * WORD})
+squeezed = every[own]
+"""
+
 _FORWARD = """
 
 def forward({arguments}):
@@ -48,6 +55,7 @@ def forward({arguments}):
             <heard>
             <step>
         <end>
+    <last>
 """
 
 # columns of a word in the room for two, and those of the word before or behind
@@ -82,14 +90,6 @@ if picks(squeezed):
     found = pick(bits, squeezed, found, j, {values})
 """
 _UNPICKED = "if not picks(squeezed): {}_[j] = {}"
-_NOTED = """\
-blocks[r, 0] = a
-blocks[r, 1] = b
-blocks[r, 2] = at
-blocks[r, 3] = to
-blocks[r, 4] = {fill}
-r += 1
-"""
 
 
 def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
@@ -127,14 +127,15 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
     word = [filled(_PACK_WORD, {"ahead": ahead}, call=call)] if events else [*ahead, call]
     words = filled(_WORDS, {"word": word})
     step = filled(_PACK, {"words": [words]}, past=past) if events else words
-    noted = [_NOTED.format(fill=LANES - 1 if past else 0)] if events else []
     arguments = [*rows, *(_EVENTS if events else []), *(HEARING if recurrent else ["moves"])]
+    arguments += ["own", "to"] if events else []
     blocks = {
-        "begin": ["r = at = to = 0"] * len(noted),
+        "begin": [_ROOMS.format(count=len(events)), "at = 0"] if events else [],
         "block": [INPUTS] * recurrent,
         "heard": [HEARD] * recurrent,
         "step": [step],
-        "end": [*noted, *(["written()"] if past and not recurrent else [])],
+        "end": ["written()"] if past and not recurrent else [],
+        "last": ["masks[to] = at"] if events else [],
     }
     return inner + filled(_FORWARD, blocks, arguments=_listed(arguments, program))
 
@@ -142,6 +143,7 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
 _BACKWARD = """
 
 def backward({arguments}):
+    <rooms>
     <blocks>
         <begin>
         for t in range(gz.shape[0] - 1, -1, -1):
@@ -155,9 +157,12 @@ _BLOCKS = """\
 for a in range(start, stop, block):
     b = min(a + block, stop)
 """
+# the last first, as all that was packed is unpacked
 _PACKED_BLOCKS = """\
-for r in range(start, stop):
-    a, b, at, end, fill = blocks[r]
+at, end = masks[to], to
+for r in range((stop - start - 1) // block, -1, -1):
+    a = start + r * block
+    b = min(a + block, stop)
 """
 
 # what is read backward in parts the CPU does not see coming; a word is unpacked one word ahead, because a
@@ -204,9 +209,10 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     functions, step, later = _step_back(traced, rows, recurrent)
     own = [*states, *_named(traced.backward, "p"), *_sums(traced.backward, states)]
     arguments = [*rows, *before, *own, *(_EVENTS if events else [])]
-    arguments += PUSHING if recurrent else []
+    arguments += [*(PUSHING if recurrent else []), *(["fill", "own", "to"] if events else [])]
     nexts = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
     blocks = {
+        "rooms": [_ROOMS.format(count=len(traced.between.outputs))] * events,
         "blocks": [_PACKED_BLOCKS if events else _BLOCKS],
         "begin": [INPUTS] * recurrent,
         "heard": [PUSHED] if recurrent else nexts,

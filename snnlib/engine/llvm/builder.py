@@ -49,10 +49,11 @@ class Builder(ir.IRBuilder):  # type: ignore[misc]
     def integer(self, value: int) -> Any:
         return ir.Constant(INTEGER, value)
 
-    def room(self, kind: Any, value: Any = None) -> Any:
+    def room(self, kind: Any, value: Any = None, align: int | None = None) -> Any:
         """A place for a value, made once at the entry of the function, and filled here."""
         with self.goto_entry_block():
             place = self.alloca(kind)
+            place.align = align
         if value is not None:
             self.store(value, place)
         return place

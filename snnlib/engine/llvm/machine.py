@@ -12,6 +12,7 @@ import itertools
 import math
 import platform
 import sys
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,8 @@ Array = tuple[Tensor, Sequence[int]]
 """A contiguous tensor, and the shape in which a loop sees it: no view has to be made for that."""
 _Kinds = tuple[tuple[torch.dtype, int], ...]
 
-_NUMBER: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
+_NUMBER = {torch.float32: "f", torch.float64: "d"}
+"""The same, of the module array."""
 SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)
 """Of every loop; a call lets other Python threads run."""
 _LOCK = lock()
@@ -45,8 +47,8 @@ class Call(NamedTuple):
 
     function: Any
     """A ``SIGNATURE``."""
-    pointers: tuple[Any, ...]
-    """Its arguments: where arrays are, integers, numbers."""
+    pointers: tuple[int, ...]
+    """Its arguments: where places of arrays are, integers, numbers."""
     alive: Any
     """What owns the memory."""
 
@@ -66,8 +68,8 @@ class Loop:
 
     def __init__(self, source: str, name: str, dtype: torch.dtype, numbers: Sequence[float]) -> None:
         self._source, self._name = source, name
-        self._numbers = (_NUMBER[dtype] * len(numbers))(*numbers)
-        self._ready: dict[_Kinds, Any] = {}
+        self._numbers = array(_NUMBER[dtype], numbers)
+        self._ready: dict[tuple[torch.dtype, ...], Any] = {}
 
     def __call__(self, arrays: Sequence[Array], *integers: int) -> None:
         for call in self.calls(arrays, [((), integers)]):
@@ -85,17 +87,19 @@ class Loop:
         if not parts:
             return []
         own, integers = parts[0]
-        kinds = tuple([(value.dtype, len(shape)) for value, shape in (*arrays, *own)])
-        function = self._ready.get(kinds)
+        types = tuple([value.dtype for value, _ in (*arrays, *own)])  # its source says how many dimensions
+        function = self._ready.get(types)
         if function is None:
-            function = self._ready[kinds] = SIGNATURE(self.address(kinds, len(integers)))
+            kinds = tuple([(value.dtype, len(shape)) for value, shape in (*arrays, *own)])
+            function = self._ready[types] = SIGNATURE(self.address(kinds, len(integers)))
         places, sizes = _places_and_sizes(arrays)
+        numbers, _ = self._numbers.buffer_info()
         made = []
         for own, integers in parts:
             more_places, more_sizes = _places_and_sizes(own)
-            counts = *sizes, *more_sizes, *integers
-            at = (ctypes.c_void_p * len(kinds))(*places, *more_places)
-            made.append(Call(function, (at, _integers(counts), self._numbers), (arrays, own)))
+            at, counts = array("q", places + more_places), array("q", [*sizes, *more_sizes, *integers])
+            pointers = at.buffer_info()[0], counts.buffer_info()[0], numbers
+            made.append(Call(function, pointers, (arrays, own, at, counts, self._numbers)))
         return made
 
     def address(self, kinds: _Kinds, integers: int = 0) -> int:
@@ -154,21 +158,13 @@ def unavailable() -> str:
 
 
 def _places_and_sizes(arrays: Sequence[Array]) -> tuple[list[int], list[int]]:
-    return [_place(value, shape) for value, shape in arrays], [size for _, shape in arrays for size in shape]
-
-
-def _integers(values: Sequence[int]) -> Any:
-    return (ctypes.c_int64 * len(values))(*values)
-
-
-def _place(value: Tensor, shape: Sequence[int]) -> int:
-    # a loop would write elsewhere
-    if not value.is_contiguous() or not value.is_cpu or value.numel() < math.prod(shape):
-        raise ValueError(
-            f"an array {list(value.shape)} has strides {value.stride()} on {value.device}, "
-            f"where a loop takes it for {list(shape)}"
-        )
-    return value.data_ptr()
+    for value, shape in arrays:  # a loop would write elsewhere
+        if not value.is_contiguous() or not value.is_cpu or value.numel() < math.prod(shape):
+            raise ValueError(
+                f"an array {list(value.shape)} has strides {value.stride()} on {value.device}, "
+                f"where a loop takes it for {list(shape)}"
+            )
+    return [value.data_ptr() for value, _ in arrays], [size for _, shape in arrays for size in shape]
 
 
 def _key(*made_of: Any) -> str:

@@ -9,6 +9,7 @@ would wait for each other before they begin.
 import ctypes
 import functools
 import os
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -35,9 +36,10 @@ def together(calls: Sequence[Call]) -> None:
 def _in_team(openmp: "_OpenMP", calls: Sequence[Call]) -> None:
     data = [len(calls), *openmp.of_threads]
     for call in calls:
-        data += [_where(call.function), *map(ctypes.addressof, call.pointers)]
+        data += [_where(call.function), *call.pointers]
+    told = array("q", data)
     # as a compiler calls it for "#pragma omp parallel num_threads(n)"; a team may be smaller than was asked for
-    openmp.parallel(team(), (ctypes.c_void_p * len(data))(*data), len(calls), 0)
+    openmp.parallel(team(), told.buffer_info()[0], len(calls), 0)
 
 
 def _where(function: Any) -> int:

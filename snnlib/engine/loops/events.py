@@ -16,9 +16,9 @@ from llvmlite import ir
 from snnlib.engine.llvm.arithmetic import like
 from snnlib.engine.llvm.builder import BIT, BYTE, Array, Builder, Lanes, built
 from snnlib.engine.llvm.vector import ones, store_past
-from snnlib.engine.loops.sizes import LANES, WORD
+from snnlib.engine.loops.sizes import LANES, LINE, WORD
 
-__all__ = ["append", "at_place", "back", "has_bit", "moving", "pick", "picks"]
+__all__ = ["append", "at_place", "back", "has_bit", "moving", "on_stack", "pick", "picks"]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
@@ -73,6 +73,13 @@ def moving(kept: int, read: int) -> tuple[Any, Any]:
         return at
 
     return pack, unpack
+
+
+@built
+def on_stack(builder: Builder, like: Array, rows: ir.Constant, columns: ir.Constant) -> Array:
+    """Room for numbers as those of another array, as long as the loop runs."""
+    room = builder.room(ir.ArrayType(like.number, rows.constant * columns.constant), align=LINE)
+    return like.part(builder.bitcast(room, like.number.as_pointer()), [rows, columns])
 
 
 @built

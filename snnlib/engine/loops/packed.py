@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.llvm.machine import Array
+from snnlib.engine.llvm.machine import Array, as_array
 from snnlib.engine.loops.sizes import LONG, WORD
 from snnlib.engine.memory import in_lines, on_cpu
 from snnlib.engine.program import Traced
 
-__all__ = ["Packed", "unpacked"]
+__all__ = ["Own", "Packed", "Shares", "unpacked"]
 
-_TENSORS = 3
-"""What each thread keeps: the numbers, the bits that say where they belong, and blocks of neurons."""
+Shares = Sequence[tuple[int, int]]
+"""The neurons of each thread: the first and the one after the last."""
+Own = tuple[list[Array], tuple[int, ...]]
+"""What one thread is given beside what all are: arrays and integers."""
 
 
 class Packed:
@@ -28,52 +30,72 @@ class Packed:
     Parameters:
         traced: the step.
         steps: of time.
+        shares: of the threads.
         block: neurons that one pass over time takes along.
         dtype: of the numbers.
+
+    Attributes:
+        arrays: of all threads: room for the events of a step, and the bits of all.
+        own: of each thread: room for its events; its number and where its bits begin, where there are any; and
+            its share.
     """
 
-    def __init__(self, traced: Traced, steps: int, block: int, dtype: torch.dtype) -> None:
+    def __init__(self, traced: Traced, steps: int, shares: Shares, block: int, dtype: torch.dtype) -> None:
         self._count = len(traced.events)
-        self._steps, self._block, self._dtype = steps, block, dtype
-        self._rooms: list[tuple[np.ndarray, int, Tensor, np.ndarray]] = []
+        self.arrays: list[Array] = []
+        self.own: list[Own] = [([], share) for share in shares]
+        if self._count:
+            self._make(steps, shares, block, dtype)
 
-    def room(self, start: int, stop: int) -> list[Array]:
-        """For the neurons ``start:stop``: room for a word of them, for the events of a step and for all,
-        their bits, and where each block of neurons is and ends to be packed."""
-        if not self._count:
-            return []
-        memory, begin = in_lines(self._count * self._steps * (stop - start) + LONG, self._dtype)
-        sizes = [min(a + self._block, stop) - a for a in range(start, stop, self._block)]
-        blocks = np.empty((len(sizes), 5), np.int64)
-        masks = on_cpu(self._steps * sum(-(-size // WORD) for size in sizes), dtype=torch.int64)
-        self._rooms.append((memory, begin, masks, blocks))
-        row = on_cpu(self._count, 2 * WORD, dtype=self._dtype)
-        squeezed = on_cpu(self._count, self._block + LONG, dtype=self._dtype)
-        tensors = row, squeezed, torch.from_numpy(memory)[begin:], masks, torch.from_numpy(blocks)
-        return [(value, value.shape) for value in tensors]
+    def _make(self, steps: int, shares: Shares, block: int, dtype: torch.dtype) -> None:
+        self._ends = _ends(steps, shares, block)
+        self._masks = np.empty(self._ends[-1] + 1 if shares else 0, np.int64)
+        self._bits = torch.from_numpy(self._masks)
+        self._rooms = [in_lines(self._count * steps * (b - a) + LONG, dtype) for a, b in shares]
+        self.arrays = [as_array(_squeezed(len(shares), self._count, block, dtype)), as_array(self._bits)]
+        begins = 0, *(end + 1 for end in self._ends)
+        places = enumerate(zip(begins, shares, self._rooms, strict=False))
+        self.own = [([as_array(room)], (k, begin, *share)) for k, (begin, share, (_, room)) in places]
 
     def kept(self) -> list[Tensor]:
-        """What was packed, in tensors that are as large; what :meth:`room` gave is to be forgotten before."""
-        tensors = []
-        for memory, begin, masks, blocks in self._rooms:
-            memory.resize(begin + self._count * int(blocks[-1, 2]) + LONG, refcheck=False)
-            tensors += [torch.from_numpy(memory)[begin:], masks, torch.from_numpy(blocks)]
+        """What was packed, in tensors that are as large; what is in :attr:`own` is to be forgotten before."""
+        self.own = []
+        if not self._count:
+            return []
+        tensors = [self._bits]
+        for (memory, room), end in zip(self._rooms, self._ends, strict=True):
+            begin = len(memory) - len(room)
+            memory.resize(begin + self._count * int(self._masks[end]) + LONG, refcheck=False)
+            tensors.append(torch.from_numpy(memory)[begin:])
         return tensors
 
 
-def unpacked(traced: Traced, kept: Sequence[Tensor], block: int) -> list[tuple[int, int, list[Array]]]:
-    """For each thread of the forward pass the blocks of its table, first and end, and what it unpacks them
-    from, see :meth:`Packed.room`.
+def unpacked(
+    traced: Traced, kept: Sequence[Tensor], steps: int, shares: Shares, block: int, dtype: torch.dtype
+) -> tuple[list[Array], list[Own]]:
+    """What the threads of the way back unpack from, for each its number, where its bits end, and its share.
 
     Parameters:
         kept: what :meth:`Packed.kept` gave.
-        block: neurons that one pass over time takes along.
+        steps, shares, block, dtype: as they were for :class:`Packed`.
     """
-    parts: list[tuple[int, int, list[Array]]] = []
-    count = len(traced.between.outputs)
-    for at in range(0, len(kept), _TENSORS):
-        numbers, masks, blocks = kept[at : at + _TENSORS]
-        room = [numbers.new_empty(count, 2 * WORD), numbers.new_empty(count, block + LONG)]
-        tensors = *room, numbers, masks, blocks
-        parts.append((0, len(blocks), [(value, value.shape) for value in tensors]))
-    return parts
+    masks, *packed = kept
+    squeezed = _squeezed(len(shares), len(traced.between.outputs), block, dtype)
+    places = enumerate(zip(_ends(steps, shares, block), shares, packed, strict=True))
+    own: list[Own] = [([as_array(room)], (k, end, *share)) for k, (end, share, room) in places]
+    return [as_array(squeezed), as_array(masks)], own
+
+
+def _ends(steps: int, shares: Shares, block: int) -> list[int]:
+    """Where the words of each thread end; there it has how many events it packed."""
+    ends, last = [], -1
+    for start, stop in shares:
+        whole, rest = divmod(stop - start, block)
+        last += 1 + steps * (whole * -(-block // WORD) + -(-rest // WORD))
+        ends.append(last)
+    return ends
+
+
+def _squeezed(threads: int, count: int, block: int, dtype: torch.dtype) -> Tensor:
+    """Room for the events of one step."""
+    return on_cpu(threads, count, block + LONG, dtype=dtype)
