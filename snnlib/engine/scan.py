@@ -220,6 +220,8 @@ def _run(
             "method='adjoint' in the plain loop goes back by itself, which torch.compile cannot follow; "
             "leave the layer out with torch.compiler.disable, or let a fused backend run it"
         )
+    if done is None and adjoint.is_exact(p) and not hasattr(step, "exact_of"):
+        step, state = _exact(step, state, None, bool(weights))  # torch.compile saw the beginning, and no more
     if done is None:
         x = linear(input, weights[1]) if len(weights) > 1 else input
         done = reference.run(step, x, state, p, dt, weights[0] if weights else None)
