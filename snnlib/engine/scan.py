@@ -100,11 +100,14 @@ def scan(
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
     known = _known(step, input, p, dt) if state is None and not weights else None
     begun = _begun(step, input, state, p, dt, weights) if known is None else _at_rest(*known)
+    exact = adjoint.is_exact(p)
+    if exact and known is None and not torch.compiler.is_dynamo_compiling():
+        begun = _exact(begun, bool(weights))  # torch.compile cannot make a type; see fused.attempt
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
         return _run(backend, begun.step, input, state, begun.p, dt, weights, begun.transformed)
 
-    output, last = in_chunks(run, input, begun.state, checkpoint_every, adjoint.is_exact(p))
+    output, last = in_chunks(run, input, begun.state, checkpoint_every, exact)
     return output, handed(begun.kind, last)
 
 
@@ -114,6 +117,7 @@ class _Begun(NamedTuple):
     Attributes:
         step, p, state: as a backend takes them.
         kind: of the state for the caller.
+        later: what came with the state if it is that after another part of the sequence.
         transformed: whether torch.func looks at the arguments.
     """
 
@@ -121,6 +125,7 @@ class _Begun(NamedTuple):
     p: Any
     state: Any
     kind: Any
+    later: Tensor | None
     transformed: bool
 
 
@@ -133,13 +138,11 @@ def _begun(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: li
     check_fits("p", p, shape)
     state = _first_state(step, input, state, p, shape, bool(weights))
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
-    p, state, exact = fitted(p, dtype), fitted(state, dtype, shape), adjoint.is_exact(p)
+    p, state = fitted(p, dtype), fitted(state, dtype, shape)
     transformed = _is_transformed((input, *state, *(p or ()), *weights))
-    if exact and transformed:
+    if transformed and adjoint.is_exact(p):
         raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
-    if exact and not torch.compiler.is_dynamo_compiling():  # which cannot make a type; see fused.attempt
-        step, state = _exact(step, state, later, bool(weights))
-    return _Begun(step, p, state, kind, transformed)
+    return _Begun(step, p, state, kind, later, transformed)
 
 
 _NUMBERS = {float, int, bool, str, type(None)}
@@ -171,14 +174,15 @@ def _at_rest(
     dtype: torch.dtype,
     device: torch.device,
 ) -> _Begun:
-    """:func:`_begun`, once for all sequences of one kind: a small layer would notice the time.
+    """What comes of these arguments, once for all sequences of one kind: a small layer would notice the time.
 
     Parameters:
         kinds: types of the numbers: True and 1 are equal.
         shape, dtype, device: of one step's input.
     """
     with torch.inference_mode(False):
-        return _begun(step, torch.empty((0, *shape), dtype=dtype, device=device), None, p, dt, [])
+        begun = _begun(step, torch.empty((0, *shape), dtype=dtype, device=device), None, p, dt, [])
+        return _exact(begun, recurrent=False) if adjoint.is_exact(p) else begun
 
 
 def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
@@ -220,8 +224,6 @@ def _run(
             "method='adjoint' in the plain loop goes back by itself, which torch.compile cannot follow; "
             "leave the layer out with torch.compiler.disable, or let a fused backend run it"
         )
-    if done is None and adjoint.is_exact(p) and not hasattr(step, "exact_of"):
-        step, state = _exact(step, state, None, bool(weights))  # torch.compile saw the beginning, and no more
     if done is None:
         x = linear(input, weights[1]) if len(weights) > 1 else input
         done = reference.run(step, x, state, p, dt, weights[0] if weights else None)
@@ -233,19 +235,15 @@ def _without_adjoint(p: Any) -> Any:
     return p._replace(method="super") if adjoint.is_exact(p) else p
 
 
-def _exact(step: Step, state: Any, later: Tensor | None, recurrent: bool) -> tuple[Step, Any]:
-    """The step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`.
-
-    Parameters:
-        later: what came with the state if it is that after another part of the sequence.
-    """
-    like = state[0]
+def _exact(begun: _Begun, recurrent: bool) -> _Begun:
+    """With the step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`."""
+    step, like, later = begun.step, begun.state[0], begun.later
     if later is None:
         later = constant(0.0, like.dtype, like.device, like.shape)
     else:
         later = later.to(like).expand_as(like)
     kind: Any = later_type(recurrent_state_type(step) if recurrent else state_type(step))
-    return later_step(step), kind(*state, later)
+    return begun._replace(step=later_step(step), state=kind(*begun.state, later))
 
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:
