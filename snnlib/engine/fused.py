@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import warnings
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,8 @@ from snnlib.engine.trace import KEEPS, Keep, trace
 __all__ = ["attempt"]
 
 _LOCK = lock()
+_COMPILED: dict[Keep, Keep] = {"events": "steps", "retraced": "last_bit"}
+"""What is kept under torch.compile instead."""
 
 
 def attempt(
@@ -70,10 +73,13 @@ def attempt(
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
     keep = KEEPS[backend] if exact else "steps"
-    if compiling and keep == "events":
-        keep = "steps"  # what is packed has no size that a compiler could know
-    key = (tensors, learned, dt, dtype, keep, backward, len(weights) > 0, backend, device.type, chosen)
-    name, reason, refused = _prepare(step, type(p), numbers, compiling, *key)
+    if compiling:  # what is packed has no size that a compiler could know, and a sequence may have no length
+        keep = _COMPILED.get(keep, keep)
+    more = backward, len(weights) > 0, backend, device.type, chosen
+    known = step, type(p), numbers, compiling, tensors, learned, dt, dtype
+    name, reason, refused, most_steps = _prepare(*known, keep, *more)
+    if keep == "retraced" and input.shape[0] > most_steps:
+        name, reason, refused, _ = _prepare(*known, "last_bit", *more)
     if refused:
         raise ValueError(reason)
     if reason:
@@ -85,8 +91,9 @@ def attempt(
 
 def _prepare(
     step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *key: Any
-) -> tuple[str, str, bool]:
-    """The name of a kernel, or why there is none, and whether that is an error; see :func:`_compiled`.
+) -> tuple[str, str, bool, float]:
+    """The name of a kernel, or why there is none, and whether that is an error, and how long a sequence may be;
+    see :func:`_compiled`.
 
     torch.compile can hand over a type and a tuple, but no NamedTuple, and keeps words and truth values.
     """
@@ -106,10 +113,10 @@ def _prepare(
         reason = f"a parameter cannot be hashed ({error})"
         if not key[-1]:
             warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}", stacklevel=8)
-        return "", reason, False
+        return "", reason, False, inf
     if (compiling or is_followed()) and made.kernel is not None:
         _IN_PROGRAMS[made.name] = made.kernel
-    return made.name, made.reason, made.refused
+    return made.name, made.reason, made.refused, made.most_steps
 
 
 # all that torch.compiler.assume_constant_result does, but for importing torch's compiler: most of a second
@@ -125,12 +132,14 @@ class _Made(NamedTuple):
 
     Attributes:
         refused: whether no other backend runs it either.
+        most_steps: how long a sequence may be.
     """
 
     name: str
     reason: str
     kernel: kernel.Kernel | None
     refused: bool = False
+    most_steps: float = inf
 
 
 @functools.lru_cache(maxsize=256, typed=True)
@@ -178,7 +187,7 @@ def _compiled(
         if not chosen:
             warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=9)
         return _Made("", str(error), None)
-    return _Made(name, "", found)
+    return _Made(name, "", found, most_steps=traced.most_steps)
 
 
 def _check(backend: str, device: str) -> None:

@@ -50,7 +50,7 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
     return Kernel(
         traced,
         functools.partial(_forward, forward, traced),
-        functools.partial(_backward, backward, traced.learned),
+        functools.partial(_backward, backward, traced),
     )
 
 
@@ -92,18 +92,24 @@ def _forward(
     shape = torch.Size((len(input), *x.shape[1:]))
     output, kept = outputs(traced, shape, x.dtype, lambda size, dtype: x.new_empty(size, dtype=dtype))
     if not shape.numel():
-        return [output, *own(states), *kept]
+        finals = own(inner)
+        return [output, *own(first), *finals, *kept, *_copies(traced, finals)]
     if weights:
         recurrence = _Recurrence(heard, weights[0], output.__getitem__)
     row = shape[1:].numel()
     arrays = _Arrays([x], inner, parameters, [output, *(value[traced.rows_before :] for value in kept)], [])
     finals = _launch(loops, arrays, recurrence, shape, moves * row, row)
-    return [output, *(output[-1].clone() for _ in first), *finals, *kept]
+    return [output, *(output[-1].clone() for _ in first), *finals, *kept, *_copies(traced, finals)]
+
+
+def _copies(traced: Traced, finals: Sequence[Tensor]) -> list[Tensor]:
+    """Of what is retraced, which somebody may write to before the way back."""
+    return [finals[k].clone() for k in traced.retraced]
 
 
 def _backward(
     loops: _Direction,
-    learned: int,
+    traced: Traced,
     gradient: Tensor,
     finals: Sequence[Tensor],
     kept: Sequence[Tensor],
@@ -115,7 +121,8 @@ def _backward(
     shape, row = gradient.shape, gradient.shape[1:].numel()
     given = torch.empty_like(gradient, memory_format=torch.contiguous_format)
     last, inner = (finals[:1], finals[1:]) if recurrent else ([], finals)
-    sums = [gradient.new_zeros(shape[1:]) for _ in range(learned)]
+    sums = [gradient.new_zeros(shape[1:]) for _ in range(traced.learned)]
+    kept, ends = kept[: len(kept) - len(traced.retraced)], kept[len(kept) - len(traced.retraced) :]
     if loops.reads_output and recurrent:
         kept = [recurrent[2], *kept]
     if gradient.numel():
@@ -125,8 +132,8 @@ def _backward(
             recurrence = _Recurrence(last[0].clone(), recurrent[0].T, lambda t: given[-1 - t])
         # from the last row back
         read = [value.contiguous()[-1] for value in (gradient, *kept)]
-        arrays = _Arrays(read, inner, parameters, [given[-1]], sums)
-        states = _launch(loops, arrays, recurrence, shape, -row, -row)
+        arrays = _Arrays(read, [*inner, *ends], parameters, [given[-1]], sums)
+        states = _launch(loops, arrays, recurrence, shape, -row, -row)[: len(inner)]
     else:
         states = own(inner)
     if not recurrent:

@@ -29,7 +29,7 @@ class Kernel:
     Attributes:
         traced: the step.
         forward: ``(input, states, parameters, weights) -> [output, *final states, *saved]``, and at last what
-            was kept for events alone, in three tensors of the backend's own. In a recurrent layer weights are
+            else the backend keeps, for events alone or of what is retraced. In a recurrent layer weights are
             ``[recurrent]`` or ``[recurrent, input]``, and the first state is z.
         backward: ``(gradient, gradients of final states, kept, parameters, recurrent, asked) -> [gradient of
             the input, *of the initial states, *of the parameters that learn, one value a neuron, *of the
@@ -90,6 +90,7 @@ def _fake_forward(
 
     steps = traced.rows_before + len(input)
     saved = [over_time(dtype, steps) for dtype in traced.types_of_saved(row.dtype)]
+    saved += [row.new_empty(row.shape) for _ in traced.retraced]
     return [over_time(row.dtype, len(input)), *(s.new_empty(s.shape) for s in states), *saved]
 
 

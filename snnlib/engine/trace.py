@@ -23,11 +23,12 @@ from snnlib.engine.threads import lock
 
 __all__ = ["KEEPS", "Keep", "trace"]
 
-Keep = Literal["steps", "last_bit", "events"]
+Keep = Literal["steps", "last_bit", "retraced", "events"]
 """What the adjoint keeps: numbers of every step, two in the room of one where
 :mod:`snnlib.engine.program.slots` can; the same with the spikes in their last bits, see
-:mod:`snnlib.engine.program.last_bit`; or what only events need, of spikes say, for these alone."""
-KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "last_bit"}
+:mod:`snnlib.engine.program.last_bit`; and without what can be retraced, see
+:mod:`snnlib.engine.program.retraced`; or what only events need, of spikes say, for these alone."""
+KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "retraced"}
 """For each backend."""
 _LOCK = lock()
 
@@ -66,9 +67,10 @@ def trace(
     out, grads = results[: 1 + case.fields], results[1 + case.fields :]
     lines, same = shortened(lines, case.tangents, out, grads) if exact else (lines, {})
     halves = lines, case.names, case.tangents, out, grads
-    made = slotted(*halves) if exact and keep != "events" else None
+    made = slotted(*halves, keep == "retraced") if exact and keep != "events" else None
     made = made or split(*halves, exact and keep == "events", same)
-    return (with_last_bit(made) if exact and keep == "last_bit" else made)._replace(exact=exact)
+    bits = exact and keep in ("last_bit", "retraced")
+    return (with_last_bit(made) if bits else made)._replace(exact=exact)
 
 
 class _Case(NamedTuple):

@@ -215,7 +215,7 @@ def _forward(traced: Traced) -> _Loop:
 def _backward(traced: Traced) -> _Loop:
     program = traced.backward
     kept = [*(["z"] if traced.uses_output else []), *(f"k{k}" for k in range(len(traced.saved)))]
-    carried = [n for n in program.inputs if n.startswith("g") and n != "gz"]
+    carried = [n for n in program.inputs if n[0] in "gr" and n != "gz"]
     fixed = [n for n in program.inputs if n.startswith("p")]
     sums = [f"gp{k}" for k in range(len(program.outputs) - 1 - len(carried))]
     double = {} if traced.slot is None else {"k0": "steps + 1"}

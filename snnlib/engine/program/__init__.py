@@ -1,6 +1,7 @@
 """What a traced step is: straight-line programs for one neuron and one time step."""
 
 from collections.abc import Iterable
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,9 @@ class Traced(NamedTuple):
         slot: None, or what is saved is one array of :mod:`snnlib.engine.program.slots`, with a row before the
             first step: this one of the states. ``backward`` then has ``k0`` of the step before, too, as
             ``before_k0``, and where it reads ``z``, ``before_z``, zero at the first step.
+        retraced: the states of :mod:`snnlib.engine.program.retraced`. ``backward`` has as ``r0``, of the first
+            state, its value after the step, and gives that before it, behind the gradients of the states.
+        most_steps: how long a sequence may be, so that they are exact enough.
         uses_output: whether the backward program reads ``z``.
         exact: whether it is the adjoint.
         events: names, in ``forward``, of what is kept at events alone: spikes, gates that open.
@@ -59,6 +63,8 @@ class Traced(NamedTuple):
     marked: str = ""
     bytes: int = 0
     slot: int | None = None
+    retraced: tuple[int, ...] = ()
+    most_steps: float = inf
 
     def types_of_saved(self, dtype: torch.dtype) -> list[torch.dtype]:
         """Of what is saved, for a step of ``dtype``."""
@@ -72,7 +78,8 @@ class Traced(NamedTuple):
     @property
     def learned(self) -> int:
         """How many parameters the backward program gives gradients for."""
-        return len(self.backward.outputs) - len(self.forward.outputs) + self.kept
+        gradients = len(self.backward.outputs) - len(self.retraced)
+        return gradients - len(self.forward.outputs) + self.kept
 
     @property
     def kept(self) -> int:
