@@ -210,9 +210,8 @@ def is_recorded(device: torch.device) -> bool:
 
 def constant(value: float, dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
     """One number for all of a shape, which is not to be written to."""
-    if (
-        is_recorded(device) or math.prod(shape) <= 1
-    ):  # torch refuses to write to what several share, but not to one
+    # torch refuses to write to what several share, but not to one
+    if is_recorded(device) or math.prod(shape) <= 1:
         return torch.full((), value, dtype=dtype, device=device).expand(shape)
     return _number(value, dtype, device).expand(shape)
 

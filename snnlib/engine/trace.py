@@ -67,7 +67,8 @@ def trace(
     out, grads = results[: 1 + case.fields], results[1 + case.fields :]
     lines, same = shortened(lines, case.tangents, out, grads) if exact else (lines, {})
     halves = lines, case.names, case.tangents, out, grads
-    made = slotted(*halves, keep == "retraced") if exact and keep != "events" else None
+    made = slotted(*halves, retrace=True) if exact and keep == "retraced" else None
+    made = made or (slotted(*halves, retrace=False) if exact and keep != "events" else None)
     made = made or split(*halves, exact and keep == "events", same)
     bits = exact and keep in ("last_bit", "retraced")
     return (with_last_bit(made) if bits else made)._replace(exact=exact)

@@ -83,6 +83,18 @@ def test_what_drives_it(change: Any, is_retraced: bool):
     assert (1 in traced(adapting(change), Exact()).retraced) == is_retraced
 
 
+def test_not_where_it_has_room_anyway():
+    """A spike that needs the membrane and the state itself, and no current: both lie in one array."""
+
+    def step(input: Tensor, state: Adapting, p: Exact = Exact(), dt: float = 0.001):
+        v = state.v + 100 * dt * (state.a - state.v)
+        z = spike(v - 1.0 + 0 * input, p.method, p.alpha)
+        return z, Adapting(reset(v, z, 0.0), state.a - 5 * dt * state.a + 0.3 * z)
+
+    found = traced(step, Exact())
+    assert (len(found.saved), found.retraced) == (1, ())
+
+
 @pytest.mark.parametrize(("rate", "steps"), [(1 / 0.7, 1125), (100.0, 15), (0.0, float("inf"))])
 def test_for_how_long(rate: float, steps: float):
     assert (
