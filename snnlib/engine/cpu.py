@@ -103,7 +103,7 @@ def _forward(
 ) -> list[Tensor]:
     """See :class:`snnlib.engine.kernel.Kernel`."""
     x, moves = still(input)
-    output, kept = _outputs(traced, input.shape, states)
+    output, kept = _outputs(traced, input.shape, input.dtype, states)
     finals, constants = own(states), wide(parameters, input.shape[1:])
     shares = shares_of(output.numel(), output.shape[1:].numel(), _UNIT)
     packed = Packed(traced, input.shape[0], shares, _BLOCK, input.dtype)
@@ -113,9 +113,11 @@ def _forward(
     return [output, *finals, *kept, *packed.kept()]
 
 
-def _outputs(traced: Traced, shape: Sequence[int], states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _outputs(
+    traced: Traced, shape: Sequence[int], dtype: torch.dtype, states: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
     """Memory for output and what is saved, with what lies before the first step."""
-    output, kept = outputs(traced, shape, states[0].dtype, empty)
+    output, kept = outputs(traced, shape, dtype, empty)
     if traced.slot is not None:
         kept[0][0] = states[traced.slot]
     return output, kept
@@ -164,7 +166,7 @@ def _forward_recurrent(
     steps, shape, dtype = len(input), states[0].shape, input.dtype
     size = shape[-1]
     x, moves = still(input)
-    output, kept = _outputs(traced, (steps, *shape), states[1:])
+    output, kept = _outputs(traced, (steps, *shape), dtype, states[1:])
     finals, constants = own(states[1:]), wide(parameters, shape)
     arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept)]
     weighted = [_row(states[0].contiguous()), *(as_array(in_strips(w.T)) for w in (weights[0], weights[-1]))]

@@ -83,7 +83,7 @@ def _fake_forward(
     weights: Sequence[Tensor],
     name: str,
 ) -> list[Tensor]:
-    traced, row = KERNELS[name].traced, states[0]
+    traced, row = KERNELS[name].traced, states[0] if states else input[0]
 
     def over_time(dtype: torch.dtype, steps: int) -> Tensor:
         return row.new_empty(steps, *row.shape, dtype=dtype)
@@ -135,7 +135,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     saved = output[1 + len(states) :]
     kept = [output[0], *saved] if traced.uses_output and not weights else saved
     ctx.kept, ctx.recurrent = len(kept), len(recurrent)
-    ctx.shapes = output[0].shape, output[1].shape
+    ctx.shape = output[0].shape
     ctx.save_for_backward(*kept, *recurrent, *parameters)
 
 
@@ -145,10 +145,9 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     tensors = iter(ctx.saved_tensors)  # once: torch.utils.checkpoint computes them anew at each reading
     kept, recurrent = (list(itertools.islice(tensors, n)) for n in (ctx.kept, ctx.recurrent))
     known = next(value for value in gradients if value is not None)
-    over_time, row = ctx.shapes
     first, *others = gradients[: 1 + ctx.states]
-    gradient = constant(0.0, known.dtype, known.device, over_time) if first is None else first
-    none = constant(0.0, known.dtype, known.device, row)
+    gradient = constant(0.0, known.dtype, known.device, ctx.shape) if first is None else first
+    none = constant(0.0, known.dtype, known.device, ctx.shape[1:])
     finals = [none if value is None else value for value in others]
     if ctx.kernel.traced.exact and gradients[ctx.states] is None:
         finals[-1] = beyond(gradient)

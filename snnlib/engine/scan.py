@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from snnlib.engine import adjoint, reference
-from snnlib.engine.check import check_fits, check_input, check_kind, check_parameters, is_exported
+from snnlib.engine.check import (
+    check_fits,
+    check_input,
+    check_kind,
+    check_kind_of_parameters,
+    check_parameters,
+    is_exported,
+)
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.later import handed, later_step, later_type
 from snnlib.engine.step import (
@@ -22,7 +29,6 @@ from snnlib.engine.step import (
     fitted,
     initial_state,
     integration_dtype,
-    is_lasting,
     is_recorded,
     name_of,
     recurrent_state_type,
@@ -89,6 +95,8 @@ def scan(
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
     p = default_parameters(step) if p is None else p
+    if p is not None and not hasattr(p, "_fields"):
+        check_kind_of_parameters(p, default_parameters(step))
     if backend in ("auto", "reference") and is_exported():
         backend, p = "reference", _without_adjoint(p)
     if input.dim() < 2:
@@ -98,11 +106,14 @@ def scan(
     if input_weights is not None and not _in_the_loop(backend, input, input_weights):
         input, input_weights = linear(input, input_weights), None
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
-    known = _known(step, input, p, dt) if state is None and not weights else None
-    begun = _begun(step, input, state, p, dt, weights) if known is None else _at_rest(*known)
     exact = adjoint.is_exact(p)
-    if exact and known is None and not torch.compiler.is_dynamo_compiling():
-        begun = _exact(begun, bool(weights))  # torch.compile cannot make a type; see fused.attempt
+    known = _known(step, input, p, dt) if state is None and not weights else None
+    if known is not None:
+        begun = _rested(step, p, _at_rest(*known))
+    else:
+        begun = _begun(step, input, state, p, dt, weights)
+        if exact and not torch.compiler.is_dynamo_compiling():  # which cannot make a type; see fused.attempt
+            begun = _exact(begun, bool(weights))
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
         return _run(backend, begun.step, input, state, begun.p, dt, weights, begun.transformed)
@@ -117,7 +128,7 @@ class _Begun(NamedTuple):
     Attributes:
         step, p, state: as a backend takes them.
         kind: of the state for the caller.
-        later: what came with the state if it is that after another part of the sequence.
+        later: what the adjoint carries beside the state.
         transformed: whether torch.func looks at the arguments.
     """
 
@@ -140,8 +151,13 @@ def _begun(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: li
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state = fitted(p, dtype), fitted(state, dtype, shape)
     transformed = _is_transformed((input, *state, *(p or ()), *weights))
-    if transformed and adjoint.is_exact(p):
-        raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
+    if adjoint.is_exact(p):
+        if transformed:
+            raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
+        if later is None:
+            later = constant(0.0, dtype, input.device, shape)
+        else:  # the state is that after another part of the sequence
+            later = later.to(input.device, dtype).expand(shape)
     return _Begun(step, p, state, kind, later, transformed)
 
 
@@ -151,38 +167,49 @@ _NUMBERS = {float, int, bool, str, type(None)}
 
 def _known(step: Step, input: Tensor, p: Any, dt: float) -> tuple[Any, ...] | None:
     """All that tells one beginning at rest from another, or None where it may be another each time."""
-    shape = input.shape[1:]
+    shape, kind = input.shape[1:], state_type(step)
     # what is one number can be written to, and then nobody else may have it
     if is_recorded(input.device) or _is_transforming() or math.prod(shape) <= 1:
         return None
     kinds = (type(dt), *map(type, p or ()))
-    if not is_lasting(step) or not _NUMBERS.issuperset(kinds):
+    if not _NUMBERS.issuperset(kinds):
         return None
-    rest = getattr(state_type(step), "initial", None)
-    if rest is not None and not rest.__module__.startswith("snnlib.functional."):
+    rest = getattr(kind, "initial", None)
+    if rest is not None and not (rest.__module__ or "").startswith("snnlib.functional."):
         return None  # it may read anything
-    return step, p, dt, kinds, shape, input.dtype, input.device
+    return kind, p, dt, kinds, shape, input.dtype, input.device
 
 
 @functools.lru_cache(maxsize=256, typed=True)
 def _at_rest(
-    step: Step,
+    kind: Any,
     p: Any,
     dt: float,
     kinds: tuple[type, ...],
     shape: torch.Size,
     dtype: torch.dtype,
     device: torch.device,
-) -> _Begun:
-    """What comes of these arguments, once for all sequences of one kind: a small layer would notice the time.
+) -> Any:
+    """The state of all sequences of one kind, whose arguments are looked at once: a small layer would notice.
 
     Parameters:
+        kind: of the state.
         kinds: types of the numbers: True and 1 are equal.
         shape, dtype, device: of one step's input.
     """
+    check_parameters(p, dt)
     with torch.inference_mode(False):
-        begun = _begun(step, torch.empty((0, *shape), dtype=dtype, device=device), None, p, dt, [])
-        return _exact(begun, recurrent=False) if adjoint.is_exact(p) else begun
+        like = torch.empty(0, dtype=integration_dtype(dtype), device=device)
+        state = initial_state(kind, p, like, None, shape)
+        if not adjoint.is_exact(p):
+            return state
+        return later_type(kind)(*state, constant(0.0, like.dtype, device, shape))
+
+
+def _rested(step: Step, p: Any, state: Any) -> _Begun:
+    """A sequence that begins with this state of :func:`_at_rest`, in tensors of its own."""
+    state = type(state)(*[value.detach() for value in state])
+    return _Begun(later_step(step) if adjoint.is_exact(p) else step, p, state, state_type(step), None, False)
 
 
 def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
@@ -237,13 +264,9 @@ def _without_adjoint(p: Any) -> Any:
 
 def _exact(begun: _Begun, recurrent: bool) -> _Begun:
     """With the step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`."""
-    step, like, later = begun.step, begun.state[0], begun.later
-    if later is None:
-        later = constant(0.0, like.dtype, like.device, like.shape)
-    else:
-        later = later.to(like).expand_as(like)
+    step = begun.step
     kind: Any = later_type(recurrent_state_type(step) if recurrent else state_type(step))
-    return begun._replace(step=later_step(step), state=kind(*begun.state, later))
+    return begun._replace(step=later_step(step), state=kind(*begun.state, begun.later))
 
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:

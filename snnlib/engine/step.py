@@ -16,7 +16,6 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from types import FunctionType
 from typing import Any, NamedTuple, cast, get_type_hints
 
 import torch
@@ -101,7 +100,7 @@ def _state_type(step: Step) -> type[NamedTuple]:
 
 def is_lasting(step: Step) -> bool:
     """Whether a step belongs to its module alone: what is kept of it keeps nothing else."""
-    return isinstance(step, FunctionType) and step.__closure__ is None
+    return not inspect.ismethod(step) and getattr(step, "__closure__", None) is None
 
 
 class StepKey:

@@ -18,6 +18,10 @@ from snnlib import (
     lif_feed_forward_step,
 )
 from snnlib.engine import adjoint, cpu, scan
+from snnlib.engine.loops import packed
+from snnlib.engine.loops.packed import Packed
+from snnlib.engine.loops.sizes import LINE
+from snnlib.engine.memory import in_lines
 from tests.copies import Copied
 from tests.engine.equality import everything
 from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
@@ -126,6 +130,40 @@ def test_past_the_caches_it_is_the_same(
     assert 0 < found[0][0].mean() < 1
     for near, far in zip(*found, strict=True):
         assert torch.equal(near, far)
+
+
+@pytest.mark.parametrize("past", [False, True])
+@pytest.mark.parametrize("size", [1, 24, 64, 4104])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_nothing_is_written_behind_what_is_packed(
+    past: bool, size: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    """Where every neuron spikes in every step, and the events of each are filled up to whole vectors."""
+    if past and size * dtype.itemsize % LINE:
+        pytest.skip("rows that are no whole lines do not go past the caches")
+    rooms: list[tuple[Tensor, int]] = []
+    kept = Packed.kept
+
+    def guarded(count: int, dtype: torch.dtype):
+        memory, numbers = in_lines(count + 1000, dtype)
+        numbers[count:] = -7.0
+        rooms.append((numbers, count))
+        return memory, numbers
+
+    def checked(self: Packed) -> list[Tensor]:
+        for numbers, count in rooms:
+            assert (numbers[count:] == -7).all()
+        return kept(self)
+
+    monkeypatch.setattr(packed, "in_lines", guarded)
+    monkeypatch.setattr(Packed, "kept", checked)
+    monkeypatch.setattr(cpu, "_goes_past", lambda output: past)
+    x = torch.full((50, 1, size), 100.0, dtype=dtype, requires_grad=True)
+    z, _ = scan(lif_feed_forward_step, x, p=LIFParameters(method="adjoint"), backend="cpu")
+    assert rooms
+    assert (z == 1).all()
+    (found,) = torch.autograd.grad((z * torch.arange(50.0).view(-1, 1, 1)).sum(), x)
+    assert found.isfinite().all()
 
 
 def test_large_sequences_go_past_the_caches():

@@ -1,12 +1,15 @@
 """Steps of one's own over time."""
 
-from typing import NamedTuple
+import gc
+import weakref
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
 from snnlib.engine import scan
+from tests.engine.equality import FUSED_BACKENDS, device_of
 from tests.neurons import generator, recurrent_loop, same
 
 
@@ -174,3 +177,87 @@ def test_a_wrong_time_step_is_refused_after_a_right_one(dt: float):
     scan(pair_step, x, dt=0.001)
     with pytest.raises(ValueError, match="dt must be a positive number of seconds"):
         scan(pair_step, x, dt=dt)
+
+
+class Nothing(NamedTuple):
+    """The state of a step that keeps nothing."""
+
+
+def stateless_step(input: Tensor, state: Nothing, p: Any = None, dt: float = 0.001):
+    return torch.relu(input), Nothing()
+
+
+@pytest.mark.parametrize("backend", FUSED_BACKENDS)
+def test_a_step_without_a_state(backend: str):
+    x = torch.randn(5, 2, 3, generator=generator(0)).to(device_of(backend)).requires_grad_()
+    output, state = scan(stateless_step, x, backend=backend)
+    assert state == Nothing()
+    assert torch.equal(output, x.relu())
+    (found,) = torch.autograd.grad(output.sum(), x)
+    assert torch.equal(found, (x > 0).to(x))
+
+
+def test_the_parameters_are_the_callers_though_equal_ones_came_before():
+    seen = []
+
+    def noting_step(input: Tensor, state: Pair, p: MyParameters = MyParameters(), dt: float = 0.001):
+        seen.append(p)
+        return input, state
+
+    pair = MyParameters(0.0), MyParameters(-0.0)
+    for p in pair:
+        scan(noting_step, torch.ones(1, 2, 3), p=p, backend="reference")
+    assert [id(p) for p in seen] == [id(p) for p in pair]
+
+
+def test_nothing_that_a_step_holds_is_kept():
+    held = torch.nn.Linear(3, 3)
+
+    def holding_step(
+        input: Tensor, state: Pair, p: Any = None, dt: float = 0.001, held: torch.nn.Module = held
+    ):
+        return input, Pair(state.fast + input, state.slow)
+
+    scan(holding_step, torch.ones(2, 2, 3), backend="reference")
+    alive = weakref.ref(held)
+    del held, holding_step
+    gc.collect()
+    assert alive() is None
+
+
+def test_what_a_step_does_to_its_first_state_is_seen_by_nobody_else():
+    asked = []
+
+    def asking_step(input: Tensor, state: Pair, p: Any = None, dt: float = 0.001):
+        asked.append(state.fast.requires_grad)
+        state.fast.requires_grad_()
+        return input, Pair(state.fast.detach() + input, state.slow)
+
+    for _ in range(2):
+        scan(asking_step, torch.ones(1, 2, 3), backend="reference")
+    assert asked == [False, False]
+
+
+def test_a_state_without_a_module():
+    """As code that was typed into a program has it."""
+    names: dict[str, Any] = {}
+    code = """
+from typing import NamedTuple
+import torch
+class Typed(NamedTuple):
+    v: torch.Tensor
+    @classmethod
+    def initial(cls, p):
+        return cls(v=0.5)
+def typed_step(input, state: Typed, p=None, dt=0.001):
+    return input, Typed(state.v + input)
+"""
+    exec(code, names)
+    _, state = scan(names["typed_step"], torch.ones(2, 2, 3))
+    assert torch.equal(state.v, torch.full((2, 3), 2.5))
+
+
+@pytest.mark.parametrize("p", [[1.0, 2.0], {"gain": 1.0}, 5.0, torch.ones(3), "adjoint"], ids=str)
+def test_what_is_no_namedtuple_is_refused(p: Any):
+    with pytest.raises(ValueError, match=r"p must be MyParameters\(\.\.\.\), got"):
+        scan(pair_step, torch.ones(2, 2, 3), p=p)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.llvm.machine import Array, as_array
-from snnlib.engine.loops.sizes import LONG, WORD
+from snnlib.engine.loops.sizes import LANES, LONG, WORD
 from snnlib.engine.memory import in_lines, on_cpu
 from snnlib.engine.program import Traced
 
@@ -51,7 +51,9 @@ class Packed:
         self._ends = _ends(steps, shares, block)
         self._masks = np.empty(self._ends[-1] + 1 if shares else 0, np.int64)
         self._bits = torch.from_numpy(self._masks)
-        self._rooms = [in_lines(self._count * steps * (b - a) + LONG, dtype) for a, b in shares]
+        # the events of a step may be filled up to whole vectors
+        wide = [-(-(stop - start) // LANES) * LANES for start, stop in shares]
+        self._rooms = [in_lines(self._count * steps * size + LONG, dtype) for size in wide]
         self.arrays = [as_array(_squeezed(len(shares), self._count, block, dtype)), as_array(self._bits)]
         begins = 0, *(end + 1 for end in self._ends)
         places = enumerate(zip(begins, shares, self._rooms, strict=False))

@@ -5,9 +5,9 @@ A number would take 32 bits, to be written and read again.
 
 from collections.abc import Mapping, Sequence
 
-from snnlib.engine.program import Line
+from snnlib.engine.program import Line, Program
 
-__all__ = ["BITS", "CONDITIONS", "binary", "kept_as_bits", "read_from_bits"]
+__all__ = ["BITS", "CONDITIONS", "binary", "is_compared", "kept_as_bits", "read_from_bits"]
 
 BITS = 8
 """Bits of a byte."""
@@ -16,6 +16,8 @@ CONDITIONS = {
     *("logical_not", "logical_and", "logical_or"),
 }
 """Operators that say what is so or not so."""
+_JUMPS = {*CONDITIONS, "floor", "sign"}
+"""Operators whose results may be far apart where their arguments are not."""
 
 
 def binary(lines: Sequence[Line]) -> set[str]:
@@ -26,6 +28,17 @@ def binary(lines: Sequence[Line]) -> set[str]:
         if line.operator in CONDITIONS or line.operator == "number" or product:
             found.add(line.name)
     return found
+
+
+def is_compared(program: Program, *names: str) -> bool:
+    """Whether a result may jump where one of these inputs or lines changes by its last bit."""
+    follows = set(names)
+    for line in program.lines:
+        if follows.intersection(line.arguments):
+            if line.operator in _JUMPS:
+                return True
+            follows.add(line.name)
+    return False
 
 
 def kept_as_bits(names: Sequence[str], by_name: Mapping[str, Line]) -> tuple[list[Line], list[str]]:

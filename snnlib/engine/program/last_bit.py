@@ -7,12 +7,9 @@ a condition is read from the number again it keeps all its bits: there one unit 
 """
 
 from snnlib.engine.program import Line, Program, Traced
-from snnlib.engine.program.bits import CONDITIONS, binary
+from snnlib.engine.program.bits import binary, is_compared
 
 __all__ = ["with_last_bit"]
-
-_JUMPS = {*CONDITIONS, "floor", "sign"}
-"""Operators whose results may be far apart where their arguments are not."""
 
 
 def with_last_bit(traced: Traced) -> Traced:
@@ -23,7 +20,7 @@ def with_last_bit(traced: Traced) -> Traced:
     forward, backward = traced.forward, traced.backward
     z = forward.outputs[0]
     numbers = range(len(traced.saved) - traced.bytes)
-    k = next((k for k in numbers if not _is_compared(backward, f"k{k}")), None)
+    k = next((k for k in numbers if not is_compared(backward, f"k{k}", f"before_k{k}")), None)
     if not traced.uses_output or k is None or z not in binary(forward.lines):
         return traced
     at = len(forward.outputs) - len(traced.saved) + k
@@ -38,14 +35,3 @@ def with_last_bit(traced: Traced) -> Traced:
         saved=(*traced.saved[:k], mark.name, *traced.saved[k + 1 :]),
         uses_output=False,
     )
-
-
-def _is_compared(program: Program, name: str) -> bool:
-    """Whether a result may jump where an input changes by its last bit, or that of the step before."""
-    follows = {name, f"before_{name}"}
-    for line in program.lines:
-        if follows.intersection(line.arguments):
-            if line.operator in _JUMPS:
-                return True
-            follows.add(line.name)
-    return False

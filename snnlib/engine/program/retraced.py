@@ -5,7 +5,8 @@
     s(t)   = factor s(t-1) + jump z(t) + number                what a step says
     s(t-1) = (s(t) - jump z(t) - number) / factor              going back, from the state after the last step
 
-What rounding changed grows by ``1 / factor`` with each step back, so this is for some steps at most.
+What rounding changed grows by ``1 / factor`` with each step back, so this is for some steps at most. It is not
+for a state that the way back compares with something.
 """
 
 from collections.abc import Sequence

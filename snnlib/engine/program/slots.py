@@ -11,7 +11,7 @@ from math import inf
 
 from snnlib.engine.program import Line, Program, Traced, Value
 from snnlib.engine.program.arms import known_at
-from snnlib.engine.program.bits import CONDITIONS
+from snnlib.engine.program.bits import CONDITIONS, is_compared
 from snnlib.engine.program.cut import cheapest, following, needs, renamed
 from snnlib.engine.program.retraced import retraced
 
@@ -72,10 +72,13 @@ def slotted(
     gradients = [*grads[: len(out)], *again_found, *grads[len(out) :]]
     backward = following([*before, *lines], gradients, stop={*again, *given, *carried})
     inputs = (*again.values(), "before_z", "before_k0", *given, *carried)
+    back = Program(inputs, tuple(backward), tuple(gradients))
+    if is_compared(back, *again_found):  # there its last bit may be all the difference
+        return None
     ends = (*out, slot.name)
     return Traced(
         Program(names, tuple(following([*lines, slot], ends)), ends),
-        renamed(Program(inputs, tuple(backward), tuple(gradients)), again),
+        renamed(back, again),
         (slot.name,),
         uses_output=True,
         slot=int(state[1:]),

@@ -95,6 +95,39 @@ def test_not_where_it_has_room_anyway():
     assert (len(found.saved), found.retraced) == (1, ())
 
 
+def owed_step(input: Tensor, state: Adapting, p: Exact = Exact(), dt: float = 0.001):
+    """A refractory period as time that is owed."""
+    v = state.v + 100 * dt * (input - state.v) * (state.a <= 0).to(input.dtype)
+    z = spike(v - 1.0, p.method, p.alpha)
+    return z, Adapting(reset(v, z, 0.0), state.a - dt + 0.005 * z)
+
+
+def slower_step(input: Tensor, state: Adapting, p: Exact = Exact(), dt: float = 0.001):
+    """Slower after the first spike."""
+    v = state.v + 100 * dt * (input - state.v) * (1 - 0.5 * (state.a > 0).to(input.dtype))
+    a = state.a - 50 * dt * state.a
+    z = spike(v - 1.0 - 0.5 * a, p.method, p.alpha)
+    return z, Adapting(reset(v, z, 0.0), a + 0.3 * z)
+
+
+def positive_step(input: Tensor, state: Adapting, p: Exact = Exact(), dt: float = 0.001):
+    v = state.v + 100 * dt * (input - state.v)
+    a = state.a - 50 * dt * state.a
+    z = spike(v - 1.0 - 0.5 * torch.relu(a), p.method, p.alpha)
+    return z, Adapting(reset(v, z, 0.0), a + 0.3 * z)
+
+
+@needs_triton
+@pytest.mark.parametrize("step", [owed_step, slower_step, positive_step])
+def test_not_where_it_is_compared(step: Any):
+    """A state that is on the edge of a condition would come back a last bit beside it."""
+    assert traced(step, Exact()).retraced == ()
+    neuron = OWN._replace(name=step.__name__, step=step)
+    x = 15 * torch.rand(15, 2, 8, generator=generator(0))
+    z = assert_equal("gpu", neuron, x, Adapting(torch.zeros(2, 8), torch.zeros(2, 8)), Exact())[0]
+    assert z.any()
+
+
 @pytest.mark.parametrize(("rate", "steps"), [(1 / 0.7, 1125), (100.0, 15), (0.0, float("inf"))])
 def test_for_how_long(rate: float, steps: float):
     assert (
