@@ -1,39 +1,23 @@
 """The one door of the engine: a step, run over time by a backend."""
 
-import functools
-import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from snnlib.engine import adjoint, reference
-from snnlib.engine.check import (
-    check_fits,
-    check_input,
-    check_kind,
-    check_kind_of_parameters,
-    check_parameters,
-    is_exported,
-)
+from snnlib.engine.begin import begin, exactly
+from snnlib.engine.check import check_input, check_kind_of_parameters, is_exported
 from snnlib.engine.checkpoint import in_chunks
-from snnlib.engine.later import handed, later_step, later_type
+from snnlib.engine.later import handed, later_step
 from snnlib.engine.step import (
     Step,
     UntraceableError,
-    as_tensors,
-    constant,
     default_parameters,
-    fitted,
-    initial_state,
     integration_dtype,
-    is_recorded,
     name_of,
-    recurrent_state_type,
     sort_parameters,
-    state_type,
 )
 
 __all__ = ["BACKENDS", "scan", "source"]
@@ -107,121 +91,15 @@ def scan(
         input, input_weights = linear(input, input_weights), None
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
     exact = adjoint.is_exact(p)
-    known = _known(step, input, p, dt) if state is None and not weights else None
-    if known is not None:
-        begun = _rested(step, p, _at_rest(*known))
-    else:
-        begun = _begun(step, input, state, p, dt, weights)
-        if exact and not torch.compiler.is_dynamo_compiling():  # which cannot make a type; see fused.attempt
-            begun = _exact(begun, bool(weights))
+    begun = begin(step, input, state, p, dt, weights)
+    if exact and not begun.is_exact and not torch.compiler.is_dynamo_compiling():
+        begun = exactly(begun, bool(weights))  # torch.compile cannot make a type; see fused.attempt
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
         return _run(backend, begun.step, input, state, begun.p, dt, weights, begun.transformed)
 
     output, last = in_chunks(run, input, begun.state, checkpoint_every, exact)
     return output, handed(begun.kind, last)
-
-
-class _Begun(NamedTuple):
-    """A sequence before its first step, all of whose arguments were looked at.
-
-    Attributes:
-        step, p, state: as a backend takes them.
-        kind: of the state for the caller.
-        later: what the adjoint carries beside the state.
-        transformed: whether torch.func looks at the arguments.
-    """
-
-    step: Step
-    p: Any
-    state: Any
-    kind: Any
-    later: Tensor | None
-    transformed: bool
-
-
-def _begun(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]) -> _Begun:
-    """See :func:`scan`; weights are none, recurrent ones, or these and the input's."""
-    check_parameters(p, dt)
-    shape, dtype = input.shape[1:], integration_dtype(input.dtype)
-    if len(weights) > 1:
-        shape = torch.Size((shape[0], len(weights[1])))
-    check_fits("p", p, shape)
-    state = _first_state(step, input, state, p, shape, bool(weights))
-    kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
-    p, state = fitted(p, dtype), fitted(state, dtype, shape)
-    transformed = _is_transformed((input, *state, *(p or ()), *weights))
-    if adjoint.is_exact(p):
-        if transformed:
-            raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
-        if later is None:
-            later = constant(0.0, dtype, input.device, shape)
-        else:  # the state is that after another part of the sequence
-            later = later.to(input.device, dtype).expand(shape)
-    return _Begun(step, p, state, kind, later, transformed)
-
-
-_NUMBERS = {float, int, bool, str, type(None)}
-"""Of parameters, one of which is a word."""
-
-
-def _known(step: Step, input: Tensor, p: Any, dt: float) -> tuple[Any, ...] | None:
-    """All that tells one beginning at rest from another, or None where it may be another each time."""
-    shape, kind = input.shape[1:], state_type(step)
-    # what is one number can be written to, and then nobody else may have it
-    if is_recorded(input.device) or _is_transforming() or math.prod(shape) <= 1:
-        return None
-    kinds = (type(dt), *map(type, p or ()))
-    if not _NUMBERS.issuperset(kinds):
-        return None
-    rest = getattr(kind, "initial", None)
-    if rest is not None and not (rest.__module__ or "").startswith("snnlib.functional."):
-        return None  # it may read anything
-    return kind, p, dt, kinds, shape, input.dtype, input.device
-
-
-@functools.lru_cache(maxsize=256, typed=True)
-def _at_rest(
-    kind: Any,
-    p: Any,
-    dt: float,
-    kinds: tuple[type, ...],
-    shape: torch.Size,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Any:
-    """The state of all sequences of one kind, whose arguments are looked at once: a small layer would notice.
-
-    Parameters:
-        kind: of the state.
-        kinds: types of the numbers: True and 1 are equal.
-        shape, dtype, device: of one step's input.
-    """
-    check_parameters(p, dt)
-    with torch.inference_mode(False):
-        like = torch.empty(0, dtype=integration_dtype(dtype), device=device)
-        state = initial_state(kind, p, like, None, shape)
-        if not adjoint.is_exact(p):
-            return state
-        return later_type(kind)(*state, constant(0.0, like.dtype, device, shape))
-
-
-def _rested(step: Step, p: Any, state: Any) -> _Begun:
-    """A sequence that begins with this state of :func:`_at_rest`, in tensors of its own."""
-    state = type(state)(*[value.detach() for value in state])
-    return _Begun(later_step(step) if adjoint.is_exact(p) else step, p, state, state_type(step), None, False)
-
-
-def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
-    """The state before the first step: that which was given, in tensors, or the resting one."""
-    if state is None:
-        kind = recurrent_state_type(step) if recurrent else None
-        return initial_state(state_type(step), p, input, kind, shape)
-    if not torch.compiler.is_dynamo_compiling():
-        inner = state_type(step)._fields
-        check_kind(state, ("z", *inner) if recurrent else inner)
-        check_fits("state", state, shape)
-    return as_tensors(state, input)
 
 
 def _run(
@@ -260,13 +138,6 @@ def _run(
 def _without_adjoint(p: Any) -> Any:
     """The parameters of a program that is exported: it goes forward only, where all methods are the same."""
     return p._replace(method="super") if adjoint.is_exact(p) else p
-
-
-def _exact(begun: _Begun, recurrent: bool) -> _Begun:
-    """With the step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`."""
-    step = begun.step
-    kind: Any = later_type(recurrent_state_type(step) if recurrent else state_type(step))
-    return begun._replace(step=later_step(step), state=kind(*begun.state, begun.later))
 
 
 def _in_the_loop(backend: str, input: Tensor, input_weights: Tensor) -> bool:
@@ -355,21 +226,6 @@ def _fused(
     if done is not None:
         done = done[0].movedim(-1, 2), type(state)(*(v.movedim(-1, 1) for v in done[1]))
     return done, reason
-
-
-def _is_transformed(values: Iterable[Any]) -> bool:
-    """Whether torch.func looks at one of them."""
-    if not _is_transforming():
-        return False
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return any(isinstance(value, Tensor) and wrapped(value) for value in values)
-
-
-def _is_transforming() -> bool:
-    """Whether torch.func looks at anything."""
-    if torch.compiler.is_dynamo_compiling():
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _channels_last(input: Tensor) -> bool:

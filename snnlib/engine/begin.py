@@ -1,0 +1,163 @@
+"""How a sequence begins: its arguments looked at, and the state before the first step."""
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from snnlib.engine import adjoint
+from snnlib.engine.check import check_fits, check_kind, check_parameters
+from snnlib.engine.later import later_step, later_type
+from snnlib.engine.step import (
+    Step,
+    as_tensors,
+    constant,
+    fitted,
+    initial_state,
+    integration_dtype,
+    is_recorded,
+    recurrent_state_type,
+    state_type,
+)
+
+__all__ = ["Begun", "begin", "exactly"]
+
+
+class Begun(NamedTuple):
+    """A sequence before its first step, all of whose arguments were looked at.
+
+    Attributes:
+        step, p, state: as a backend takes them.
+        kind: of the state for the caller.
+        later: what the adjoint carries beside the state.
+        transformed: whether torch.func looks at the arguments.
+        is_exact: whether :func:`exactly` was asked already.
+    """
+
+    step: Step
+    p: Any
+    state: Any
+    kind: Any
+    later: Tensor | None
+    transformed: bool
+    is_exact: bool = False
+
+
+def begin(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]) -> Begun:
+    """Look at the arguments of :func:`snnlib.engine.scan`; weights are none, recurrent ones, or these and the
+    input's. It is done once for all sequences of one kind where nothing can differ.
+    """
+    known = _known(step, input, p, dt) if state is None and not weights else None
+    if known is not None:
+        return _rested(step, p, _at_rest(*known))
+    return _begun(step, input, state, p, dt, weights)
+
+
+def _begun(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]) -> Begun:
+    """See :func:`begin`."""
+    check_parameters(p, dt)
+    shape, dtype = input.shape[1:], integration_dtype(input.dtype)
+    if len(weights) > 1:
+        shape = torch.Size((shape[0], len(weights[1])))
+    check_fits("p", p, shape)
+    state = _first_state(step, input, state, p, shape, bool(weights))
+    kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
+    p, state = fitted(p, dtype), fitted(state, dtype, shape)
+    transformed = _is_transformed((input, *state, *(p or ()), *weights))
+    if adjoint.is_exact(p):
+        if transformed:
+            raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
+        if later is None:
+            later = constant(0.0, dtype, input.device, shape)
+        else:  # the state is that after another part of the sequence
+            later = later.to(input.device, dtype).expand(shape)
+    return Begun(step, p, state, kind, later, transformed)
+
+
+_NUMBERS = {float, int, bool, str, type(None)}
+"""Of parameters, one of which is a word."""
+
+
+def _known(step: Step, input: Tensor, p: Any, dt: float) -> tuple[Any, ...] | None:
+    """All that tells one beginning at rest from another, or None where it may be another each time."""
+    shape, kind = input.shape[1:], state_type(step)
+    # what is one number can be written to, and then nobody else may have it
+    if is_recorded(input.device) or _is_transforming() or math.prod(shape) <= 1:
+        return None
+    kinds = (type(dt), *map(type, p or ()))
+    if not _NUMBERS.issuperset(kinds):
+        return None
+    rest = getattr(kind, "initial", None)
+    if rest is not None and not (rest.__module__ or "").startswith("snnlib.functional."):
+        return None  # it may read anything
+    return kind, p, dt, kinds, shape, input.dtype, input.device
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _at_rest(
+    kind: Any,
+    p: Any,
+    dt: float,
+    kinds: tuple[type, ...],
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Any:
+    """The state of all sequences of one kind, whose arguments are looked at once: a small layer would notice.
+
+    Parameters:
+        kind: of the state.
+        kinds: types of the numbers: True and 1 are equal.
+        shape, dtype, device: of one step's input.
+    """
+    check_parameters(p, dt)
+    with torch.inference_mode(False):
+        like = torch.empty(0, dtype=integration_dtype(dtype), device=device)
+        state = initial_state(kind, p, like, None, shape)
+        if not adjoint.is_exact(p):
+            return state
+        return later_type(kind)(*state, constant(0.0, like.dtype, device, shape))
+
+
+def _rested(step: Step, p: Any, state: Any) -> Begun:
+    """A sequence that begins with this state of :func:`_at_rest`, in tensors of its own."""
+    state = type(state)(*[value.detach() for value in state])
+    exact = adjoint.is_exact(p)
+    return Begun(later_step(step) if exact else step, p, state, state_type(step), None, False, exact)
+
+
+def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
+    """The state before the first step: that which was given, in tensors, or the resting one."""
+    if state is None:
+        kind = recurrent_state_type(step) if recurrent else None
+        return initial_state(state_type(step), p, input, kind, shape)
+    if not torch.compiler.is_dynamo_compiling():
+        inner = state_type(step)._fields
+        check_kind(state, ("z", *inner) if recurrent else inner)
+        check_fits("state", state, shape)
+    return as_tensors(state, input)
+
+
+def exactly(begun: Begun, recurrent: bool) -> Begun:
+    """With the step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`."""
+    step = begun.step
+    kind: Any = later_type(recurrent_state_type(step) if recurrent else state_type(step))
+    return begun._replace(step=later_step(step), state=kind(*begun.state, begun.later), is_exact=True)
+
+
+def _is_transformed(values: Iterable[Any]) -> bool:
+    """Whether torch.func looks at one of them."""
+    if not _is_transforming():
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return any(isinstance(value, Tensor) and wrapped(value) for value in values)
+
+
+def _is_transforming() -> bool:
+    """Whether torch.func looks at anything."""
+    if torch.compiler.is_dynamo_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None
