@@ -50,7 +50,7 @@ def begin(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: lis
     """Look at the arguments of :func:`snnlib.engine.scan`; weights are none, recurrent ones, or these and the
     input's. It is done once for all sequences of one kind where nothing can differ.
     """
-    known = _known(step, input, p, dt) if state is None and not weights else None
+    known = _known(step, input, p, dt) if state is None and len(weights) == 0 else None
     if known is not None:
         return _rested(step, p, _at_rest(*known))
     return _begun(step, input, state, p, dt, weights)
@@ -63,7 +63,7 @@ def _begun(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: li
     if len(weights) > 1:
         shape = torch.Size((shape[0], len(weights[1])))
     check_fits("p", p, shape)
-    state = _first_state(step, input, state, p, shape, bool(weights))
+    state = _first_state(step, input, state, p, shape, len(weights) > 0)
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state = fitted(p, dtype), fitted(state, dtype, shape)
     transformed = _is_transformed((input, *state, *(p or ()), *weights))

@@ -93,7 +93,7 @@ def scan(
     exact = adjoint.is_exact(p)
     begun = begin(step, input, state, p, dt, weights)
     if exact and not begun.is_exact and not torch.compiler.is_dynamo_compiling():
-        begun = exactly(begun, bool(weights))  # torch.compile cannot make a type; see fused.attempt
+        begun = exactly(begun, len(weights) > 0)  # torch.compile cannot make a type; see fused.attempt
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
         return _run(backend, begun.step, input, state, begun.p, dt, weights, begun.transformed)
