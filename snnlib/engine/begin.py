@@ -34,7 +34,6 @@ class Begun(NamedTuple):
         kind: of the state for the caller.
         later: what the adjoint carries beside the state.
         transformed: whether torch.func looks at the arguments.
-        is_exact: whether :func:`exactly` was asked already.
     """
 
     step: Step
@@ -42,8 +41,7 @@ class Begun(NamedTuple):
     state: Any
     kind: Any
     later: Tensor | None
-    transformed: bool
-    is_exact: bool = False
+    transformed: bool = False
 
 
 def begin(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]) -> Begun:
@@ -52,7 +50,9 @@ def begin(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: lis
     """
     known = _known(step, input, p, dt) if state is None and len(weights) == 0 else None
     if known is not None:
-        return _rested(step, p, _at_rest(*known))
+        state, later = _at_rest(*known)
+        state = type(state)(*[value.detach() for value in state])  # in tensors of its own
+        return Begun(step, p, state, type(state), None if later is None else later.detach())
     return _begun(step, input, state, p, dt, weights)
 
 
@@ -105,8 +105,10 @@ def _at_rest(
     shape: torch.Size,
     dtype: torch.dtype,
     device: torch.device,
-) -> Any:
-    """The state of all sequences of one kind, whose arguments are looked at once: a small layer would notice.
+) -> tuple[Any, Tensor | None]:
+    """The state of all sequences of one kind, and what the adjoint carries beside it.
+
+    Their arguments are looked at once, because a small layer would notice the time.
 
     Parameters:
         kind: of the state.
@@ -116,17 +118,8 @@ def _at_rest(
     check_parameters(p, dt)
     with torch.inference_mode(False):
         like = torch.empty(0, dtype=integration_dtype(dtype), device=device)
-        state = initial_state(kind, p, like, None, shape)
-        if not adjoint.is_exact(p):
-            return state
-        return later_type(kind)(*state, constant(0.0, like.dtype, device, shape))
-
-
-def _rested(step: Step, p: Any, state: Any) -> Begun:
-    """A sequence that begins with this state of :func:`_at_rest`, in tensors of its own."""
-    state = type(state)(*[value.detach() for value in state])
-    exact = adjoint.is_exact(p)
-    return Begun(later_step(step) if exact else step, p, state, state_type(step), None, False, exact)
+        later = constant(0.0, like.dtype, device, shape) if adjoint.is_exact(p) else None
+        return initial_state(kind, p, like, None, shape), later
 
 
 def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
@@ -145,7 +138,7 @@ def exactly(begun: Begun, recurrent: bool) -> Begun:
     """With the step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`."""
     step = begun.step
     kind: Any = later_type(recurrent_state_type(step) if recurrent else state_type(step))
-    return begun._replace(step=later_step(step), state=kind(*begun.state, begun.later), is_exact=True)
+    return begun._replace(step=later_step(step), state=kind(*begun.state, begun.later))
 
 
 def _is_transformed(values: Iterable[Any]) -> bool:

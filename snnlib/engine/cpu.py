@@ -75,7 +75,7 @@ def _product(name: str, dtype: torch.dtype) -> int:
 
 
 def _unpacked(
-    traced: Traced, kept: Sequence[Tensor], gradient: Tensor, worth: int, unit: int, block: int
+    traced: Traced, kept: Sequence[Tensor], gradient: Tensor, worth: int, unit: int, block: int, fill: int = 0
 ) -> tuple[list[Array], list[Own]]:
     """What the threads of a backward pass are given beside the rest: where events were packed, each of them
     works on what one thread packed.
@@ -84,12 +84,14 @@ def _unpacked(
         kept: what :meth:`snnlib.engine.loops.packed.Packed.kept` gave.
         gradient: of the output.
         worth, unit: see :func:`snnlib.engine.threads.shares_of`.
+        fill: 15 if the events of each step were filled up to sixteen.
     """
     count = gradient.shape[1:].numel()
     if not traced.events:
         return [], [([], share) for share in shares_of(worth, count, unit)]
     shares = shared_by(len(kept) - 1, count, unit)
-    return unpacked(traced, kept, gradient.shape[0], shares, block, gradient.dtype)
+    arrays, parts = unpacked(traced, kept, gradient.shape[0], shares, block, gradient.dtype)
+    return arrays, [(own, (fill, *at)) for own, at in parts]
 
 
 def _forward(
@@ -148,9 +150,9 @@ def _backward(
     arrays = [*map(_rows, (gradient.contiguous(), *kept[:whole], given))]
     arrays += [*_silent(traced, shape, dtype), *map(_row, (*states, *wide(parameters, shape), *sums))]
 
-    packed, parts = _unpacked(traced, kept[whole:], gradient, gradient.numel(), _UNIT, _BLOCK)
-    filled = [LANES - 1 if _goes_past(gradient) else 0] if packed else []
-    together(loop.calls([*arrays, *packed], [(own, (*filled, *at, _BLOCK)) for own, at in parts]))
+    fill = LANES - 1 if _goes_past(gradient) else 0
+    packed, parts = _unpacked(traced, kept[whole:], gradient, gradient.numel(), _UNIT, _BLOCK, fill)
+    together(loop.calls([*arrays, *packed], [(own, (*at, _BLOCK)) for own, at in parts]))
     return [given, *states, *sums]
 
 
@@ -221,7 +223,7 @@ def _backward_recurrent(
 
     packed, shares = _unpacked(traced, kept[whole:], gradient, DEAR * gradient.numel(), size, block)
     rooms = [room() for _ in shares]
-    sizes = *flags, size, input.shape[-1], moves, *([0] if packed else [])
+    sizes = *flags, size, input.shape[-1], moves
     parts = [
         ([*own, *fixed, gw, gw_in, _row(g_first), *scratch], (*sizes, *at, block))
         for (own, at), (gw, gw_in, *scratch) in zip(shares, rooms, strict=True)

@@ -122,7 +122,8 @@ def _backward(
     given = torch.empty_like(gradient, memory_format=torch.contiguous_format)
     last, inner = (finals[:1], finals[1:]) if recurrent else ([], finals)
     sums = [gradient.new_zeros(shape[1:]) for _ in range(traced.learned)]
-    kept, ends = kept[: len(kept) - len(traced.retraced)], kept[len(kept) - len(traced.retraced) :]
+    rows = len(kept) - len(traced.retraced)
+    kept, ends = kept[:rows], kept[rows:]
     if loops.reads_output and recurrent:
         kept = [recurrent[2], *kept]
     if gradient.numel():

@@ -92,7 +92,7 @@ def scan(
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
     exact = adjoint.is_exact(p)
     begun = begin(step, input, state, p, dt, weights)
-    if exact and not begun.is_exact and not torch.compiler.is_dynamo_compiling():
+    if exact and not torch.compiler.is_dynamo_compiling():
         begun = exactly(begun, len(weights) > 0)  # torch.compile cannot make a type; see fused.attempt
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:

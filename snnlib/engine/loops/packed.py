@@ -16,9 +16,9 @@ from snnlib.engine.loops.sizes import LANES, LONG, WORD
 from snnlib.engine.memory import in_lines, on_cpu
 from snnlib.engine.program import Traced
 
-__all__ = ["Own", "Packed", "Shares", "unpacked"]
+__all__ = ["Own", "Packed", "unpacked"]
 
-Shares = Sequence[tuple[int, int]]
+_Shares = Sequence[tuple[int, int]]
 """The neurons of each thread: the first and the one after the last."""
 Own = tuple[list[Array], tuple[int, ...]]
 """What one thread is given beside what all are: arrays and integers."""
@@ -40,14 +40,14 @@ class Packed:
             its share.
     """
 
-    def __init__(self, traced: Traced, steps: int, shares: Shares, block: int, dtype: torch.dtype) -> None:
+    def __init__(self, traced: Traced, steps: int, shares: _Shares, block: int, dtype: torch.dtype) -> None:
         self._count = len(traced.events)
         self.arrays: list[Array] = []
         self.own: list[Own] = [([], share) for share in shares]
         if self._count:
             self._make(steps, shares, block, dtype)
 
-    def _make(self, steps: int, shares: Shares, block: int, dtype: torch.dtype) -> None:
+    def _make(self, steps: int, shares: _Shares, block: int, dtype: torch.dtype) -> None:
         self._ends = _ends(steps, shares, block)
         self._masks = np.empty(self._ends[-1] + 1 if shares else 0, np.int64)
         self._bits = torch.from_numpy(self._masks)
@@ -73,7 +73,7 @@ class Packed:
 
 
 def unpacked(
-    traced: Traced, kept: Sequence[Tensor], steps: int, shares: Shares, block: int, dtype: torch.dtype
+    traced: Traced, kept: Sequence[Tensor], steps: int, shares: _Shares, block: int, dtype: torch.dtype
 ) -> tuple[list[Array], list[Own]]:
     """What the threads of the way back unpack from, for each its number, where its bits end, and its share.
 
@@ -88,7 +88,7 @@ def unpacked(
     return [as_array(squeezed), as_array(masks)], own
 
 
-def _ends(steps: int, shares: Shares, block: int) -> list[int]:
+def _ends(steps: int, shares: _Shares, block: int) -> list[int]:
     """Where the words of each thread end; there it has how many events it packed."""
     ends, last = [], -1
     for start, stop in shares:

@@ -130,9 +130,8 @@ def test_not_where_it_is_compared(step: Any):
 
 @pytest.mark.parametrize(("rate", "steps"), [(1 / 0.7, 1125), (100.0, 15), (0.0, float("inf"))])
 def test_for_how_long(rate: float, steps: float):
-    assert (
-        traced(lsnn_feed_forward_step, LSNNParameters(method="adjoint", tau_adapt_inv=rate)).most_steps == steps
-    )
+    p = LSNNParameters(method="adjoint", tau_adapt_inv=rate)
+    assert traced(lsnn_feed_forward_step, p).most_steps == steps
 
 
 @needs_triton
