@@ -23,16 +23,15 @@ from snnlib.engine.step import (
     state_type,
 )
 
-__all__ = ["Begun", "begin", "exactly"]
+__all__ = ["Begun", "begin"]
 
 
 class Begun(NamedTuple):
     """A sequence before its first step, all of whose arguments were looked at.
 
     Attributes:
-        step, p, state: as a backend takes them.
+        step, p, state: as a backend takes them; by the adjoint, see :func:`snnlib.engine.later.later_step`.
         kind: of the state for the caller.
-        later: what the adjoint carries beside the state.
         transformed: whether torch.func looks at the arguments.
     """
 
@@ -40,23 +39,29 @@ class Begun(NamedTuple):
     p: Any
     state: Any
     kind: Any
-    later: Tensor | None
     transformed: bool = False
 
 
-def begin(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]) -> Begun:
+def begin(
+    step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor], exact: bool
+) -> Begun:
     """Look at the arguments of :func:`snnlib.engine.scan`; weights are none, recurrent ones, or these and the
     input's. It is done once for all sequences of one kind where nothing can differ.
+
+    Parameters:
+        exact: whether step and state are to be those that the adjoint takes.
     """
     known = _known(step, input, p, dt) if state is None and len(weights) == 0 else None
-    if known is not None:
-        state, later = _at_rest(*known)
-        state = type(state)(*[value.detach() for value in state])  # in tensors of its own
-        return Begun(step, p, state, type(state), None if later is None else later.detach())
-    return _begun(step, input, state, p, dt, weights)
+    if known is None:
+        return _begun(step, input, state, p, dt, weights, exact)
+    rest = _at_rest(*known, exact)
+    state = type(rest)(*[value.detach() for value in rest])  # in tensors of its own
+    return Begun(later_step(step) if exact else step, p, state, known[0])
 
 
-def _begun(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor]) -> Begun:
+def _begun(
+    step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor], exact: bool
+) -> Begun:
     """See :func:`begin`."""
     check_parameters(p, dt)
     shape, dtype = input.shape[1:], integration_dtype(input.dtype)
@@ -67,14 +72,16 @@ def _begun(step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: li
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state = fitted(p, dtype), fitted(state, dtype, shape)
     transformed = _is_transformed((input, *state, *(p or ()), *weights))
-    if adjoint.is_exact(p):
-        if transformed:
-            raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
+    if transformed and adjoint.is_exact(p):
+        raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
+    if exact:
+        inner: Any = recurrent_state_type(step) if len(weights) > 0 else state_type(step)
         if later is None:
             later = constant(0.0, dtype, input.device, shape)
         else:  # the state is that after another part of the sequence
             later = later.to(input.device, dtype).expand(shape)
-    return Begun(step, p, state, kind, later, transformed)
+        step, state = later_step(step), later_type(inner)(*state, later)
+    return Begun(step, p, state, kind, transformed)
 
 
 _NUMBERS = {float, int, bool, str, type(None)}
@@ -105,8 +112,9 @@ def _at_rest(
     shape: torch.Size,
     dtype: torch.dtype,
     device: torch.device,
-) -> tuple[Any, Tensor | None]:
-    """The state of all sequences of one kind, and what the adjoint carries beside it.
+    exact: bool,
+) -> Any:
+    """The state of all sequences of one kind, as :class:`Begun` has it.
 
     Their arguments are looked at once, because a small layer would notice the time.
 
@@ -114,12 +122,15 @@ def _at_rest(
         kind: of the state.
         kinds: types of the numbers: True and 1 are equal.
         shape, dtype, device: of one step's input.
+        exact: see :func:`begin`.
     """
     check_parameters(p, dt)
     with torch.inference_mode(False):
         like = torch.empty(0, dtype=integration_dtype(dtype), device=device)
-        later = constant(0.0, like.dtype, device, shape) if adjoint.is_exact(p) else None
-        return initial_state(kind, p, like, None, shape), later
+        state = initial_state(kind, p, like, None, shape)
+        if exact:
+            return later_type(kind)(*state, constant(0.0, like.dtype, device, shape))
+        return state
 
 
 def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Size, recurrent: bool) -> Any:
@@ -132,13 +143,6 @@ def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Siz
         check_kind(state, ("z", *inner) if recurrent else inner)
         check_fits("state", state, shape)
     return as_tensors(state, input)
-
-
-def exactly(begun: Begun, recurrent: bool) -> Begun:
-    """With the step and the state that the adjoint takes, see :func:`snnlib.engine.later.later_step`."""
-    step = begun.step
-    kind: Any = later_type(recurrent_state_type(step) if recurrent else state_type(step))
-    return begun._replace(step=later_step(step), state=kind(*begun.state, begun.later))
 
 
 def _is_transformed(values: Iterable[Any]) -> bool:

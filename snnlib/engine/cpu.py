@@ -31,9 +31,11 @@ from snnlib.engine.threads import DEAR, shared_by, shares_of
 
 __all__ = ["build", "in_strips"]
 
-_BLOCK = 4096
-"""Neurons that one pass over time takes along: their state stays in the first caches, a row of each array is
-long enough to be read ahead of its use, and recurrent weights are read once for all."""
+_BLOCK = 2048
+"""Neurons that one pass over time takes along: their state stays in the first caches, and a row of each array
+is long enough to be read ahead of its use."""
+_RECURRENT_BLOCK = 8192
+"""The same in a recurrent layer, whose weights are read once for all of them."""
 _LARGE = 1 << 23
 """Bytes of a sequence from which on what is kept for the way back goes past the caches: it would have left them
 by then, and to write a line to a cache is to read it first."""
@@ -129,7 +131,7 @@ def _goes_past(output: Tensor) -> bool:
     """Whether what is kept is larger than a cache, and each row of it so many whole lines that filling up lines
     with events is nothing beside them."""
     row = output[:1].numel()
-    return output.nbytes >= _LARGE and row >= _BLOCK and row * output.itemsize % LINE == 0
+    return output.nbytes >= _LARGE and row >= 2 * _BLOCK and row * output.itemsize % LINE == 0
 
 
 def _backward(
@@ -250,7 +252,7 @@ def in_strips(weights: Tensor) -> Tensor:
 
 def _samples(size: int) -> int:
     """Samples that one pass over time takes along: eight at least, which share each reading of the weights."""
-    return max(8, _BLOCK // max(size, 1))
+    return max(8, _RECURRENT_BLOCK // max(size, 1))
 
 
 def _written(traced: Traced, output: Tensor, kept: Sequence[Tensor]) -> list[Array]:

@@ -73,4 +73,4 @@ def beyond(gradient: Tensor) -> Tensor:
 
     A line through the last two would be nearer, but would depend on where a sequence is cut into chunks.
     """
-    return gradient[-1] if gradient.shape[0] else gradient.sum(0)
+    return gradient.select(0, -1) if gradient.size(0) else gradient.sum(0)

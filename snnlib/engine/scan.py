@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from snnlib.engine import adjoint, reference
-from snnlib.engine.begin import begin, exactly
+from snnlib.engine.begin import begin
 from snnlib.engine.check import check_input, check_kind_of_parameters, is_exported
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.later import handed, later_step
@@ -91,9 +91,9 @@ def scan(
         input, input_weights = linear(input, input_weights), None
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
     exact = adjoint.is_exact(p)
-    begun = begin(step, input, state, p, dt, weights)
-    if exact and not torch.compiler.is_dynamo_compiling():
-        begun = exactly(begun, len(weights) > 0)  # torch.compile cannot make a type; see fused.attempt
+    # torch.compile cannot make a type; see fused.attempt
+    own = exact and not torch.compiler.is_dynamo_compiling()
+    begun = begin(step, input, state, p, dt, weights, own)
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
         return _run(backend, begun.step, input, state, begun.p, dt, weights, begun.transformed)

@@ -64,13 +64,13 @@ here = (to & 1) * {WORD}
 there = {WORD} - here
 """
 
-# what is not picked is packed one word later: by then it is known how often the loop over its bits goes round
+# without registers a word is packed one word later: by then it is known how often the loop over its bits runs
 _PACK_WORD = f"""\
 {_SIDES}
 <ahead>
 before = word
 word, found = {{call}}
-if not picks(squeezed):
+if not in_registers(squeezed):
     found = pack(before, events, there, squeezed, found)
 masks[to] = word
 to += 1
@@ -79,17 +79,17 @@ _PACK = f"""\
 found = word = 0
 <words>
 {_SIDES}
-if not picks(squeezed):
+if not in_registers(squeezed):
     found = pack(word, events, there, squeezed, found)
 at = append(squeezed, found, packed, at, {{past}})
 """
 _PICKED = """\
 bits = bits_of({mark})
 word |= at_place(bits, j)
-if picks(squeezed):
+if in_registers(squeezed):
     found = pick(bits, squeezed, found, j, {values})
 """
-_UNPICKED = "if not picks(squeezed): {}_[j] = {}"
+_UNPICKED = "if not in_registers(squeezed): {}_[j] = {}"
 
 
 def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
@@ -165,8 +165,8 @@ for r in range((stop - start - 1) // block, -1, -1):
     b = min(a + block, stop)
 """
 
-# what is read backward in parts the CPU does not see coming; a word is unpacked one word ahead, because a
-# vector that is read right behind its numbers waits for them
+# what is read backward in parts the CPU does not see coming; without registers a word is unpacked one word
+# ahead, because a vector that is read right behind its numbers waits for them
 _UNPACK = f"""\
 begun, found = back(b - a, masks, end)
 filled = found + (-found & fill)
@@ -176,17 +176,26 @@ for n in range(0, {{count}} * filled, {WORD}):
 for n in range(0, found, {LONG}):
     {{between}}
 {_SIDES}
-column = unpack(masks[to], squeezed, 0, events, here)
+column = 0
+if not in_registers(squeezed):
+    column = unpack(masks[to], squeezed, column, events, here)
 <words>
 end = begun
 """
 _UNPACK_WORD = f"""\
 {_SIDES}
 <ahead>
-column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, there)
+if not in_registers(squeezed):
+    column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, there)
 word = masks[to]
-{{call}}
+column = {{call}}
 to += 1
+"""
+
+_PLACED = "{0} = placed(squeezed, {1}, column, word, j) if in_registers(squeezed) else {0}_[j]"
+_BEHIND = """\
+if in_registers(squeezed):
+    column = behind(column, word, j)
 """
 
 _DOUBLE = {
@@ -229,17 +238,21 @@ def _step_back(traced: Traced, rows: list[str], recurrent: bool) -> tuple[str, s
     sums = _sums(program, states)
     events = [f"b{k}" for k in range(len(traced.between.outputs))]
     program, later = kept_in_place(program, states) if events and not recurrent else (program, [])
-    word = ["word"] if events and not traced.marked else []
-    timed = [name for name in rows if not (word and name == "z")]  # its bits are nearer than the output itself
+    has_events = len(events) > 0
+    has_z = has_events and not traced.marked  # its bits are nearer than the output itself
+    timed = [name for name in rows if not (has_z and name == "z")]
     places = {name: f"{name}[t, u:v]" for name in timed} | ({} if traced.slot is None else _DOUBLE)
     places |= {name: f"{name}[u:v]" for name in (*states, *_named(program, "p"), *sums)}
     places |= {name: f"next_{name}[u - a : v - a]" for name in later}
     if recurrent:
         places |= {"gz": "total[u - a : v - a]", "gx": "rows[k, u - a : v - a]"}
-    lines = ["z = where(has_bit(word, j), F(1.0), F(0.0))"] * len(word)
-    lines += in_rows(program, [*places, *events], ["gx", *states], sums)
-    function = function_of("backward", [*places, *events], program, lines, more=word)
-    call = call_of("backward", [*places.values(), *rooms_of(events), *word], program)
+    lines = ["z = where(has_bit(word, j), F(1.0), F(0.0))"] * has_z
+    reads = {name: _PLACED.format(name, k) for k, name in enumerate(events)}
+    lines += in_rows(program, [*places, *events], ["gx", *states], sums, reads=reads)
+    lines += [_BEHIND] * has_events
+    own, last = ["squeezed", "column", "word"] * has_events, ["return column"] * has_events
+    function = function_of("backward", [*places, *events], program, lines, last=last, more=own)
+    call = call_of("backward", [*places.values(), *rooms_of(events), *own], program)
     ahead = [f"ask_to_read({name}, t - 1, u)" for name in timed if name != "gx"] + [
         "ask_to_write(gx, t - 1, u)"
     ]

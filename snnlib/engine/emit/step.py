@@ -48,8 +48,8 @@ def function_of(
     registers = ""
     if waits:
         registers = ", REGISTERS, 1" if name == "forward" else ", REGISTERS_BACK"
-    elif "squeezed" in more:  # numbers are picked out of those of a whole word
-        registers = ", REGISTERS if picks(squeezed) else 1, 1"
+    elif name == "forward" and more:  # numbers are picked out of those of a whole word
+        registers = ", REGISTERS if in_registers(squeezed) else 1, 1"
     arguments = ", ".join([*(f"{row}_" for row in rows), *more, *numbers_of(program)])
     blocks = {"first": first, "lines": lines, "last": last}
     return filled(_STEP, blocks, name=name, arguments=arguments, row=rows[0], registers=registers)
@@ -61,6 +61,7 @@ def in_rows(
     written: Sequence[str],
     sums: Sequence[str] = (),
     ways: Mapping[str, str] | None = None,
+    reads: Mapping[str, str] | None = None,
 ) -> list[str]:
     """What the program reads of rows, its lines, and its outputs into rows.
 
@@ -72,10 +73,12 @@ def in_rows(
         written: where its outputs go.
         sums: what the outputs after those are added to.
         ways: for some of ``written`` how, as a format of their name and the value.
+        reads: for some of ``rows`` how, as a line.
     """
     by_name = {line.name: line for line in program.lines}
     used = {a for line in program.lines for a in line.arguments} | set(program.outputs)
-    lines = [f"{name} = {name}_[j]" for name in program.inputs if name in used and name in rows]
+    read = [name for name in program.inputs if name in used and name in rows]
+    lines = [(reads or {}).get(name, f"{name} = {name}_[j]") for name in read]
     stores = [
         (closure(by_name, [value], stop=set()), way.format(target, literal(value)))
         for target, way, value in _targets(program, written, sums, ways or {})

@@ -2,8 +2,8 @@
 
 To ask each neuron whether it spiked takes a mispredicted branch for most spikes. So spikes are bits of words,
 64 neurons in each: a loop goes from bit to bit. AVX-512 makes a list of their places, and picks 16 numbers at a
-time out of the registers that they were computed in; on the way back, where there are many, it spreads them
-over 16 neurons at a time, whether there are bits or not. The words are kept, and from them the way back has the
+time out of the registers that they were computed in; on the way back it puts them in their places in registers,
+16 neurons at a time, whether there are bits or not. The words are kept, and from them the way back has the
 spikes too: a thirty-second of what is to be read.
 """
 
@@ -18,7 +18,18 @@ from snnlib.engine.llvm.builder import BIT, BYTE, Array, Builder, Lanes, built
 from snnlib.engine.llvm.vector import ones, store_past
 from snnlib.engine.loops.sizes import LANES, LINE, WORD
 
-__all__ = ["append", "at_place", "back", "has_bit", "moving", "on_stack", "pick", "picks"]
+__all__ = [
+    "append",
+    "at_place",
+    "back",
+    "behind",
+    "has_bit",
+    "in_registers",
+    "moving",
+    "on_stack",
+    "pick",
+    "placed",
+]
 
 _ALL = (1 << LANES) - 1
 """The bits of a vector."""
@@ -99,6 +110,11 @@ def _first(j: Any) -> Any:
     return j.first if isinstance(j, Lanes) else j
 
 
+def _bits_from(builder: Builder, word: Any, j: Any, k: int) -> Any:
+    """The bits of a word from the neuron ``k`` behind the first of ``j`` on."""
+    return builder.lshr(word, builder.add(_first(j), builder.integer(k)))
+
+
 def append(squeezed, found, packed, at, past):
     """Append the first ``found`` columns to ``packed``, behind those of ``at`` events, one row after another.
 
@@ -134,8 +150,8 @@ def back(size, masks, to):
 
 
 @built
-def picks(builder: Builder, squeezed: Array) -> bool:
-    """Whether numbers are picked out of registers: of float32, where AVX-512 is not of the first kind."""
+def in_registers(builder: Builder, squeezed: Array) -> bool:
+    """Whether numbers move from and to registers: of float32, where AVX-512 is not of the first kind."""
     return "+avx512vbmi2" in builder.features and isinstance(squeezed.number, ir.FloatType)
 
 
@@ -184,6 +200,35 @@ def pick(builder: Builder, bits: Any, squeezed: Array, at: Any, j: Any, *values:
 
 
 @built
+def placed(builder: Builder, squeezed: Array, e: Any, at: Any, word: Any, j: Any) -> Any:
+    """The numbers of the neurons ``j`` that have a bit in ``word``, from row ``e`` and column ``at`` of
+    ``squeezed`` on; others get any number."""
+    index = squeezed.index(e, at)
+    if not isinstance(j, Lanes):
+        return squeezed.scalar(index)
+    below = ir.Constant(ir.VectorType(_INDEX, LANES), [ir.Constant(_INDEX, (1 << k) - 1) for k in range(LANES)])
+    parts = []
+    for k in range(0, j.width, LANES):
+        bits = builder.and_(_bits_from(builder, word, j, k), builder.integer(_ALL))
+        before = builder.and_(builder.spread(builder.trunc(bits, _INDEX), LANES), below)
+        ranks = builder.call_named("llvm.ctpop.v16i32", before.type, before)
+        some = squeezed.load(index)
+        parts.append(builder.call_named("llvm.x86.avx512.permvar.sf.512", some.type, some, ranks))
+        index = builder.add(index, builder.ctpop(bits))
+    while len(parts) > 1:
+        parts = [_joined(builder, *pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+@built
+def behind(builder: Builder, at: Any, word: Any, j: Any) -> Any:
+    """The column behind those of the neurons ``j``, the first of which is at column ``at``."""
+    bits, width = _bits_from(builder, word, j, 0), j.width if isinstance(j, Lanes) else 1
+    bits = bits if width == WORD else builder.and_(bits, builder.integer((1 << width) - 1))
+    return builder.add(at, builder.ctpop(bits))
+
+
+@built
 def moves_vectors(builder: Builder, word: Any) -> Any:
     """Whether numbers are spread by whole vectors: where there is AVX-512 and there are not few bits."""
     if not builder.has_wide_registers:
@@ -217,6 +262,12 @@ def _expand(builder: Builder, squeezed: Array, e: Any, at: Any, bits: Any, rows:
         some = squeezed.load(begin, ir.VectorType(squeezed.number, len(places)))
         rows.store(_by_avx512(builder, "expand", some, own), builder.add(to, builder.integer(places[0])))
         begin = builder.add(begin, builder.ctpop(own))
+
+
+def _joined(builder: Builder, a: Any, b: Any) -> Any:
+    """Two vectors side by side in one."""
+    order = [ir.Constant(_INDEX, k) for k in range(2 * a.type.count)]
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
 
 
 def _lanes_of(builder: Builder, vector: Any, order: Iterable[int]) -> Any:

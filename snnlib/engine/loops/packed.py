@@ -66,9 +66,9 @@ class Packed:
             return []
         tensors = [self._bits]
         for (memory, room), end in zip(self._rooms, self._ends, strict=True):
-            begin = len(memory) - len(room)
-            memory.resize(begin + self._count * int(self._masks[end]) + LONG, refcheck=False)
-            tensors.append(torch.from_numpy(memory)[begin:])
+            begin = room.storage_offset()
+            memory.resize(begin + self._count * self._masks.item(end) + LONG, refcheck=False)
+            tensors.append(torch.from_numpy(memory[begin:]))
         return tensors
 
 

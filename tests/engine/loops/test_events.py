@@ -13,7 +13,7 @@ from snnlib.engine.llvm.elementary import where
 from snnlib.engine.llvm.entry import Target
 from snnlib.engine.llvm.vector import bits_of
 from snnlib.engine.loops import events
-from snnlib.engine.loops.events import append, at_place, back, has_bit, moving, pick
+from snnlib.engine.loops.events import append, at_place, back, behind, has_bit, moving, pick, placed
 from snnlib.engine.loops.product import copy
 from snnlib.engine.loops.sizes import LANES, WORD
 from tests.engine.compiled import ready, target_with
@@ -38,6 +38,14 @@ def picked_1(marked, only, squeezed, found):
     return found
 
 
+def placed_2(word, squeezed, column, first, second):
+    for j in lanes(first.shape[0], 2, 1):
+        first[j] = placed(squeezed, 0, column, word, j)
+        second[j] = placed(squeezed, 1, column, word, j)
+        column = behind(column, word, j)
+    return column
+
+
 def functions(kept: int, read: int, marks: bool):
     """One step of neurons, word by word as the loops of :mod:`snnlib.engine.emit.loops` go over them."""
     pack, unpack = moving.__wrapped__(kept, read)  # functions of their own: another test patches what they call
@@ -48,7 +56,7 @@ def functions(kept: int, read: int, marks: bool):
         for u in range(0, marked.shape[0], WORD):
             v, first = min(u + WORD, marked.shape[0]), (to & 1) * WORD
             masks[to] = bits_in(marked[u:v])
-            if events.picks(squeezed):
+            if events.in_registers(squeezed):
                 if kept == 3:
                     found = picked_3(marked[u:v], rows[0, u:v], rows[1, u:v], rows[2, u:v], squeezed, found)
                 else:
@@ -75,9 +83,12 @@ def functions(kept: int, read: int, marks: bool):
             copy(packed[start : start + found], squeezed[e, 0:found])
         for u in range(0, size, WORD):
             v, first = min(u + WORD, size), (to & 1) * WORD
-            column = unpack(masks[to], squeezed, column, room, first)
-            for e in range(read):
-                copy(room[e, first : first + v - u], rows[e, u:v])
+            if events.in_registers(squeezed):
+                column = placed_2(masks[to], squeezed, column, rows[0, u:v], rows[1, u:v])
+            else:
+                column = unpack(masks[to], squeezed, column, room, first)
+                for e in range(read):
+                    copy(room[e, first : first + v - u], rows[e, u:v])
             if marks:
                 rows[read, u:v] = 0
                 marked_in(masks[to], rows[read, u:v])
@@ -130,13 +141,15 @@ def test_what_was_packed_comes_back():
     assert_comes_back(machine._target())
 
 
-@pytest.mark.parametrize(("picks", "vectors"), [(False, False), (False, True), (True, False)])
-def test_what_was_packed_comes_back_either_way(picks: bool, vectors: bool, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("registers", "vectors"), [(False, False), (False, True), (True, False)])
+def test_what_was_packed_comes_back_either_way(registers: bool, vectors: bool, monkeypatch: pytest.MonkeyPatch):
     has = machine._target()[2].split(",")
-    if (picks and "+avx512vbmi2" not in has) or (vectors and "+avx512f" not in has):
+    if (registers and "+avx512vbmi2" not in has) or (vectors and "+avx512f" not in has):
         pytest.skip("this CPU has no AVX-512, or its first kind")
     floats = ir.FloatType()
-    monkeypatch.setattr(events, "picks", built(lambda builder, rows: picks and rows.number == floats))
+    monkeypatch.setattr(
+        events, "in_registers", built(lambda builder, rows: registers and rows.number == floats)
+    )
     monkeypatch.setattr(events, "moves_vectors", built(lambda builder, word: vectors))
     assert_comes_back(machine._target())
 
