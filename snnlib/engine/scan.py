@@ -91,9 +91,8 @@ def scan(
         input, input_weights = linear(input, input_weights), None
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]
     exact = adjoint.is_exact(p)
-    # torch.compile cannot make a type; see fused.attempt
-    own = exact and not torch.compiler.is_dynamo_compiling()
-    begun = begin(step, input, state, p, dt, weights, own)
+    compiling = torch.compiler.is_dynamo_compiling()  # it cannot make a type; see fused.attempt
+    begun = begin(step, input, state, p, dt, weights, exact and not compiling)
 
     def run(input: Tensor, state: Any) -> tuple[Tensor, Any]:
         return _run(backend, begun.step, input, state, begun.p, dt, weights, begun.transformed)
