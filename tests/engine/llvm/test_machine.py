@@ -98,7 +98,8 @@ def test_a_later_process_does_not_compile(tmp_path: Path):
     first = [run(WHOLE, tmp_path) for _ in range(2)]  # at once, into one empty cache
     said = [finished(process) for process in first]
     sums, _ = said[0]
-    assert said == [(sums, True)] * 2
+    assert [found for found, _ in said] == [sums] * 2
+    assert any(compiled for _, compiled in said)  # on a busy machine one may begin when the other has ended
     assert len(files(tmp_path)) == len([*("forward", "backward") * 2, "multiply", "push", "grow", "probe"])
     assert finished(run(WHOLE, tmp_path)) == (sums, False)
 
