@@ -110,9 +110,9 @@ def _first(j: Any) -> Any:
     return j.first if isinstance(j, Lanes) else j
 
 
-def _bits_from(builder: Builder, word: Any, j: Any, k: int) -> Any:
-    """The bits of a word from the neuron ``k`` behind the first of ``j`` on."""
-    return builder.lshr(word, builder.add(_first(j), builder.integer(k)))
+def _part(builder: Builder, word: Any, first: Any, count: int) -> Any:
+    """So many bits of a word, from one on."""
+    return builder.and_(builder.lshr(word, first), builder.integer((1 << count) - 1))
 
 
 def append(squeezed, found, packed, at, past):
@@ -209,22 +209,22 @@ def placed(builder: Builder, squeezed: Array, e: Any, at: Any, word: Any, j: Any
     below = ir.Constant(ir.VectorType(_INDEX, LANES), [ir.Constant(_INDEX, (1 << k) - 1) for k in range(LANES)])
     parts = []
     for k in range(0, j.width, LANES):
-        bits = builder.and_(_bits_from(builder, word, j, k), builder.integer(_ALL))
+        bits = _part(builder, word, builder.add(j.first, builder.integer(k)), LANES)
         before = builder.and_(builder.spread(builder.trunc(bits, _INDEX), LANES), below)
         ranks = builder.call_named("llvm.ctpop.v16i32", before.type, before)
         some = squeezed.load(index)
         parts.append(builder.call_named("llvm.x86.avx512.permvar.sf.512", some.type, some, ranks))
         index = builder.add(index, builder.ctpop(bits))
     while len(parts) > 1:
-        parts = [_joined(builder, *pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+        both = range(2 * parts[0].type.count)
+        parts = [_lanes_of(builder, a, both, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
     return parts[0]
 
 
 @built
 def behind(builder: Builder, at: Any, word: Any, j: Any) -> Any:
     """The column behind those of the neurons ``j``, the first of which is at column ``at``."""
-    bits, width = _bits_from(builder, word, j, 0), j.width if isinstance(j, Lanes) else 1
-    bits = bits if width == WORD else builder.and_(bits, builder.integer((1 << width) - 1))
+    bits = _part(builder, word, _first(j), j.width if isinstance(j, Lanes) else 1)
     return builder.add(at, builder.ctpop(bits))
 
 
@@ -264,15 +264,11 @@ def _expand(builder: Builder, squeezed: Array, e: Any, at: Any, bits: Any, rows:
         begin = builder.add(begin, builder.ctpop(own))
 
 
-def _joined(builder: Builder, a: Any, b: Any) -> Any:
-    """Two vectors side by side in one."""
-    order = [ir.Constant(_INDEX, k) for k in range(2 * a.type.count)]
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
-
-
-def _lanes_of(builder: Builder, vector: Any, order: Iterable[int]) -> Any:
+def _lanes_of(builder: Builder, vector: Any, order: Iterable[int], behind: Any = None) -> Any:
+    """Numbers of a vector, and of one behind it, in this order."""
     order = [ir.Constant(_INDEX, k) for k in order]
-    return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(_INDEX, len(order)), order))
+    places = ir.Constant(ir.VectorType(_INDEX, len(order)), order)
+    return builder.shuffle_vector(vector, vector if behind is None else behind, places)
 
 
 def _chosen(builder: Builder, which: Any, four: Sequence[Any]) -> Any:
@@ -286,9 +282,8 @@ def _chosen(builder: Builder, which: Any, four: Sequence[Any]) -> Any:
 def _registers(builder: Builder, array: Array, bits: Any) -> list[tuple[range, Any]]:
     """The numbers of a vector that are in one register, and their bits."""
     lanes = 8 if isinstance(array.number, ir.DoubleType) else 16
-    mask = builder.integer((1 << lanes) - 1)
     starts = range(0, LANES, lanes)
-    return [(range(k, k + lanes), builder.and_(builder.lshr(bits, builder.integer(k)), mask)) for k in starts]
+    return [(range(k, k + lanes), _part(builder, bits, builder.integer(k), lanes)) for k in starts]
 
 
 def _by_avx512(builder: Builder, name: str, values: Any, bits: Any) -> Any:
