@@ -22,8 +22,8 @@ REGISTERS, REGISTERS_BACK = {ahead}, {back}
 '''
 _SHARED = """
 from snnlib.engine.llvm.call import call_address
-from snnlib.engine.loops.events import append, at_place, back, behind, has_bit
-from snnlib.engine.loops.events import in_registers, moving, on_stack, pick, placed
+from snnlib.engine.loops.events import append, at_place, back, behind, from_registers, has_bit
+from snnlib.engine.loops.events import moving, on_stack, pick, placed, to_registers
 from snnlib.engine.loops.product import add, copy
 
 pack, unpack = moving({kept}, {read})

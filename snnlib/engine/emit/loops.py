@@ -70,7 +70,7 @@ _PACK_WORD = f"""\
 <ahead>
 before = word
 word, found = {{call}}
-if not in_registers(squeezed):
+if not from_registers(squeezed):
     found = pack(before, events, there, squeezed, found)
 masks[to] = word
 to += 1
@@ -79,17 +79,17 @@ _PACK = f"""\
 found = word = 0
 <words>
 {_SIDES}
-if not in_registers(squeezed):
+if not from_registers(squeezed):
     found = pack(word, events, there, squeezed, found)
 at = append(squeezed, found, packed, at, {{past}})
 """
 _PICKED = """\
 bits = bits_of({mark})
 word |= at_place(bits, j)
-if in_registers(squeezed):
+if from_registers(squeezed):
     found = pick(bits, squeezed, found, j, {values})
 """
-_UNPICKED = "if not in_registers(squeezed): {}_[j] = {}"
+_UNPICKED = "if not from_registers(squeezed): {}_[j] = {}"
 
 
 def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
@@ -177,7 +177,7 @@ for n in range(0, found, {LONG}):
     {{between}}
 {_SIDES}
 column = 0
-if not in_registers(squeezed):
+if not to_registers(squeezed):
     column = unpack(masks[to], squeezed, column, events, here)
 <words>
 end = begun
@@ -185,16 +185,16 @@ end = begun
 _UNPACK_WORD = f"""\
 {_SIDES}
 <ahead>
-if not in_registers(squeezed):
+if not to_registers(squeezed):
     column = unpack(masks[to + 1] if v < b else 0, squeezed, column, events, there)
 word = masks[to]
 column = {{call}}
 to += 1
 """
 
-_PLACED = "{0} = placed(squeezed, {1}, column, word, j) if in_registers(squeezed) else {0}_[j]"
+_PLACED = "{0} = placed(squeezed, {1}, column, word, j) if to_registers(squeezed) else {0}_[j]"
 _BEHIND = """\
-if in_registers(squeezed):
+if to_registers(squeezed):
     column = behind(column, word, j)
 """
 

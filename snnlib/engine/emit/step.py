@@ -49,7 +49,7 @@ def function_of(
     if waits:
         registers = ", REGISTERS, 1" if name == "forward" else ", REGISTERS_BACK"
     elif name == "forward" and more:  # numbers are picked out of those of a whole word
-        registers = ", REGISTERS if in_registers(squeezed) else 1, 1"
+        registers = ", REGISTERS if from_registers(squeezed) else 1, 1"
     arguments = ", ".join([*(f"{row}_" for row in rows), *more, *numbers_of(program)])
     blocks = {"first": first, "lines": lines, "last": last}
     return filled(_STEP, blocks, name=name, arguments=arguments, row=rows[0], registers=registers)

@@ -1,5 +1,6 @@
 """Functions of LLVM's vectors that several loops call."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -8,7 +9,17 @@ from snnlib.engine.llvm.arithmetic import like, truth
 from snnlib.engine.llvm.builder import BYTE, INTEGER, Array, Builder, Lanes, built
 from snnlib.engine.loops.sizes import LANES, LINE, WORD
 
-__all__ = ["ask_to_read", "ask_to_write", "bits_of", "nonzero", "ones", "put_past", "strip_of", "written"]
+__all__ = [
+    "ask_to_read",
+    "ask_to_write",
+    "bits_of",
+    "nonzero",
+    "of_byte",
+    "ones",
+    "put_past",
+    "strip_of",
+    "written",
+]
 
 
 def strip_of(builder: Builder, index: Any, vectors: int) -> list[Any]:
@@ -76,3 +87,20 @@ def bits_of(builder: Builder, value: Any) -> Any:
 def ones(builder: Builder, mask: Any) -> Any:
     """How many bits are set."""
     return builder.ctpop(mask)
+
+
+def of_byte(builder: Builder, name: str, rows: Sequence[Sequence[int]], byte: Any) -> Any:
+    """Eight small numbers, of the row for a byte in a table of 256.
+
+    Parameters:
+        name: of the table, which is in the memory of the code.
+    """
+    table = builder.module.globals.get(name)
+    if table is None:
+        values = [ir.Constant(INTEGER, int.from_bytes(bytes(row), "little")) for row in rows]
+        kind = ir.ArrayType(INTEGER, len(values))
+        table = ir.GlobalVariable(builder.module, kind, name)
+        table.initializer = ir.Constant(kind, values)
+        table.global_constant, table.linkage = True, "internal"
+    row = builder.load(builder.gep(table, [builder.integer(0), byte]))
+    return builder.bitcast(row, ir.VectorType(BYTE, 8))

@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from snnlib.engine.llvm.arithmetic import like
 from snnlib.engine.llvm.builder import BIT, BYTE, Array, Builder, Lanes, built
-from snnlib.engine.llvm.vector import ones, store_past
+from snnlib.engine.llvm.vector import of_byte, ones, store_past
 from snnlib.engine.loops.sizes import LANES, LINE, WORD
 
 __all__ = [
@@ -23,12 +23,13 @@ __all__ = [
     "at_place",
     "back",
     "behind",
+    "from_registers",
     "has_bit",
-    "in_registers",
     "moving",
     "on_stack",
     "pick",
     "placed",
+    "to_registers",
 ]
 
 _ALL = (1 << LANES) - 1
@@ -150,9 +151,16 @@ def back(size, masks, to):
 
 
 @built
-def in_registers(builder: Builder, squeezed: Array) -> bool:
-    """Whether numbers move from and to registers: of float32, where AVX-512 is not of the first kind."""
+def from_registers(builder: Builder, squeezed: Array) -> bool:
+    """Whether numbers are picked out of registers: of float32, where AVX-512 is not of the first kind."""
     return "+avx512vbmi2" in builder.features and isinstance(squeezed.number, ir.FloatType)
+
+
+@built
+def to_registers(builder: Builder, squeezed: Array) -> bool:
+    """Whether numbers are placed in registers: the same, and where there is AVX2 alone."""
+    narrow = "+avx2" in builder.features and not builder.has_wide_registers
+    return from_registers(builder, squeezed) or (narrow and isinstance(squeezed.number, ir.FloatType))
 
 
 @built
@@ -206,19 +214,27 @@ def placed(builder: Builder, squeezed: Array, e: Any, at: Any, word: Any, j: Any
     index = squeezed.index(e, at)
     if not isinstance(j, Lanes):
         return squeezed.scalar(index)
-    below = ir.Constant(ir.VectorType(_INDEX, LANES), [ir.Constant(_INDEX, (1 << k) - 1) for k in range(LANES)])
-    parts = []
-    for k in range(0, j.width, LANES):
-        bits = _part(builder, word, builder.add(j.first, builder.integer(k)), LANES)
-        before = builder.and_(builder.spread(builder.trunc(bits, _INDEX), LANES), below)
-        ranks = builder.call_named("llvm.ctpop.v16i32", before.type, before)
-        some = squeezed.load(index)
-        parts.append(builder.call_named("llvm.x86.avx512.permvar.sf.512", some.type, some, ranks))
+    parts, lanes = [], builder.lanes(1)
+    permutation = "llvm.x86.avx512.permvar.sf.512" if builder.has_wide_registers else "llvm.x86.avx2.permps"
+    for k in range(0, j.width, lanes):
+        bits = _part(builder, word, builder.add(j.first, builder.integer(k)), lanes)
+        some = squeezed.load(index, ir.VectorType(squeezed.number, lanes))
+        parts.append(builder.call_named(permutation, some.type, some, _ranks(builder, bits, lanes)))
         index = builder.add(index, builder.ctpop(bits))
     while len(parts) > 1:
         both = range(2 * parts[0].type.count)
         parts = [_lanes_of(builder, a, both, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
     return parts[0]
+
+
+def _ranks(builder: Builder, bits: Any, lanes: int) -> Any:
+    """Of each place in a register how many bits there are before it."""
+    if not builder.has_wide_registers:
+        rows = [[(byte & (1 << k) - 1).bit_count() for k in range(lanes)] for byte in range(256)]
+        return builder.zext(of_byte(builder, "ranks", rows, bits), ir.VectorType(_INDEX, lanes))
+    below = ir.Constant(ir.VectorType(_INDEX, lanes), [ir.Constant(_INDEX, (1 << k) - 1) for k in range(lanes)])
+    before = builder.and_(builder.spread(builder.trunc(bits, _INDEX), lanes), below)
+    return builder.call_named("llvm.ctpop.v16i32", before.type, before)
 
 
 @built

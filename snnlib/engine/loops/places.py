@@ -4,8 +4,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from snnlib.engine.llvm.builder import BYTE, INTEGER, Array, Builder, built
-from snnlib.engine.llvm.vector import bits_of, nonzero
+from snnlib.engine.llvm.builder import INTEGER, Array, Builder, built
+from snnlib.engine.llvm.vector import bits_of, nonzero, of_byte
 from snnlib.engine.loops.sizes import LANES
 
 __all__ = ["find"]
@@ -45,12 +45,11 @@ def _append(builder: Builder, mask: Any, first: Any, places: Array, count: Any) 
     Returns:
         How many there are then.
     """
-    eight, small = ir.VectorType(INTEGER, 8), ir.VectorType(BYTE, 8)
-    table = _byte_table(builder, [_first_set(bits, 8) for bits in range(256)])
+    eight = ir.VectorType(INTEGER, 8)
+    rows = [_first_set(bits, 8) for bits in range(256)]
     for _ in range(LANES // 8):
         bits = builder.and_(mask, builder.integer(255))
-        row = builder.load(builder.gep(table, [builder.integer(0), bits]))
-        found = builder.zext(builder.bitcast(row, small), eight)
+        found = builder.zext(of_byte(builder, "order", rows, bits), eight)
         places.store(builder.add(found, builder.spread(first, 8)), count)
         count = builder.add(count, builder.ctpop(bits))
         first = builder.add(first, builder.integer(8))
@@ -61,16 +60,3 @@ def _append(builder: Builder, mask: Any, first: Any, places: Array, count: Any) 
 def _first_set(bits: int, count: int) -> list[int]:
     """The places of the bits that are set, and any others behind them."""
     return sorted(range(count), key=lambda place: not bits >> place & 1)
-
-
-def _byte_table(builder: Builder, rows: list[list[int]]) -> Any:
-    """Rows of eight small numbers in constant memory, each as one integer of 64 bits."""
-    name = "order"
-    if (known := builder.module.globals.get(name)) is not None:
-        return known
-    values = [ir.Constant(INTEGER, int.from_bytes(bytes(row), "little")) for row in rows]
-    kind = ir.ArrayType(INTEGER, len(values))
-    made = ir.GlobalVariable(builder.module, kind, name)
-    made.initializer = ir.Constant(kind, values)
-    made.global_constant, made.linkage = True, "internal"
-    return made

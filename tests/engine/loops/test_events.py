@@ -56,7 +56,7 @@ def functions(kept: int, read: int, marks: bool):
         for u in range(0, marked.shape[0], WORD):
             v, first = min(u + WORD, marked.shape[0]), (to & 1) * WORD
             masks[to] = bits_in(marked[u:v])
-            if events.in_registers(squeezed):
+            if events.from_registers(squeezed):
                 if kept == 3:
                     found = picked_3(marked[u:v], rows[0, u:v], rows[1, u:v], rows[2, u:v], squeezed, found)
                 else:
@@ -83,7 +83,7 @@ def functions(kept: int, read: int, marks: bool):
             copy(packed[start : start + found], squeezed[e, 0:found])
         for u in range(0, size, WORD):
             v, first = min(u + WORD, size), (to & 1) * WORD
-            if events.in_registers(squeezed):
+            if events.to_registers(squeezed):
                 column = placed_2(masks[to], squeezed, column, rows[0, u:v], rows[1, u:v])
             else:
                 column = unpack(masks[to], squeezed, column, room, first)
@@ -147,9 +147,8 @@ def test_what_was_packed_comes_back_either_way(registers: bool, vectors: bool, m
     if (registers and "+avx512vbmi2" not in has) or (vectors and "+avx512f" not in has):
         pytest.skip("this CPU has no AVX-512, or its first kind")
     floats = ir.FloatType()
-    monkeypatch.setattr(
-        events, "in_registers", built(lambda builder, rows: registers and rows.number == floats)
-    )
+    for way in ("from_registers", "to_registers"):
+        monkeypatch.setattr(events, way, built(lambda builder, rows: registers and rows.number == floats))
     monkeypatch.setattr(events, "moves_vectors", built(lambda builder, word: vectors))
     assert_comes_back(machine._target())
 
