@@ -7,11 +7,13 @@ outside is not fused (:mod:`snnlib.engine.program.lines`).
 """
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterator
 from numbers import Number
 from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, MethodType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 __all__ = ["outside"]
@@ -27,8 +29,8 @@ def outside(function: Callable[..., Any]) -> tuple[Any, ...]:
     """Names and values of the numbers and words that a function reads, and the functions that it calls.
 
     It is looked for by name, in the function and in those that it calls: variables of the closure, globals, and
-    attributes of either and of the object that it is a method of. What is in lists and dictionaries is not
-    seen, nor what is read by getattr, nor what lies deeper than four functions or objects.
+    attributes of either and of the object that it is a method of; in a list, a dictionary and the like all is
+    looked at. What is read by getattr is not seen, nor what lies deeper than four functions or objects.
     """
     if (getattr(function, "__module__", None) or "").startswith("snnlib.functional."):
         return ()  # they read nothing else, and a small layer would notice the time
@@ -44,7 +46,9 @@ class _Search:
     def function(self, function: Any, deep: int) -> Iterator[Any]:
         """What a function, a method or another object that can be called reads."""
         if isinstance(function, functools.partial):
-            yield from (value for value in (*function.args, *function.keywords.items()) if _is_plain(value))
+            names = _names(getattr(function.func, "__code__", None))
+            for name, value in (*enumerate(function.args), *function.keywords.items()):
+                yield from self.value(str(name), value, names, deep)
             yield from self.function(function.func, deep)
             return
         owner = getattr(function, "__self__", None)
@@ -58,7 +62,9 @@ class _Search:
             return
         self._seen.add((id(owner), function.__code__))
         names = _names(function.__code__)
-        yield from filter(_is_plain, (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()))
+        defaults = (*enumerate(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items())
+        for name, value in defaults:
+            yield from self.value(str(name), value, names, deep)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
                 yield from self.value(name, cell.cell_contents, names, deep)
@@ -98,7 +104,11 @@ class _Search:
         elif isinstance(value, type) and issubclass(value, torch.autograd.Function):
             yield from self.attributes(value, names, deep - 1)
             yield from self.gradient(value, deep - 1)
+        elif isinstance(value, np.ndarray):
+            yield name, value.dtype.str, value.shape, value.tobytes()
         elif deep and value is not None and not isinstance(value, torch.Tensor):
+            for key, item in _items(value):
+                yield from self.value(f"{name}[{key!r}]", item, names, deep - 1)
             yield from self.attributes(value, names, deep - 1)
             if isinstance(value, torch.nn.Module):
                 yield from self.function(value.forward, deep - 1)
@@ -128,8 +138,21 @@ def _attribute(owner: Any, name: str) -> Any:
 _NOTHING = object()
 
 
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    """What a container of Python's or torch's holds, without running any code of a class that is made of it."""
+    if isinstance(value, torch.nn.ModuleList | torch.nn.ModuleDict):
+        return list(value._modules.items())
+    if isinstance(value, dict):
+        return [(key if _is_plain(key) else type(key), item) for key, item in dict.items(value)]
+    kinds: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
+    return next((list(enumerate(kind.__iter__(value))) for kind in kinds if isinstance(value, kind)), [])
+
+
 @functools.lru_cache(maxsize=256)
-def _names(code: CodeType) -> tuple[str, ...]:
+def _names(code: CodeType | None) -> tuple[str, ...]:
+    """The names that a function reads of its globals and of objects, also in those within it."""
+    if code is None:
+        return ()
     inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
     return tuple(dict.fromkeys([*code.co_names, *inner]))
 
@@ -139,6 +162,6 @@ def _is_ours(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    if type(value) is tuple:
+    if isinstance(value, tuple):
         return all(map(_is_plain, value))
     return isinstance(value, Number | str | bytes) or value is None

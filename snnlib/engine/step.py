@@ -84,7 +84,7 @@ def _noted(step: Step, name: str, make: Callable[[Step], Any]) -> Any:
 
 def _state_type(step: Step) -> type[NamedTuple]:
     # with extras: torch.compile sees into this, and of Python 3.12 cannot follow how they are stripped
-    found = get_type_hints(step, include_extras=True).get("state")
+    found = get_type_hints(_function_of(step), include_extras=True).get("state")
     if not (isinstance(found, type) and hasattr(found, "_fields")):
         raise TypeError(
             f"the state of {name_of(step)} must be annotated with a NamedTuple "
@@ -98,9 +98,16 @@ def _state_type(step: Step) -> type[NamedTuple]:
     return cast(type[NamedTuple], found)
 
 
+def _function_of(step: Step) -> Callable[..., Any]:
+    """The function behind a step that has bound arguments, or that is an object which can be called."""
+    if isinstance(step, functools.partial):
+        return _function_of(step.func)
+    return step if inspect.isroutine(step) else type(step).__call__
+
+
 def is_lasting(step: Step) -> bool:
     """Whether a step belongs to its module alone: what is kept of it keeps nothing else."""
-    return not inspect.ismethod(step) and getattr(step, "__closure__", None) is None
+    return inspect.isfunction(step) and step.__closure__ is None
 
 
 class StepKey:
@@ -278,7 +285,7 @@ def can_be_hashed(value: Any) -> bool:
 
 
 def name_of(step: Step) -> str:
-    return getattr(step, "__name__", repr(step))
+    return getattr(step, "__name__", None) or _function_of(step).__qualname__
 
 
 def sort_parameters(p: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Any, ...]]:

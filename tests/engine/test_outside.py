@@ -3,9 +3,11 @@
 import functools
 import gc
 import weakref
+from collections import deque
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -102,6 +104,71 @@ def test_a_global_may_change(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(HERE, "leak", 0.5)
     after = [scan(step, x)[0].sum() for step in (global_step, calling_step)]
     assert before[0] == before[1] > after[0] == after[1]
+
+
+class Held:
+    """Keeps a number in containers."""
+
+    def __init__(self) -> None:
+        self.leak = {"list": [0.9], "inner": {"deep": (0.9, torch.ones(1))}, 3: deque([0.9])}
+        self.array = np.array([0.9, 1.0])
+        self.parts = nn.ModuleList([Net(), Net()])
+
+    def from_list(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(self.leak["list"][0], input, state)
+
+    def from_inner(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(self.leak["inner"]["deep"][0], input, state)
+
+    def from_queue(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(self.leak[3][0], input, state)
+
+    def from_array(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(float(self.array[0]), input, state)
+
+    def from_modules(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(self.parts[1].leak, input, state)
+
+    def set(self, leak: float) -> None:
+        self.leak["list"][0] = self.leak[3][0] = self.array[0] = self.parts[1].leak = leak
+        self.leak["inner"]["deep"] = leak, torch.ones(1)
+
+
+@pytest.mark.parametrize("which", ["from_list", "from_inner", "from_queue", "from_array", "from_modules"])
+def test_a_number_in_a_container_may_change(which: str):
+    held, x = Held(), drawn()
+    step = getattr(held, which)
+    before = scan(step, x, backend="cpu")[0]
+    held.set(0.5)
+    after = scan(step, x, backend="cpu")[0]
+    assert before.sum() > after.sum() > 0
+    assert torch.equal(after, scan(step, x, backend="reference")[0])
+    held.set(0.9)
+    assert torch.equal(scan(step, x, backend="cpu")[0], before)
+
+
+def configured_step(config: Any, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    return of_leak(config.leak if hasattr(config, "leak") else config["leak"], input, state)
+
+
+@pytest.mark.parametrize("config", [{"leak": 0.9}, SimpleNamespace(leak=0.9)])
+def test_an_argument_that_is_bound_may_change(config: Any):
+    step, x = functools.partial(configured_step, config), drawn()
+    before = scan(step, x, backend="cpu")[0]
+    (config if isinstance(config, dict) else vars(config))["leak"] = 0.5
+    after = scan(step, x, backend="cpu")[0]
+    assert before.sum() > after.sum() > 0
+    assert torch.equal(after, scan(step, x, backend="reference")[0])
+
+
+def test_a_container_that_holds_itself_comes_to_an_end():
+    loop: list[Any] = [0.5]
+    loop.append(loop)
+
+    def function() -> Any:
+        return loop[0]
+
+    assert [value for *_, value in outside(function)].count("0.5") >= 1
 
 
 class Steep:

@@ -1,5 +1,6 @@
 """Steps of one's own over time."""
 
+import functools
 import gc
 import weakref
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from snnlib import Layer, RecurrentLayer
 from snnlib.engine import scan
 from tests.engine.equality import FUSED_BACKENDS, device_of
 from tests.neurons import generator, recurrent_loop, same
@@ -261,3 +263,30 @@ def typed_step(input, state: Typed, p=None, dt=0.001):
 def test_what_is_no_namedtuple_is_refused(p: Any):
     with pytest.raises(ValueError, match=r"p must be MyParameters\(\.\.\.\), got"):
         scan(pair_step, torch.ones(2, 2, 3), p=p)
+
+
+def scaled_step(gain: float, input: Tensor, state: Pair, p: MyParameters = MyParameters(), dt: float = 0.001):
+    return pair_step(gain * input, state, p, dt)
+
+
+class Scaled:
+    """A step that is an object."""
+
+    gain = 3.0
+
+    def __call__(self, input: Tensor, state: Pair, p: MyParameters = MyParameters(), dt: float = 0.001):
+        return pair_step(self.gain * input, state, p, dt)
+
+
+@pytest.mark.parametrize("step", [functools.partial(scaled_step, 3.0), Scaled()])
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+def test_a_step_may_have_bound_arguments_or_be_an_object(step: Any, backend: str):
+    x = torch.rand(7, 2, 5, generator=generator(0), device=device_of(backend))
+    same(scan(step, x, backend=backend)[0], scan(pair_step, 3.0 * x, backend="reference")[0])
+    for layer in (Layer(step, backend=backend), RecurrentLayer(step, 5, 6, backend=backend)):
+        assert layer.to(x.device)(x)[0].isfinite().all()
+
+
+def test_a_bound_parameter_is_no_argument_any_more():
+    with pytest.raises(TypeError, match=r"pair_step must take \(input, state, p, dt\) in this order"):
+        scan(functools.partial(pair_step, p=MyParameters()), torch.rand(7, 2, 5))
