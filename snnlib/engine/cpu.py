@@ -92,8 +92,8 @@ def _unpacked(
     if not traced.events:
         return [], [([], share) for share in shares_of(worth, count, unit)]
     shares = shared_by(len(kept) - 1, count, unit)
-    arrays, parts = unpacked(traced, kept, gradient.shape[0], shares, block, gradient.dtype)
-    return arrays, [(own, (fill, *at)) for own, at in parts]
+    scratch, parts = unpacked(traced, kept, gradient.shape[0], shares, block, gradient.dtype)
+    return [scratch], [(own, (fill, *at)) for own, at in parts]
 
 
 def _forward(
@@ -111,7 +111,7 @@ def _forward(
     finals, constants = own(states), wide(parameters, input.shape[1:])
     shares = shares_of(output.numel(), output.shape[1:].numel(), _UNIT)
     packed = Packed(traced, input.shape[0], shares, _BLOCK, input.dtype)
-    arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept), *packed.arrays]
+    arrays = [_rows(x), *map(_row, (*finals, *constants)), *_written(traced, output, kept)]
     run = past() if _goes_past(output) else loop
     together(run.calls(arrays, [(own, (moves, *at, _BLOCK)) for own, at in packed.own]))
     return [output, *finals, *kept, *packed.kept()]
@@ -185,7 +185,7 @@ def _forward_recurrent(
         return [*weighted, *map(as_array, scratch)]
 
     parts = [([*own, *room()], (*sizes, moves, *at, block)) for own, at in packed.own]
-    together(loop.calls([*arrays, *packed.arrays], parts))
+    together(loop.calls(arrays, parts))
     last = output[-1].clone() if steps else states[0].clone()
     return [output, last, *finals, *kept, *packed.kept()]
 

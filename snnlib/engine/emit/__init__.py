@@ -22,8 +22,8 @@ REGISTERS, REGISTERS_BACK = {ahead}, {back}
 '''
 _SHARED = """
 from snnlib.engine.llvm.call import call_address
-from snnlib.engine.loops.events import append, at_place, back, behind, from_registers, has_bit
-from snnlib.engine.loops.events import moving, on_stack, pick, placed, to_registers
+from snnlib.engine.loops.events import append, as_numbers, at_place, back, behind, from_registers
+from snnlib.engine.loops.events import has_bit, moving, on_stack, pick, placed, to_registers
 from snnlib.engine.loops.product import add, copy
 
 pack, unpack = moving({kept}, {read})

@@ -7,11 +7,13 @@ take arrays:
 
 - ``x``, ``z``, ``gz``, ``gx``: input and output, and their gradients; ``s0, ...`` and ``g0, ...`` the states
   and theirs, ``p0, ...`` and ``gp0, ...`` the parameters and theirs, ``k0, ...`` what is saved of every step.
-- ``every``, ``masks``, ``packed``: what is kept for events alone: room for the events of a step, for each
-  thread; the words of bits of all, and behind those of a thread how many events it packed; its own events.
+- ``room``: where a thread keeps what is kept for events alone (:mod:`snnlib.engine.loops.packed`), and
+  ``scratch``, where it has those of one step in the backward pass.
 
-``own`` is the number of the thread. ``to`` is the place of a word: where those of the thread begin, backward
-where they end. ``fill`` is 15 if the events of each step are filled up to sixteen.
+In the room ``masks`` are the words of bits, with the number of events behind them, ``packed`` the numbers of
+all events, from ``begin`` on, and ``squeezed`` those of a step, from ``spare`` on, backward in the scratch.
+``to`` is the place of a word; the backward loop is given that where they end. ``fill`` is 15 if the events of
+each step are filled up to sixteen.
 """
 
 from collections.abc import Iterable
@@ -24,8 +26,6 @@ from snnlib.engine.loops.sizes import LONG, WORD
 from snnlib.engine.program import Program, Traced, numbers_of
 
 __all__ = ["backward_loop", "forward_loop"]
-
-_EVENTS = ["every", "masks", "packed"]
 
 # a word at a time the next rows are asked for little by little, what is packed is still in the first cache, and
 # few writes wait for memory with those of the output
@@ -40,8 +40,10 @@ if whole < b:
 """
 
 _ROOMS = f"""\
+masks = room
+packed = as_numbers(room, begin, {{like}}, room.shape[0])
+squeezed = as_numbers({{where}}, spare, {{like}}, {{count}}, block + {LONG})
 events = on_stack(packed, {{count}}, {2 * WORD})
-squeezed = every[own]
 """
 
 _FORWARD = """
@@ -127,10 +129,10 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
     word = [filled(_PACK_WORD, {"ahead": ahead}, call=call)] if events else [*ahead, call]
     words = filled(_WORDS, {"word": word})
     step = filled(_PACK, {"words": [words]}, past=past) if events else words
-    arguments = [*rows, *(_EVENTS if events else []), *(HEARING if recurrent else ["moves"])]
-    arguments += ["own", "to"] if events else []
+    arguments = [*rows, *(["room"] if events else []), *(HEARING if recurrent else ["moves"])]
+    arguments += ["begin", "spare"] if events else []
     blocks = {
-        "begin": [_ROOMS.format(count=len(events)), "at = 0"] if events else [],
+        "begin": [_ROOMS.format(count=len(events), like="z", where="room"), "at = to = 0"] if events else [],
         "block": [INPUTS] * recurrent,
         "heard": [HEARD] * recurrent,
         "step": [step],
@@ -217,11 +219,11 @@ def backward_loop(traced: Traced, recurrent: bool) -> str:
     events, before = bool(traced.events), ["silent"] if traced.slot is not None else []
     functions, step, later = _step_back(traced, rows, recurrent)
     own = [*states, *_named(traced.backward, "p"), *_sums(traced.backward, states)]
-    arguments = [*rows, *before, *own, *(_EVENTS if events else [])]
-    arguments += [*(PUSHING if recurrent else []), *(["fill", "own", "to"] if events else [])]
+    arguments = [*rows, *before, *own, *(["scratch", "room"] if events else [])]
+    arguments += [*(PUSHING if recurrent else []), *(["fill", "to", "begin", "spare"] if events else [])]
     nexts = [f"next_{name} = {name}[a:b] if t == gz.shape[0] - 1 else gz[t + 1, a:b]" for name in later]
     blocks = {
-        "rooms": [_ROOMS.format(count=len(traced.between.outputs))] * events,
+        "rooms": [_ROOMS.format(count=len(traced.between.outputs), like="gz", where="scratch")] * events,
         "blocks": [_PACKED_BLOCKS if events else _BLOCKS],
         "begin": [INPUTS] * recurrent,
         "heard": [PUSHED] if recurrent else nexts,

@@ -20,6 +20,7 @@ from snnlib.engine.loops.sizes import LANES, LINE, WORD
 
 __all__ = [
     "append",
+    "as_numbers",
     "at_place",
     "back",
     "behind",
@@ -85,6 +86,12 @@ def moving(kept: int, read: int) -> tuple[Any, Any]:
         return at
 
     return pack, unpack
+
+
+@built
+def as_numbers(builder: Builder, room: Array, first: Any, like: Array, *shape: Any) -> Array:
+    """The memory of an array of integers from one on, as numbers like those of another array."""
+    return like.part(builder.bitcast(room.place(first), like.number.as_pointer()), shape)
 
 
 @built

@@ -3,16 +3,19 @@
 Each thread packs what its neurons keep, and unpacks it again. How much it will be nobody knows before: there is
 room for every neuron at every step, which is only asked for, and given back when the loop has ended. Memory
 that was never written to is not taken.
+
+The room of a thread is one array of integers, of eight bytes each: words of bits, one that says how many events
+there are, and in lines of the cache behind them the numbers of these. While they are packed, there is room for
+those of one step behind all.
 """
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from snnlib.engine.llvm.machine import Array, as_array
-from snnlib.engine.loops.sizes import LANES, LONG, WORD
+from snnlib.engine.loops.sizes import LANES, LINE, LONG, WORD
 from snnlib.engine.memory import in_lines, on_cpu
 from snnlib.engine.program import Traced
 
@@ -35,69 +38,77 @@ class Packed:
         dtype: of the numbers.
 
     Attributes:
-        arrays: of all threads: room for the events of a step, and the bits of all.
-        own: of each thread: room for its events; its number and where its bits begin, where there are any; and
-            its share.
+        own: of each thread: its room, where in it the numbers of all events begin and where there is room for
+            those of a step, if there are events; and its share.
     """
 
     def __init__(self, traced: Traced, steps: int, shares: _Shares, block: int, dtype: torch.dtype) -> None:
-        self._count = len(traced.events)
-        self.arrays: list[Array] = []
+        self._count, self._size = len(traced.events), dtype.itemsize
         self.own: list[Own] = [([], share) for share in shares]
         if self._count:
-            self._make(steps, shares, block, dtype)
+            self._make(steps, shares, block)
 
-    def _make(self, steps: int, shares: _Shares, block: int, dtype: torch.dtype) -> None:
-        self._ends = _ends(steps, shares, block)
-        self._masks = np.empty(self._ends[-1] + 1 if shares else 0, np.int64)
-        self._bits = torch.from_numpy(self._masks)
-        # the events of a step may be filled up to whole vectors
-        wide = [-(-(stop - start) // LANES) * LANES for start, stop in shares]
-        self._rooms = [in_lines(self._count * steps * size + LONG, dtype) for size in wide]
-        self.arrays = [as_array(_squeezed(len(shares), self._count, block, dtype)), as_array(self._bits)]
-        begins = 0, *(end + 1 for end in self._ends)
-        places = enumerate(zip(begins, shares, self._rooms, strict=False))
-        self.own = [([as_array(room)], (k, begin, *share)) for k, (begin, share, (_, room)) in places]
+    def _make(self, steps: int, shares: _Shares, block: int) -> None:
+        self._rooms, spare = [], _of_step(self._count, block, self._size)
+        for k, (start, stop) in enumerate(shares):
+            end, begin = _places(steps, stop - start, block)
+            # the events of a step may be filled up to whole vectors
+            most = -(-(stop - start) // LANES) * LANES * steps
+            behind = begin + self._of(most)
+            memory, room = in_lines(behind + spare, torch.int64)
+            self._rooms.append((memory, room.storage_offset(), end, begin))
+            self.own[k] = [as_array(room)], (begin, behind, start, stop)
 
     def kept(self) -> list[Tensor]:
-        """What was packed, in tensors that are as large; what is in :attr:`own` is to be forgotten before."""
+        """What was packed, in tensors that are as large; what is in :attr:`own` is to be forgotten before.
+
+        The first has no number. It alone has a gradient, by which what goes back a second time finds its way to
+        what refuses it.
+        """
         self.own = []
         if not self._count:
             return []
-        tensors = [self._bits]
-        for (memory, room), end in zip(self._rooms, self._ends, strict=True):
-            begin = room.storage_offset()
-            memory.resize(begin + self._count * self._masks.item(end) + LONG, refcheck=False)
-            tensors.append(torch.from_numpy(memory[begin:]))
+        tensors = [on_cpu(0, dtype=torch.float32)]
+        for memory, first, end, begin in self._rooms:
+            memory.resize(first + begin + self._of(memory.item(first + end)), refcheck=False)
+            tensors.append(torch.from_numpy(memory[first:]))
         return tensors
+
+    def _of(self, events: int) -> int:
+        """Integers as large as the numbers of so many events."""
+        return _in_lines(self._count * events + LONG, self._size)
 
 
 def unpacked(
     traced: Traced, kept: Sequence[Tensor], steps: int, shares: _Shares, block: int, dtype: torch.dtype
-) -> tuple[list[Array], list[Own]]:
-    """What the threads of the way back unpack from, for each its number, where its bits end, and its share.
+) -> tuple[Array, list[Own]]:
+    """What the threads of the way back unpack from: room for the events of a step, for all; and for each its
+    room, where its words end, where its numbers begin, where there is room for a step, and its share.
 
     Parameters:
         kept: what :meth:`Packed.kept` gave.
         steps, shares, block, dtype: as they were for :class:`Packed`.
     """
-    masks, *packed = kept
-    squeezed = _squeezed(len(shares), len(traced.between.outputs), block, dtype)
-    places = enumerate(zip(_ends(steps, shares, block), shares, packed, strict=True))
-    own: list[Own] = [([as_array(room)], (k, end, *share)) for k, (end, share, room) in places]
-    return [as_array(squeezed), as_array(masks)], own
+    spare = _of_step(len(traced.between.outputs), block, dtype.itemsize)
+    _, scratch = in_lines(spare * len(shares), torch.int64)
+    own: list[Own] = []
+    for k, (room, (start, stop)) in enumerate(zip(kept[1:], shares, strict=True)):
+        own.append(([as_array(room)], (*_places(steps, stop - start, block), k * spare, start, stop)))
+    return as_array(scratch), own
 
 
-def _ends(steps: int, shares: _Shares, block: int) -> list[int]:
-    """Where the words of each thread end; there it has how many events it packed."""
-    ends, last = [], -1
-    for start, stop in shares:
-        whole, rest = divmod(stop - start, block)
-        last += 1 + steps * (whole * -(-block // WORD) + -(-rest // WORD))
-        ends.append(last)
-    return ends
+def _places(steps: int, neurons: int, block: int) -> tuple[int, int]:
+    """Where the words of so many neurons end, and where their numbers begin."""
+    whole, rest = divmod(neurons, block)
+    end = steps * (whole * -(-block // WORD) + -(-rest // WORD))
+    return end, _in_lines(end + 1, 8)
 
 
-def _squeezed(threads: int, count: int, block: int, dtype: torch.dtype) -> Tensor:
-    """Room for the events of one step."""
-    return on_cpu(threads, count, block + LONG, dtype=dtype)
+def _of_step(count: int, block: int, size: int) -> int:
+    """Integers as large as the events of one step, of so many numbers each of so many bytes."""
+    return _in_lines(count * (block + LONG), size)
+
+
+def _in_lines(count: int, size: int) -> int:
+    """Integers that fill whole lines, as large as so many numbers of so many bytes."""
+    return -(-count * size // LINE) * (LINE // 8)
