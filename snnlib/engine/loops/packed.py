@@ -11,12 +11,13 @@ those of one step behind all.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from snnlib.engine.llvm.machine import Array, as_array
 from snnlib.engine.loops.sizes import LANES, LINE, LONG, WORD
-from snnlib.engine.memory import in_lines, on_cpu
+from snnlib.engine.memory import in_lines
 from snnlib.engine.program import Traced
 
 __all__ = ["Own", "Packed", "unpacked"]
@@ -68,7 +69,7 @@ class Packed:
         self.own = []
         if not self._count:
             return []
-        tensors = [on_cpu(0, dtype=torch.float32)]
+        tensors = [torch.from_numpy(np.empty(0, np.float32))]
         for memory, first, end, begin in self._rooms:
             memory.resize(first + begin + self._of(memory.item(first + end)), refcheck=False)
             tensors.append(torch.from_numpy(memory[first:]))
