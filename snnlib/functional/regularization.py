@@ -16,9 +16,27 @@ def spike_accumulator(z: Tensor, s: Any, state: Tensor | None = None) -> Tensor:
     return z.sum() if state is None else state + z.sum()
 
 
-def voltage_accumulator(z: Tensor, s: Any, state: Tensor | None = None) -> Tensor:
-    """The sum of membrane potentials, one a neuron: ``state + s.v``; ``state=None`` starts at 0."""
-    voltage: Tensor = s.v
+def voltage_accumulator(z: Tensor, s: Any, state: Tensor | None = None, over_time: bool = False) -> Tensor:
+    """Membrane potentials summed up, ``[B, *features]``: ``state + s.v``; ``state=None`` starts at 0.
+
+    A layer returns its last state alone. To sum over a sequence it has to be made with ``record_states=True``,
+    and ``functools.partial(voltage_accumulator, over_time=True)`` adds ``s.v.sum(0)``.
+
+    Parameters:
+        z: output of the neuron, ``[B, *features]``, or ``[T, B, *features]`` over time.
+        s: its state, with a field ``v`` of the same shape.
+        state: the sum so far; None to begin.
+        over_time: whether time is in front.
+
+    Raises:
+        ValueError: there is a state of one step alone beside the output of a sequence.
+    """
+    if s.v.dim() < z.dim():
+        raise ValueError(
+            f"s.v of shape {list(s.v.shape)} is of one step, the output {list(z.shape)} of a sequence: a sum "
+            "of voltages needs the states of all steps, record_states=True"
+        )
+    voltage: Tensor = s.v.sum(0) if over_time else s.v
     return voltage if state is None else state + voltage
 
 
@@ -29,7 +47,7 @@ def regularize_step(
 
     Parameters:
         z: output of the neuron.
-        s: its state.
+        s: its state; of a sequence :func:`voltage_accumulator` needs those of all steps.
         accumulator: what is summed up, :func:`spike_accumulator`, :func:`voltage_accumulator` or one's own.
         state: the sum so far; None to begin.
 

@@ -18,6 +18,8 @@ class RegularizationCell(nn.Module):
         z, total = regularization(z, s)
         loss = ... + 1e-3 * total
 
+    Spikes can be of a step or of a sequence. For voltages over a sequence see :func:`.voltage_accumulator`.
+
     Other than a neuron it keeps its sum itself, in ``state``: set it to None before the next sequence.
 
     Parameters:

@@ -1,11 +1,13 @@
 """Steps over time as functions, a step without its synapse, and sums for the loss."""
 
+import functools
 import pickle
 
 import pytest
 import torch
 
 from snnlib import (
+    LIF,
     LIFAdExFeedForwardState,
     LIFFeedForwardState,
     LIFParameters,
@@ -98,3 +100,24 @@ def test_sums_for_the_loss(x: torch.Tensor):
         voltages.append(state.v)
     assert total == torch.stack(spikes).sum() > 10
     torch.testing.assert_close(sums, torch.stack(voltages).sum(0))
+
+
+def test_sums_over_a_sequence(x: torch.Tensor):
+    """They are those over its steps, in one part or in two, where the layer gives all of its states."""
+    layer, recording = LIF(P), LIF(P, record_states=True)
+    over_time = functools.partial(voltage_accumulator, over_time=True)
+    z, states = recording(x)
+    _, voltages = RegularizationCell(over_time)(z, states)
+    torch.testing.assert_close(voltages, states.v.sum(0))
+    cell, last = RegularizationCell(over_time), None
+    for part in x.split(7):
+        _, total = cell(*recording(part, last))
+        _, last = layer(part, last)
+    torch.testing.assert_close(total, voltages)
+    assert RegularizationCell()(*layer(x))[1] == z.sum() > 10
+
+
+@pytest.mark.parametrize("options", [{}, {"over_time": True}])
+def test_a_sum_of_voltages_without_their_states_is_refused(x: torch.Tensor, options: dict[str, bool]):
+    with pytest.raises(ValueError, match=r"s.v of shape \[2, 5\] .* record_states=True"):
+        voltage_accumulator(*LIF(P)(x), **options)
