@@ -125,15 +125,15 @@ class _Spike(torch.autograd.Function):
 
 
 def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> Tensor:
-    r"""Spikes of neurons that are ``x`` above their threshold.
+    """Spikes of neurons that are ``x`` above their threshold.
 
     Forward ``z = H(x)``: 1 where x > 0, else 0 (also at x = 0). Backward ``dz/dx`` is one of
 
     ==========  =============================================  =====  ==================================
     method      dz/dx                                          alpha  source
     ==========  =============================================  =====  ==================================
-    super       1 / (alpha \|x\| + 1)^2                        100    Zenke & Ganguli 2018 (SuperSpike)
-    triangle    alpha max(0, 1 - \|x\|)                        0.3    Bellec et al. 2018
+    super       1 / (alpha abs(x) + 1)^2                       100    Zenke & Ganguli 2018 (SuperSpike)
+    triangle    alpha max(0, 1 - abs(x))                       0.3    Bellec et al. 2018
     tanh        1 - tanh(alpha x)^2                            2      Neftci et al. 2019
     circ        alpha^3 / (alpha^2 + x^2)^1.5                  0.5    Norse, Pehle & Pedersen 2021
     circ_dist   alpha^2 / (2 (alpha^2 + x^2)^1.5)              0.5    Norse, Pehle & Pedersen 2021
@@ -141,7 +141,7 @@ def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> T
     heavi_erfc  2/sqrt(pi) exp(-(alpha x)^2)                   2      Yin et al. 2021
     sigmoid     alpha s (1 - s), s = 1 / (1 + exp(-alpha x))   4      Neftci et al. 2019
     arctan      alpha/2 / (1 + (pi/2 alpha x)^2)               2      Fang et al. 2021
-    piecewise   alpha where \|x\| < 1 / (2 alpha), else 0      1      Wu et al. 2018
+    piecewise   alpha where abs(x) < 1 / (2 alpha), else 0     1      Wu et al. 2018
     ==========  =============================================  =====  ==================================
 
     or, with ``adjoint``, no derivative of z at all but that of the time at which x crosses zero, see
