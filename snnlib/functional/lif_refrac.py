@@ -31,7 +31,7 @@ class LIFRefracParameters(NamedTuple):
     v_reset: Scalar = 0.0
     """Potential after a spike."""
     rho_reset: Scalar = 0.005
-    """Refractory period, s. The neuron is held for ``round(rho_reset / dt)`` steps."""
+    """Refractory period, s. It is rounded to the nearest step; a half may go either way."""
     method: Method = "super"
     """How the gradient passes the spike, see :func:`~snnlib.functional.threshold.spike`."""
     alpha: Scalar | None = None
