@@ -164,6 +164,7 @@ from snnlib.module import (
     SpikeLinear,
     SpikesToTimesDecoder,
     SpikingPolicy,
+    detach_state,
     spike_slopes,
     state_over_time,
 )
@@ -276,6 +277,7 @@ __all__ = [
     "constant_current_lif_encode",
     "correlation_based_update",
     "correlation_sensor_step",
+    "detach_state",
     "euclidean_distance",
     "from_nir",
     "gate",

@@ -48,7 +48,7 @@ from snnlib.module.sequential import (
 )
 from snnlib.module.slopes import spike_slopes
 from snnlib.module.sparse import SpikeConv2d, SpikeLinear
-from snnlib.module.states import state_over_time
+from snnlib.module.states import detach_state, state_over_time
 
 __all__ = [
     "IAF",
@@ -111,6 +111,7 @@ __all__ = [
     "SpikeLinear",
     "SpikesToTimesDecoder",
     "SpikingPolicy",
+    "detach_state",
     "spike_slopes",
     "state_over_time",
 ]

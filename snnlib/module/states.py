@@ -1,4 +1,4 @@
-"""What a neuron keeps, over time: its loop keeps the last state alone, so it is called once for each."""
+"""States: detached, and over time, for which a layer's loop is called once for each state that is kept."""
 
 from typing import Any
 
@@ -7,7 +7,39 @@ from torch import Tensor
 
 from snnlib.engine import adjoint
 
-__all__ = ["recorded", "state_over_time"]
+__all__ = ["detach_state", "recorded", "state_over_time"]
+
+
+def detach_state(state: Any) -> Any:
+    """A state whose tensors are detached: no gradient of the next part of a sequence goes back beyond it.
+
+    ::
+
+        output, state = net(part, detach_state(state))      truncated backpropagation through time
+
+    Nor does the adjoint then tell the last spikes of a part how the next part would have them move.
+
+    Parameters:
+        state: that of a layer, a cell or a net: tensors in NamedTuples, lists, tuples and dictionaries, within
+            each other too. None, numbers and strings stay as they are.
+
+    Returns:
+        The same structure, of the same types.
+
+    Raises:
+        TypeError: there is something else in it, which may hold tensors.
+    """
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, dict):
+        return {key: detach_state(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        values = [detach_state(value) for value in state]
+        kind = getattr(type(state), "handed_of", type(state))  # without what snnlib.engine.later hands on
+        return kind(*values) if hasattr(kind, "_fields") else kind(values)
+    if state is None or isinstance(state, int | float | complex | str):
+        return state
+    raise TypeError(f"state must be tensors in tuples, lists and dictionaries, got {type(state).__name__}")
 
 
 @torch.no_grad()

@@ -1,19 +1,29 @@
-"""States over time, beside a loop over single steps."""
+"""States over time, beside a loop over single steps; and cut off from what came before."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from snnlib import (
+    LI,
     LIF,
     LIFCell,
+    LIFFeedForwardState,
+    LIFParameters,
     LIFRecurrent,
     LIFRefrac,
+    LIFState,
+    LIState,
     LSNNRecurrent,
     LSNNRecurrentCell,
     RecurrentLayer,
     RecurrentSequential,
+    RecurrentSequentialState,
+    SequentialState,
+    detach_state,
     lif_box_feed_forward_step,
     state_over_time,
 )
@@ -92,3 +102,79 @@ def test_that_of_a_recurrent_chain_too(tmp_path):
     again = torch.load(tmp_path / "state.pt")
     assert type(again) is type(state)
     assert torch.equal(again.state[1].v, state.state[1].v)
+
+
+def by_hand(state: Any) -> Any:
+    """What ``detach_state`` does, for the state of ``deep_net``, entry by entry."""
+    linear, lif, (hidden, cell), recurrent, (inner_linear, inner), last = state
+    assert linear is inner_linear is None
+    return [
+        None,
+        LIFFeedForwardState(*(value.detach() for value in lif)),
+        (hidden.detach(), cell.detach()),
+        LIFState(*(value.detach() for value in recurrent)),
+        [None, LIFFeedForwardState(*(value.detach() for value in inner))],
+        LIState(*(value.detach() for value in last)),
+    ]
+
+
+def deep_net(method: str) -> SequentialState:
+    torch.manual_seed(0)
+    p = LIFParameters(v_th=0.1, method=method)
+    return SequentialState(
+        nn.Linear(N, 6),
+        LIF(p),
+        nn.LSTM(6, 5),
+        LIFRecurrent(5, 5, p),
+        SequentialState(nn.Linear(5, 4), LIF(p)),
+        LI(),
+    )
+
+
+def learned(method: str, hand_on: Callable[[Any], Any]) -> list[torch.Tensor]:
+    """Weights after a step of descent for each part of a sequence, and the gradients of the last."""
+    net = deep_net(method)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    state = None
+    for part in (3 * torch.rand(30, B, N, generator=torch.Generator().manual_seed(0))).split(10):
+        voltage, state = net(part, hand_on(state) if state is not None else None)
+        optimizer.zero_grad()
+        voltage.square().mean().backward()
+        optimizer.step()
+    return [value for weight in net.parameters() for value in (weight.detach(), weight.grad)]
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_a_net_learns_over_parts_of_a_sequence(method: str):
+    ours, expected = learned(method, detach_state), learned(method, by_hand)
+    assert all(map(torch.equal, ours, expected))
+    assert all(value.abs().sum() > 0 for value in ours)
+    with pytest.raises(RuntimeError, match=r"second time|inplace operation"):
+        learned(method, lambda state: state)
+
+
+def test_a_detached_state_is_of_the_same_kinds():
+    x = torch.rand(T, B, N)
+    _, state = deep_net("adjoint")(x)
+    assert state[1].later.requires_grad
+    detached = detach_state(state)
+    assert [type(entry) for entry in detached] == [type(entry) for entry in by_hand(state)]
+    assert not hasattr(detached[1], "later")
+    assert torch.equal(detached[1].v, state[1].v)
+    assert state[1].v.requires_grad
+    assert not detached[1].v.requires_grad
+
+
+def test_whatever_a_state_is_made_of_is_detached_or_refused():
+    v = torch.rand(2, requires_grad=True)
+    state = RecurrentSequentialState(cache=[v, {"a": (v, 1)}], state=[None, 0.5, "b", True])
+    detached = detach_state(state)
+    assert type(detached) is RecurrentSequentialState
+    first, second = detached.cache
+    assert not first.requires_grad
+    assert not second["a"][0].requires_grad
+    assert second["a"][1] == 1
+    assert detached.state == [None, 0.5, "b", True]
+    assert detach_state(None) is None
+    with pytest.raises(TypeError, match="got object"):
+        detach_state([None, object()])
