@@ -1,5 +1,6 @@
 """What the README and docs/ say is so: their code runs, their links lead somewhere, their names exist."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -83,6 +84,29 @@ def test_every_public_name_has_a_docstring():
         if callable(thing):
             assert thing.__doc__, name
             assert not thing.__doc__.startswith(f"{name}("), f"{name} has only the docstring of a NamedTuple"
+
+
+def test_help_names_the_options_of_a_neuron():
+    """With their defaults, and what they are; a class of one's own shows its own arguments."""
+    kinds = [thing for thing in map(vars(snnlib).get, snnlib.__all__) if isinstance(thing, type)]
+    neurons = [kind for kind in kinds if issubclass(kind, snnlib.Neuron)]
+    assert snnlib.LIFRecurrent in neurons
+    for kind in neurons:
+        assert all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values()), kind
+    usual = inspect.signature(snnlib.RecurrentLayer).parameters
+    shown = inspect.signature(snnlib.LIFRecurrent).parameters
+    assert set(usual) - set(shown) == {"step", "state"}
+    for name in set(shown) - {"p"}:
+        assert shown[name].default == usual[name].default
+    text = snnlib.LIFRecurrent.__doc__
+    assert all(re.search(rf"^ {{8}}[\w, ]*\b{name}\b[\w, ]*: ", text, flags=re.MULTILINE) for name in shown)
+    assert "step:" not in text
+
+    class Mine(snnlib.LIF):
+        def __init__(self, size: int) -> None:
+            super().__init__(backend="reference")
+
+    assert list(inspect.signature(Mine).parameters) == ["size"]
 
 
 @pytest.mark.parametrize("neuron", declared(), ids=lambda neuron: neuron.name)

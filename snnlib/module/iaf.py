@@ -4,6 +4,7 @@ from typing import Unpack
 
 from snnlib.functional.iaf import IAFParameters, IAFState, iaf_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["IAF", "IAFCell", "IAFRecurrent", "IAFRecurrentCell"]
@@ -19,6 +20,7 @@ class IAFCell(Cell):
         super().__init__(iaf_feed_forward_step, p, dt)
 
 
+@with_options
 class IAF(Layer):
     """Integrate-and-fire, a sequence.
 
@@ -34,10 +36,11 @@ class IAF(Layer):
         super().__init__(iaf_feed_forward_step, p, dt, **options)
 
 
+@with_options
 class IAFRecurrentCell(RecurrentCell):
     """Integrate-and-fire with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentCell` of :func:`.iaf_feed_forward_step`.
     """
 
     def __init__(
@@ -51,10 +54,11 @@ class IAFRecurrentCell(RecurrentCell):
         super().__init__(iaf_feed_forward_step, input_size, hidden_size, p, dt, state=IAFState, **options)
 
 
+@with_options
 class IAFRecurrent(RecurrentLayer):
     """Integrate-and-fire with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentLayer` of :func:`.iaf_feed_forward_step`.
     """
 
     def __init__(

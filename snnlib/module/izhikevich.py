@@ -8,6 +8,7 @@ from snnlib.functional.izhikevich import (
     izhikevich_feed_forward_step,
 )
 from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
@@ -23,6 +24,7 @@ class IzhikevichCell(Cell):
         super().__init__(izhikevich_feed_forward_step, p, dt)
 
 
+@with_options
 class Izhikevich(Layer):
     """Izhikevich's neuron, a sequence.
 
@@ -38,10 +40,11 @@ class Izhikevich(Layer):
         super().__init__(izhikevich_feed_forward_step, p, dt, **options)
 
 
+@with_options
 class IzhikevichRecurrentCell(RecurrentCell):
     """Izhikevich's neuron with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentCell` of :func:`.izhikevich_feed_forward_step`.
     """
 
     def __init__(
@@ -63,10 +66,11 @@ class IzhikevichRecurrentCell(RecurrentCell):
         )
 
 
+@with_options
 class IzhikevichRecurrent(RecurrentLayer):
     """Izhikevich's neuron with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentLayer` of :func:`.izhikevich_feed_forward_step`.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from snnlib.functional.li import LIParameters, li_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.options import with_options
 
 __all__ = ["LI", "LICell", "LILinearCell"]
 
@@ -20,6 +21,7 @@ class LICell(Cell):
         super().__init__(li_feed_forward_step, p, dt)
 
 
+@with_options
 class LI(Layer):
     """Leaky integrator, a sequence.
 

@@ -4,6 +4,7 @@ from typing import Unpack
 
 from snnlib.functional.lif_adex import LIFAdExParameters, LIFAdExState, lif_adex_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
@@ -19,6 +20,7 @@ class LIFAdExCell(Cell):
         super().__init__(lif_adex_feed_forward_step, p, dt)
 
 
+@with_options
 class LIFAdEx(Layer):
     """Adaptive exponential leaky integrate-and-fire, a sequence.
 
@@ -34,10 +36,11 @@ class LIFAdEx(Layer):
         super().__init__(lif_adex_feed_forward_step, p, dt, **options)
 
 
+@with_options
 class LIFAdExRecurrentCell(RecurrentCell):
     """Adaptive exponential leaky integrate-and-fire with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentCell` of :func:`.lif_adex_feed_forward_step`.
     """
 
     def __init__(
@@ -53,10 +56,11 @@ class LIFAdExRecurrentCell(RecurrentCell):
         )
 
 
+@with_options
 class LIFAdExRecurrent(RecurrentLayer):
     """Adaptive exponential leaky integrate-and-fire with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentLayer` of :func:`.lif_adex_feed_forward_step`.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from typing import Unpack
 
 from snnlib.functional.lif_box import LIFBoxParameters, LIFBoxState, lif_box_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFBox", "LIFBoxCell", "LIFBoxRecurrent", "LIFBoxRecurrentCell"]
@@ -19,6 +20,7 @@ class LIFBoxCell(Cell):
         super().__init__(lif_box_feed_forward_step, p, dt)
 
 
+@with_options
 class LIFBox(Layer):
     """Leaky integrate-and-fire without a synapse, a sequence.
 
@@ -34,10 +36,11 @@ class LIFBox(Layer):
         super().__init__(lif_box_feed_forward_step, p, dt, **options)
 
 
+@with_options
 class LIFBoxRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire without a synapse with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentCell` of :func:`.lif_box_feed_forward_step`.
     """
 
     def __init__(
@@ -53,10 +56,11 @@ class LIFBoxRecurrentCell(RecurrentCell):
         )
 
 
+@with_options
 class LIFBoxRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire without a synapse with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentLayer` of :func:`.lif_box_feed_forward_step`.
     """
 
     def __init__(

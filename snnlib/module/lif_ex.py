@@ -4,6 +4,7 @@ from typing import Unpack
 
 from snnlib.functional.lif_ex import LIFExParameters, LIFExState, lif_ex_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
@@ -19,6 +20,7 @@ class LIFExCell(Cell):
         super().__init__(lif_ex_feed_forward_step, p, dt)
 
 
+@with_options
 class LIFEx(Layer):
     """Exponential leaky integrate-and-fire, a sequence.
 
@@ -34,10 +36,11 @@ class LIFEx(Layer):
         super().__init__(lif_ex_feed_forward_step, p, dt, **options)
 
 
+@with_options
 class LIFExRecurrentCell(RecurrentCell):
     """Exponential leaky integrate-and-fire with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentCell` of :func:`.lif_ex_feed_forward_step`.
     """
 
     def __init__(
@@ -51,10 +54,11 @@ class LIFExRecurrentCell(RecurrentCell):
         super().__init__(lif_ex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFExState, **options)
 
 
+@with_options
 class LIFExRecurrent(RecurrentLayer):
     """Exponential leaky integrate-and-fire with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentLayer` of :func:`.lif_ex_feed_forward_step`.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from typing import Unpack
 
 from snnlib.functional.lif_refrac import LIFRefracParameters, LIFRefracState, lif_refrac_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
@@ -19,6 +20,7 @@ class LIFRefracCell(Cell):
         super().__init__(lif_refrac_feed_forward_step, p, dt)
 
 
+@with_options
 class LIFRefrac(Layer):
     """Leaky integrate-and-fire with a refractory period, a sequence.
 
@@ -34,10 +36,11 @@ class LIFRefrac(Layer):
         super().__init__(lif_refrac_feed_forward_step, p, dt, **options)
 
 
+@with_options
 class LIFRefracRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire with a refractory period with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentCell` of :func:`.lif_refrac_feed_forward_step`.
     """
 
     def __init__(
@@ -53,10 +56,11 @@ class LIFRefracRecurrentCell(RecurrentCell):
         )
 
 
+@with_options
 class LIFRefracRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire with a refractory period with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentLayer` of :func:`.lif_refrac_feed_forward_step`.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from typing import Unpack
 
 from snnlib.functional.lsnn import LSNNParameters, LSNNState, lsnn_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
+from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
@@ -19,6 +20,7 @@ class LSNNCell(Cell):
         super().__init__(lsnn_feed_forward_step, p, dt)
 
 
+@with_options
 class LSNN(Layer):
     """Leaky integrate-and-fire with an adaptive threshold, a sequence.
 
@@ -34,10 +36,11 @@ class LSNN(Layer):
         super().__init__(lsnn_feed_forward_step, p, dt, **options)
 
 
+@with_options
 class LSNNRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire with an adaptive threshold with recurrent weights, one step.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentCell` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentCell` of :func:`.lsnn_feed_forward_step`.
     """
 
     def __init__(
@@ -51,10 +54,11 @@ class LSNNRecurrentCell(RecurrentCell):
         super().__init__(lsnn_feed_forward_step, input_size, hidden_size, p, dt, state=LSNNState, **options)
 
 
+@with_options
 class LSNNRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire with an adaptive threshold with recurrent weights, a sequence.
 
-    Takes what :class:`~snnlib.module.recurrent.RecurrentLayer` takes after its step.
+    A :class:`~snnlib.module.recurrent.RecurrentLayer` of :func:`.lsnn_feed_forward_step`.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Neurons with recurrent weights as modules: one step, and a sequence."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,8 @@ class RecurrentCell(_Recurrent):
         state: the NamedTuple of its state, ``z`` first; made from the step's own if None.
         input_weights, recurrent_weights: ``[N, M]`` and ``[N, N]`` to start with; drawn from a normal
             distribution of variance 2 / fan-in (He et al. 2015) if None.
-        autapses: whether a neuron may hear itself.
+        autapses: whether a neuron may hear itself. If not, the diagonal of the recurrent weights is set to
+            zero, of given ones too.
 
     Shapes:
         input ``[B, M]``, output and every field of the state ``[B, N]``; ``state=None`` is the resting state.
@@ -173,9 +174,12 @@ class RecurrentLayer(_Recurrent):
         backend: str = "auto",
         checkpoint_every: int | None = None,
         record_states: bool = False,
-        **options: Unpack[RecurrentOptions],
+        input_weights: Tensor | None = None,
+        recurrent_weights: Tensor | None = None,
+        autapses: bool = False,
     ) -> None:
-        super().__init__(step, input_size, hidden_size, p, dt, state=state, **options)
+        weights = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
+        super().__init__(step, input_size, hidden_size, p, dt, state=state, autapses=autapses, **weights)
         self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
