@@ -51,9 +51,10 @@ class SpikeMonitor(pl.Callback):
         {train,valid,test}_raster/<layer>            spikes of the first sample, see :func:`snnlib.plot.raster`
         {train,valid,test}_potential/<layer>         histogram of ``v`` after the last step, of all samples
 
-    Every :class:`.Neuron` that is ``spiking``, layer or cell, is watched by a forward hook, which sums up its
-    spikes. The hooks are removed when the trainer is done, after an exception too. Counts are those of all
-    processes; where a layer is given several shapes ``[*features]``, the neurons of each count.
+    Every :class:`.Neuron` that is ``spiking``, since its parameters have a ``method``, is watched by a forward
+    hook, layer or cell, which sums up its spikes. The hooks are removed when the trainer is done, after an
+    exception too. Counts are those of all processes; where a layer is given several shapes ``[*features]``, the
+    neurons of each count.
 
     Parameters:
         figures_every: epochs between two figures, from the first epoch on; 0 draws none. After a test or a
