@@ -48,7 +48,7 @@ def over_time(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def in_snntorch(graph: nir.NIRGraph) -> nn.Module:
-    pytest.importorskip("snntorch", reason="snnTorch is not installed: pip install 'snnlib[dev]'")
+    pytest.importorskip("snntorch", reason="snnTorch is not installed: pip install -e '.[dev]'")
     from snntorch.import_nir import import_from_nir
 
     return import_from_nir(graph)
@@ -133,7 +133,7 @@ RESET = {"reset_mechanism": "zero", "reset_delay": False, "init_hidden": True}
 
 
 def snntorch_net(name: str, **options) -> nn.Module:
-    snn = pytest.importorskip("snntorch", reason="snnTorch is not installed: pip install 'snnlib[dev]'")
+    snn = pytest.importorskip("snntorch", reason="snnTorch is not installed: pip install -e '.[dev]'")
     neurons = {
         "Leaky": lambda: snn.Leaky(beta=shared(0.9), threshold=shared(1.0), **options),
         "Leaky, a value a neuron": lambda: snn.Leaky(
