@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnlib.module.sequential import Lift
+from snnlib.module.lift import Lift
 from snnlib.module.sparse import SpikeConv2d
 
 __all__ = ["LConv2d"]
