@@ -19,6 +19,8 @@ class SpikesToTimesDecoder(nn.Module):
         input ``[T, B, *features]``, output ``[K, B, *features]``, inf where a neuron has no such spike.
     """
 
+    over_time = True
+
     def __init__(self, spike_count: int = 1, convert_indices_to_times: bool = True, dt: float = 0.001) -> None:
         super().__init__()
         self.spike_count, self.convert_to_time, self.dt = int(spike_count), convert_indices_to_times, dt

@@ -60,6 +60,8 @@ class SpikeLatencyLIFEncoder(ConstantCurrentLIFEncoder):
 class SpikeLatencyEncoder(nn.Module):
     """The first spike of each neuron: :func:`.spike_latency_encode`, on ``[T, B, *features]``."""
 
+    over_time = True
+
     def forward(self, input: Tensor) -> Tensor:
         return spike_latency_encode(input)
 

@@ -35,12 +35,21 @@ def time_of(module: nn.Module) -> bool | None:
 
 
 def refuse_lost_state(name: str, module: nn.Module) -> None:
-    """A container of torch's own hands no state on."""
-    inner = [m for m in module.modules() if m is not module and is_stateful(m)]
-    if inner and not is_stateful(module):
+    """A container of torch's own hands no state on, and knows no time."""
+    if is_stateful(module):
+        return
+    inner = [m for m in module.modules() if m is not module]
+    stateful = [m for m in inner if is_stateful(m)]
+    if stateful:
         raise ValueError(
             f"module {name} ({type(module).__name__}) would drop the state of the "
-            f"{type(inner[0]).__name__} inside it; use SequentialState in its place"
+            f"{type(stateful[0]).__name__} inside it; use SequentialState in its place"
+        )
+    timed = [m for m in inner if getattr(m, "over_time", None)]
+    if timed and not time_of(module):
+        raise ValueError(
+            f"module {name} ({type(module).__name__}) would run over [T*B, *features], and the "
+            f"{type(timed[0]).__name__} inside it needs to see time; use SequentialState in its place"
         )
 
 

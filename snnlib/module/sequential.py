@@ -24,7 +24,8 @@ class SequentialState(nn.Sequential):
     Where the neurons take sequences (``LIF``, ``LIFRecurrent``, ``nn.LSTM``, ...) the input is a sequence
     ``[T, B, *features]``, and a module without a state (``nn.Linear``, ``nn.Conv2d``, ...) runs once over
     ``[T*B, *features]``. Where they take single steps (``LIFCell``, ...) the input is one step
-    ``[B, *features]`` and every module runs as it is.
+    ``[B, *features]`` and every module runs as it is. A module without a state that needs to see time, such as
+    :class:`.SpikeLatencyEncoder`, sets ``over_time = True`` and is given the sequence ``[T, B, *features]``.
 
     A sequence that is one step repeated without a copy (``x.expand(T, ...)``) passes the modules without a
     state once, not T times, until the first neuron. (Dropout is drawn for each step, but not what a module of
@@ -47,9 +48,10 @@ class SequentialState(nn.Sequential):
 
     Raises:
         ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in
-            :class:`Lift`), a stateful module hides in an ``nn.Sequential``, the state has another length, or
-            ``checkpoint_every`` or ``chunk_size`` meets a batch norm in training, which would see each chunk
-            alone.
+            :class:`Lift`), a module with a state, or one that needs to see time, hides in an
+            ``nn.Sequential``, the state has another length, or ``checkpoint_every`` or ``chunk_size`` meets a
+            batch norm in training or a module without a state that needs to see time, which would see each
+            chunk alone.
     """
 
     def __init__(
@@ -150,6 +152,11 @@ def _refuse_whole(net: nn.Module) -> None:
             raise ValueError(
                 f"checkpoint_every and chunk_size do not go with record_states=True of {name}: the next chunk "
                 "cannot begin with the states of all steps"
+            )
+        if getattr(module, "over_time", None) and not isinstance(module, Lift) and not is_stateful(module):
+            raise ValueError(
+                f"checkpoint_every and chunk_size do not go with {name} ({type(module).__name__}), which needs "
+                "to see the whole sequence"
             )
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(

@@ -13,8 +13,10 @@ from snnlib import (
     LSNN,
     LIFParameters,
     LIFRecurrent,
+    Lift,
     LSNNParameters,
     SequentialState,
+    SpikeLatencyEncoder,
     lsnn_feed_forward_step,
 )
 from snnlib.engine import scan
@@ -154,3 +156,12 @@ def test_states_of_all_steps_are_refused_in_parts(option: str):
     net = SequentialState(nn.Linear(N, N), LIF(record_states=True), **{option: 3})
     with pytest.raises(ValueError, match="do not go with record_states=True of 1"):
         net(torch.zeros(7, 2, N))
+
+
+@pytest.mark.parametrize("option", ["checkpoint_every", "chunk_size"])
+def test_what_needs_to_see_the_whole_sequence_is_refused_in_parts(option: str):
+    net = SequentialState(LIF(), SpikeLatencyEncoder(), Lift(nn.Linear(N, N)), **{option: 3})
+    with pytest.raises(ValueError, match=r"do not go with 1 \(SpikeLatencyEncoder\), which needs"):
+        net(torch.zeros(7, 2, N))
+    del net[1]
+    net(torch.zeros(7, 2, N))

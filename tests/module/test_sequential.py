@@ -20,8 +20,10 @@ from snnlib import (
     LSNNCell,
     LSNNParameters,
     SequentialState,
+    SpikeLatencyEncoder,
+    SpikesToTimesDecoder,
 )
-from tests.module.chains import B, T, close, conv_net, easy, images
+from tests.module.chains import B, Calls, T, close, conv_net, easy, images
 from tests.module.kinds import over_time
 from tests.neurons import same
 
@@ -270,3 +272,29 @@ def test_hooks_see_the_modules_with_a_state():
     net(x)
     assert len(seen) == 2
     net.register_forward_state_hooks(print)
+
+
+@pytest.mark.parametrize("module", [SpikeLatencyEncoder(), SpikesToTimesDecoder(2)], ids=["latency", "times"])
+def test_what_needs_to_see_time_is_given_the_sequence(module):
+    """In a chain it does what it does alone, and the modules beside it run over ``[T*B, ...]`` as ever."""
+    layer, linear = LIF(easy()), nn.Linear(4, 3)
+    x = torch.rand(T, B, 4)
+    spikes, _ = layer(x)
+    assert 1 < spikes.sum(0).max() < T
+    output, state = SequentialState(layer, module, nn.Flatten())(x)
+    same(output, module(spikes))
+    assert [entry is None for entry in state] == [False, True, True]
+    same(SequentialState(SequentialState(module))(spikes)[0], module(spikes))
+    calls = Calls(linear)
+    SequentialState(linear, module)(x)
+    assert calls.rows == [T * B]
+
+
+def test_what_needs_to_see_time_is_refused_where_it_cannot():
+    with pytest.raises(ValueError, match=r"\['0'\] take single steps"):
+        SequentialState(LIFCell(), SpikeLatencyEncoder())
+    with pytest.raises(ValueError, match="SpikeLatencyEncoder takes sequences already"):
+        Lift(SpikeLatencyEncoder())
+    for made in (lambda module: SequentialState(LIF(), module), Lift):
+        with pytest.raises(ValueError, match="the SpikeLatencyEncoder inside it needs to see time"):
+            made(nn.Sequential(nn.ReLU(), SpikeLatencyEncoder()))
