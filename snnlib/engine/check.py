@@ -1,6 +1,7 @@
 """What is refused at the door: values and shapes that no neuron can have, each named and shown."""
 
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from numbers import Real
@@ -21,6 +22,7 @@ __all__ = [
     "is_concrete",
     "is_exported",
     "is_followed",
+    "warn",
 ]
 
 
@@ -50,6 +52,14 @@ def is_compiled() -> bool:
 def is_followed() -> bool:
     """Whether somebody follows what operators run: a compiler, a dispatch mode."""
     return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def warn(message: str) -> None:
+    """Warn, at the line that called snnlib, however deep its own calls are."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("snnlib", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def check_input(input: Tensor) -> None:
@@ -105,10 +115,9 @@ def check_stable(p: Any, dt: float) -> None:
         else:
             fastest = value
         if dt * fastest > 2:
-            warnings.warn(
+            warn(
                 f"{name}={fastest:g}/s is too fast for steps of dt={dt:g} s: dt {name} must be at most 2, "
-                "or what decays with it grows instead",
-                stacklevel=5,
+                "or what decays with it grows instead"
             )
 
 

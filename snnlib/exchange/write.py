@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from snnlib.exchange.neurons import node_of
 from snnlib.exchange.shapes import one_step
 from snnlib.exchange.stateless import STATELESS, array, stateless_node
+from snnlib.module.lift import Lift
 from snnlib.module.neuron import Cell, Layer, Neuron
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer
-from snnlib.module.sequential import Lift, SequentialState
+from snnlib.module.sequential import SequentialState
 
 __all__ = ["INPUT_WEIGHTS", "write"]
 

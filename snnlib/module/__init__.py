@@ -32,6 +32,7 @@ from snnlib.module.lif_adex import LIFAdEx, LIFAdExCell, LIFAdExRecurrent, LIFAd
 from snnlib.module.lif_box import LIFBox, LIFBoxCell, LIFBoxRecurrent, LIFBoxRecurrentCell
 from snnlib.module.lif_ex import LIFEx, LIFExCell, LIFExRecurrent, LIFExRecurrentCell
 from snnlib.module.lif_refrac import LIFRefrac, LIFRefracCell, LIFRefracRecurrent, LIFRefracRecurrentCell
+from snnlib.module.lift import Lift
 from snnlib.module.lsnn import LSNN, LSNNCell, LSNNRecurrent, LSNNRecurrentCell
 from snnlib.module.neuron import Cell, Layer, Neuron
 from snnlib.module.policy import SpikingPolicy
@@ -41,7 +42,6 @@ from snnlib.module.regularization import (
 )
 from snnlib.module.resnet import ResNet
 from snnlib.module.sequential import (
-    Lift,
     RecurrentSequential,
     RecurrentSequentialState,
     SequentialState,

@@ -16,6 +16,8 @@ from snnlib.functional.encode import (
     spike_latency_lif_encode,
 )
 from snnlib.functional.lif import LIFParameters
+from snnlib.functional.lif_box import LIFBoxParameters
+from snnlib.module.parameters import Parametric, described, register
 
 __all__ = [
     "ConstantCurrentLIFEncoder",
@@ -27,21 +29,26 @@ __all__ = [
 ]
 
 
-class ConstantCurrentLIFEncoder(nn.Module):
+class ConstantCurrentLIFEncoder(Parametric):
     """Spikes of neurons that a constant current drives: :func:`.constant_current_lif_encode`.
 
     Parameters:
         seq_length: time steps T.
-        p: of the neurons.
+        p: of the neurons; tensors are registered, see :class:`.Parametric`.
         dt: time step in s.
 
     Shapes:
         input ``[B, *features]``, output ``[T, B, *features]``.
     """
 
-    def __init__(self, seq_length: int, p: LIFParameters = LIFParameters(), dt: float = 0.001) -> None:
-        super().__init__()
-        self.seq_length, self.p, self.dt = seq_length, p, dt
+    def __init__(
+        self, seq_length: int, p: LIFBoxParameters | LIFParameters = LIFParameters(), dt: float = 0.001
+    ) -> None:
+        super().__init__(p, LIFParameters() if isinstance(p, LIFParameters) else LIFBoxParameters(), dt)
+        self.seq_length = seq_length
+
+    def extra_repr(self) -> str:
+        return f"{described(seq_length=self.seq_length)}, {super().extra_repr()}"
 
     def forward(self, input: Tensor) -> Tensor:
         return constant_current_lif_encode(input, self.seq_length, self.p, self.dt)
@@ -89,6 +96,9 @@ class PoissonEncoder(nn.Module):
         super().__init__()
         self.seq_length, self.f_max, self.dt, self.generator = seq_length, f_max, dt, generator
 
+    def extra_repr(self) -> str:
+        return described(seq_length=self.seq_length, f_max=self.f_max, dt=self.dt)
+
     def forward(self, input: Tensor) -> Tensor:
         return poisson_encode(input, self.seq_length, self.f_max, self.dt, self.generator)
 
@@ -108,13 +118,15 @@ class PopulationEncoder(nn.Module):
 
     Parameters:
         out_features: neurons for each value.
-        scale: largest preferred value; the largest input if None.
+        scale: largest preferred value; the largest input if None. A tensor is registered.
         kernel: activity of a neuron at a distance from what it prefers.
         distance_function: that distance.
 
     Shapes:
         input ``[*shape]``, output ``[*shape, out_features]``.
     """
+
+    scale: float | Tensor | None
 
     def __init__(
         self,
@@ -124,8 +136,11 @@ class PopulationEncoder(nn.Module):
         distance_function: Callable[[Tensor, Tensor], Tensor] = euclidean_distance,
     ) -> None:
         super().__init__()
-        self.out_features, self.scale = out_features, scale
-        self.kernel, self.distance_function = kernel, distance_function
+        self.out_features, self.kernel, self.distance_function = out_features, kernel, distance_function
+        register(self, "scale", scale)
+
+    def extra_repr(self) -> str:
+        return described(out_features=self.out_features, scale=self.scale)
 
     def forward(self, input: Tensor) -> Tensor:
         return population_encode(input, self.out_features, self.scale, self.kernel, self.distance_function)

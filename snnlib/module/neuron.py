@@ -3,16 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from snnlib.engine.check import (
-    check_fits,
-    check_input,
-    check_kind,
-    check_kind_of_parameters,
-    check_parameters,
-    check_stable,
-)
+from snnlib.engine.check import check_fits, check_input, check_kind
 from snnlib.engine.scan import scan
 from snnlib.engine.step import (
     Step,
@@ -22,7 +15,7 @@ from snnlib.engine.step import (
     integration_dtype,
     state_type,
 )
-from snnlib.functional.threshold import check_method
+from snnlib.module.parameters import Parametric
 from snnlib.module.states import recorded
 
 __all__ = [
@@ -41,9 +34,8 @@ class LayerOptions(TypedDict, total=False):
     record_states: bool
 
 
-class Neuron(nn.Module):
-    """A step and its parameters, which are registered: what is a ``torch.nn.Parameter`` learns, what is a
-    tensor moves with ``.to()``, both stand in the ``state_dict`` under the names that ``p`` gives them.
+class Neuron(Parametric):
+    """A step and its parameters, which are registered, see :class:`.Parametric`.
 
     Attributes:
         step: the neuron's step.
@@ -55,33 +47,10 @@ class Neuron(nn.Module):
     over_time: bool
 
     def __init__(self, step: Step, p: Any = None, dt: float = 0.001) -> None:
-        super().__init__()
         usual = default_parameters(step)
-        p = usual if p is None else p
-        check_kind_of_parameters(p, usual)
-        check_parameters(p, dt)
-        check_stable(p, dt)
-        if hasattr(p, "method") and not callable(p.method):
-            check_method(p.method, getattr(p, "alpha", None))
+        super().__init__(usual if p is None else p, usual, dt)
         self.step = step
-        self.dt = dt
         self.state = state_type(step)
-        tensors = {k: v for k, v in p._asdict().items() if isinstance(v, Tensor)} if p is not None else {}
-        for name, value in tensors.items():
-            if isinstance(value, nn.Parameter):
-                self.register_parameter(name, value)
-            else:
-                self.register_buffer(name, value)
-        self._tensors = tuple(tensors)
-        # only the numbers stay here: what is registered may be moved, copied or replaced
-        self._numbers = p._replace(**dict.fromkeys(tensors)) if tensors else p
-
-    @property
-    def p(self) -> Any:
-        """The parameters, with the tensors that the module holds now."""
-        if not self._tensors:
-            return self._numbers
-        return self._numbers._replace(**{name: getattr(self, name) for name in self._tensors})
 
     @property
     def spiking(self) -> bool:
@@ -96,11 +65,6 @@ class Neuron(nn.Module):
             shape: see :func:`snnlib.engine.initial_state`.
         """
         return initial_state(self.state, self.p, like, shape=shape)
-
-    def extra_repr(self) -> str:
-        values = self.p._asdict() if self.p is not None else {}
-        shown = {k: tuple(v.shape) if isinstance(v, Tensor) else v for k, v in values.items()}
-        return ", ".join(f"{k}={v}" for k, v in {**shown, "dt": self.dt}.items())
 
 
 class Cell(Neuron):

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from snnlib.module.sequential import Lift, SequentialState
+from snnlib.module.lift import Lift
+from snnlib.module.sequential import SequentialState
 from snnlib.module.sparse import SpikeConv2d, weigher
 
 __all__ = ["JOINS", "ResNet", "Residual"]

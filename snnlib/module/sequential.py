@@ -1,4 +1,4 @@
-"""Containers that thread state through a network: SequentialState, RecurrentSequential and Lift."""
+"""Containers that thread state through a network: SequentialState and RecurrentSequential."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -11,7 +11,7 @@ from snnlib.engine import adjoint
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.module.lift import Lift, batched, is_stateful, refuse_lost_state, time_of
 
-__all__ = ["Lift", "RecurrentSequential", "RecurrentSequentialState", "SequentialState", "is_stateful"]
+__all__ = ["RecurrentSequential", "RecurrentSequentialState", "SequentialState"]
 
 
 class SequentialState(nn.Sequential):

@@ -1,0 +1,98 @@
+"""What modules do with parameters: tensors among them are registered, and others can take their place."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from snnlib.engine.check import check_kind_of_parameters, check_parameters, check_stable
+from snnlib.functional.threshold import check_method
+
+__all__ = ["Parametric", "described", "register"]
+
+
+class Parametric(nn.Module):
+    """A module with parameters ``p``, a NamedTuple, which are registered: what is a ``torch.nn.Parameter``
+    learns, what is a tensor moves with ``.to()``, both stand in the ``state_dict`` under the names that ``p``
+    gives them.
+
+    ``module.p = module.p._replace(alpha=50.0)`` gives it others of the same class.
+
+    Parameters:
+        p: the parameters, or None for none.
+        usual: those that are the default, against which ``p`` is held, or None.
+        dt: time step in s.
+
+    Raises:
+        ValueError: ``p`` or ``dt`` has a value that no neuron can have, or ``p`` is of another class.
+        AttributeError: a number of ``p`` is assigned to the module itself.
+    """
+
+    _numbers: Any = None
+    _tensors: tuple[str, ...] = ()
+
+    def __init__(self, p: Any, usual: Any, dt: float) -> None:
+        super().__init__()
+        self.dt, self._usual = dt, usual
+        self._check(p)
+        self._take(p)
+
+    def _check(self, p: Any) -> None:
+        check_kind_of_parameters(p, self._usual)
+        check_parameters(p, self.dt)
+        check_stable(p, self.dt)
+        if hasattr(p, "method") and not callable(p.method):
+            check_method(p.method, getattr(p, "alpha", None))
+
+    def _take(self, p: Any) -> None:
+        """Register the tensors, each in the place that it had before, in which optimisers look for it."""
+        values = p._asdict() if p is not None else {}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        for name in self._tensors:
+            held = self._parameters if isinstance(tensors.get(name), nn.Parameter) else self._buffers
+            if name not in tensors or not (name in held or is_parametrized(self, name)):
+                delattr(self, name)
+        for name, value in tensors.items():
+            if not is_parametrized(self, name):
+                register(self, name, value)
+        self._tensors = tuple(tensors)
+        # only the numbers stay here: what is registered may be moved, copied or replaced
+        self._numbers = p._replace(**dict.fromkeys(tensors)) if tensors else p
+
+    @property
+    def p(self) -> Any:
+        """The parameters, with the tensors that the module holds now."""
+        if not self._tensors:
+            return self._numbers
+        return self._numbers._replace(**{name: getattr(self, name) for name in self._tensors})
+
+    @p.setter
+    def p(self, p: Any) -> None:
+        if type(p) is not type(self._numbers):
+            raise ValueError(f"p must be {type(self._numbers).__name__}(...), as it was, got {p!r}")
+        self._check(p)
+        self._take(p)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in getattr(self._numbers, "_fields", ()) and not hasattr(self, name):
+            raise AttributeError(f"{name} is a number of p: use layer.p = layer.p._replace({name}=...)")
+        super().__setattr__(name, value)
+
+    def extra_repr(self) -> str:
+        return described(**(self.p._asdict() if self.p is not None else {}), dt=self.dt)
+
+
+def register(module: nn.Module, name: str, value: Any) -> None:
+    """Let a module hold a value: one that learns, one that moves with it, or a plain attribute."""
+    if isinstance(value, nn.Parameter):
+        module.register_parameter(name, value)
+    elif isinstance(value, Tensor):
+        module.register_buffer(name, value)
+    else:
+        setattr(module, name, value)
+
+
+def described(**values: Any) -> str:
+    """Values for an ``extra_repr``; of tensors the shape."""
+    shown = {k: tuple(v.shape) if isinstance(v, Tensor) else v for k, v in values.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
