@@ -84,7 +84,8 @@ def check_kind_of_parameters(p: Any, usual: Any) -> None:
         usual: those that the neuron's step has by default, or None.
 
     Raises:
-        ValueError: it is no NamedTuple, or lacks a field of ``usual``, or has something else for a number.
+        ValueError: it is no NamedTuple, lacks a field of ``usual`` or has others, or has something else for a
+            number.
     """
     if p is not None and not hasattr(p, "_fields"):
         wanted = "a NamedTuple" if usual is None else f"{type(usual).__name__}(...)"
@@ -99,6 +100,12 @@ def check_kind_of_parameters(p: Any, usual: Any) -> None:
             raise ValueError(f"p.{name} must be a number or a tensor, got {given!r}")
         if isinstance(given, float) and math.isnan(given):
             raise ValueError(f"p.{name} must be a number, got {given}")
+    more = [name for name in getattr(p, "_fields", ()) if usual is not None and not hasattr(usual, name)]
+    if more:
+        raise ValueError(
+            f"p must be {type(usual).__name__}(...): {type(p).__name__} has {', '.join(more)} too, which "
+            "nothing here would read"
+        )
 
 
 def _rates(p: Any) -> list[tuple[str, Any]]:

@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from snnlib import (
+    LI,
     LIF,
     LIFCell,
     LIFFeedForwardState,
     LIFParameters,
     LIFRecurrent,
     LIFRecurrentCell,
+    LIFRefracParameters,
     LIParameters,
+    LSNNParameters,
+    SpikingPolicy,
 )
 from tests.module.kinds import B, M, N, build, every_kind, every_neuron, sample
 from tests.neurons import SPIKING, name_of
@@ -100,6 +104,8 @@ def test_a_cell_names_no_backend():
     (64, r"p must be LIFParameters\(\.\.\.\), got 64; there are as many neurons as the input has features"),
     ({"v_th": 1.0}, "p must be LIFParameters"),
     (LIParameters(), "p must have the fields of LIFParameters, LIParameters has no v_th"),
+    (LIFRefracParameters(), r"p must be LIFParameters\(...\): LIFRefracParameters has rho_reset too, "),
+    (LSNNParameters(), "LSNNParameters has tau_adapt_inv, beta too"),
     (LIFParameters(v_th="1"), "p.v_th must be a number or a tensor, got '1'"),
     (LIFParameters(v_th=[1.0]), r"p.v_th must be a number or a tensor, got \[1.0\]"),
     (LIFParameters(v_reset=math.nan), "p.v_reset must be a number, got nan"),
@@ -107,6 +113,13 @@ def test_a_cell_names_no_backend():
 def test_what_are_no_parameters_is_refused(p, says):
     for made in (LIF, LIFCell, partial(LIFRecurrent, 3, 4), partial(LIFRecurrentCell, 3, 4)):
         with pytest.raises(ValueError, match=says):
+            made(p)
+
+
+def test_parameters_of_a_neuron_that_has_more_are_refused_where_they_would_not_be_read():
+    for made in (LI, partial(SpikingPolicy, 4, 8, 2)):
+        p = LIFParameters() if made is LI else LIFRefracParameters(rho_reset=0.01)
+        with pytest.raises(ValueError, match="too, which nothing here would read"):
             made(p)
 
 
