@@ -1,6 +1,7 @@
 """Containers that thread state through a network: SequentialState and RecurrentSequential."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from snnlib.engine import adjoint
+from snnlib.engine.check import warn
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.module.lift import Lift, batched, is_stateful, refuse_lost_state, time_of
 
@@ -46,6 +48,9 @@ class SequentialState(nn.Sequential):
         The state is a list with one entry a module, None for those that have none; ``state=None`` starts
         at rest.
 
+    Warns:
+        UserWarning: modules have different time steps ``dt``.
+
     Raises:
         ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in
             :class:`Lift`), a module with a state, or one that needs to see time, hides in an
@@ -66,6 +71,7 @@ class SequentialState(nn.Sequential):
         self._state_hooks: list[RemovableHandle] = []
         self._outer_time: bool | None = None  # what a chain without neurons takes from the chain around it
         self._look()
+        _warn_of_time_steps(self)
 
     def _look(self) -> None:
         """Learn what the modules are; again before each run, because a chain can be edited."""
@@ -143,6 +149,12 @@ class SequentialState(nn.Sequential):
                 input, once = module(input), None
             hidden.append(input)
         return (hidden if self.return_hidden else input), state
+
+
+def _warn_of_time_steps(net: SequentialState) -> None:
+    steps = {dt for module in net.modules() if isinstance(dt := getattr(module, "dt", None), Real)}
+    if len(steps) > 1:
+        warn(f"modules of one SequentialState have different time steps: dt={sorted(steps)} s")
 
 
 def _refuse_whole(net: nn.Module) -> None:

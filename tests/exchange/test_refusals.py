@@ -42,7 +42,6 @@ def net(*modules: nn.Module) -> SequentialState:
         (LILinearCell(3, 2), None, r"module at the top \(LILinearCell\)"),
         (net(LIF(LIFParameters(method="logistic"))), (3,), "spikes that are drawn, got method='logistic'"),
         (net(LI(LIParameters(tau_mem_inv=0.0))), (3,), r"infinite, got tau_mem_inv=0.0"),
-        (net(LIF(dt=0.001), LIF(dt=0.002)), (3,), r"one time step, got dt=\[0.001, 0.002\]"),
         (
             net(LIF(LIFParameters(v_th=torch.ones(5)))),
             (3,),
@@ -68,6 +67,13 @@ def test_not_to_be_written(model, shape, message):
     sample = torch.zeros(1, 3) if shape is None else torch.zeros(2, 1, *shape)
     with pytest.raises(ValueError, match=message):
         to_nir(model, sample)
+
+
+def test_two_time_steps_are_not_to_be_written():
+    with pytest.warns(UserWarning, match="different time steps"):
+        model = net(LIF(dt=0.001), LIF(dt=0.002))
+    with pytest.raises(ValueError, match=r"one time step, got dt=\[0.001, 0.002\]"):
+        to_nir(model, torch.zeros(2, 1, 3))
 
 
 def lif(size: int = N, **other) -> nir.LIF:

@@ -1,5 +1,6 @@
 """Chains of modules: state over time and step by step, what they hand on, hooks, what they refuse."""
 
+import copy
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -298,3 +299,17 @@ def test_what_needs_to_see_time_is_refused_where_it_cannot():
     for made in (lambda module: SequentialState(LIF(), module), Lift):
         with pytest.raises(ValueError, match="the SpikeLatencyEncoder inside it needs to see time"):
             made(nn.Sequential(nn.ReLU(), SpikeLatencyEncoder()))
+
+
+def test_different_time_steps_are_warned_of_once_where_the_chain_is_made(recwarn):
+    SequentialState(nn.Linear(4, 4), nn.ReLU())
+    SequentialState(nn.Linear(4, 4), LIF(dt=0.002), SpikesToTimesDecoder(dt=0.002))
+    assert not recwarn
+    layers = [LIF(easy(), dt=0.002), nn.Linear(4, 3), SequentialState(LI(), nn.ReLU())]
+    with pytest.warns(UserWarning, match=r"different time steps: dt=\[0\.001, 0\.002\] s") as seen:
+        net = SequentialState(*layers)
+    assert [warning.filename for warning in seen] == [__file__]
+    recwarn.clear()
+    net(torch.rand(T, B, 4))
+    copy.deepcopy(net)(torch.rand(T, B, 4))
+    assert not recwarn
