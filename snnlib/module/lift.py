@@ -10,19 +10,24 @@ from torch import Tensor, nn
 
 from snnlib.functional.lift import step_by_step
 
-__all__ = ["Lift", "batched", "is_stateful", "refuse_lost_state", "time_of"]
+__all__ = ["Lift", "batched", "is_stateful", "refuse_misfit", "time_of"]
 
 
 def is_stateful(module: nn.Module) -> bool:
     """Whether ``forward`` takes a state and returns it; torch's own recurrent layers do."""
     if isinstance(module, Lift):
         return is_stateful(module.lifted)
-    return isinstance(module, nn.RNNBase) or _takes_state(type(module).forward)
+    return isinstance(module, nn.RNNBase) or "state" in _arguments(type(module).forward)
 
 
 @functools.cache
-def _takes_state(forward: Callable[..., Any]) -> bool:
-    return "state" in inspect.signature(forward).parameters
+def _arguments(forward: Callable[..., Any]) -> dict[str, bool]:
+    """What it takes by name beside itself, and whether it has to be given."""
+    named = [a for a in inspect.signature(forward).parameters.values() if a.kind not in _MANY]
+    return {a.name: a.default is a.empty for a in named[1:]}
+
+
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def time_of(module: nn.Module) -> bool | None:
@@ -34,22 +39,29 @@ def time_of(module: nn.Module) -> bool | None:
     return getattr(module, "over_time", None)
 
 
-def refuse_lost_state(name: str, module: nn.Module) -> None:
-    """A container of torch's own hands no state on, and knows no time."""
+def refuse_misfit(name: str, module: nn.Module) -> None:
+    """Refuse what cannot stand in a chain: it takes more than one tensor, or what is inside it cannot be there.
+
+    A container of torch's own hands no state on, and knows no time.
+    """
+    who = f"module {name} ({type(module).__name__})"
+    needed = [key for key, given in _arguments(type(module).forward).items() if given and key != "state"]
+    if len(needed) > 1:
+        raise ValueError(f"{who} takes {' and '.join(needed)}, a chain hands it one tensor; call it by itself")
     if is_stateful(module):
         return
     inner = [m for m in module.modules() if m is not module]
     stateful = [m for m in inner if is_stateful(m)]
     if stateful:
-        raise ValueError(
-            f"module {name} ({type(module).__name__}) would drop the state of the "
-            f"{type(stateful[0]).__name__} inside it; use SequentialState in its place"
-        )
+        way_out = "call it by itself, or let its forward take a state and return (output, state)"
+        if isinstance(module, nn.Sequential):
+            way_out = "use SequentialState in its place"
+        raise ValueError(f"{who} would drop the state of the {type(stateful[0]).__name__} inside it; {way_out}")
     timed = [m for m in inner if getattr(m, "over_time", None)]
     if timed and not time_of(module):
         raise ValueError(
-            f"module {name} ({type(module).__name__}) would run over [T*B, *features], and the "
-            f"{type(timed[0]).__name__} inside it needs to see time; use SequentialState in its place"
+            f"{who} would run over [T*B, *features], and the {type(timed[0]).__name__} inside it needs to see "
+            "time; use SequentialState in its place"
         )
 
 
@@ -60,22 +72,41 @@ _RANDOM = (
 """Modules of torch's that draw numbers in training."""
 
 
-def batched(module: nn.Module, x: Tensor, once: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def batched(
+    name: str, module: nn.Module, x: Tensor, once: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Run a module without time over ``[T, B, ...]`` in one call.
 
     Parameters:
+        name: of the module, for what is said where it cannot be run so.
         once: the one step that ``x`` repeats, if a module before this one made it.
 
     Returns:
         Its output, and the one step that this repeats, if it does. The way back from ``x[0]`` would fill a
         whole sequence with zeros, and add its steps up again.
+
+    Raises:
+        ValueError: the module does not keep dimension 0.
     """
     steps, batch = x.shape[:2]
     random = any(isinstance(m, _RANDOM) for m in module.modules())
     if steps > 1 and x.stride(0) == 0 and not (random and module.training):
-        y: Tensor = module(x[0] if once is None else once)
+        y = _rows(name, module, x[0] if once is None else once)
         return _repeated(y, steps), y
-    return module(x.flatten(0, 1)).unflatten(0, (steps, batch)), None
+    return _rows(name, module, x.flatten(0, 1)).unflatten(0, (steps, batch)), None
+
+
+def _rows(name: str, module: nn.Module, x: Tensor) -> Tensor:
+    """What a module makes of rows ``[T*B, ...]`` or ``[B, ...]``, if that has as many."""
+    y = module(x)
+    if not isinstance(y, Tensor) or y.shape[:1] != x.shape[:1]:
+        found = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(
+            f"module {name} ({type(module).__name__}) must keep the first dimension of {list(x.shape)}, which "
+            f"counts steps and samples, got {found}: call it by itself before or after the net, or set "
+            "over_time = True where it takes and returns [T, B, *features]"
+        )
+    return y
 
 
 def _repeated(y: Tensor, steps: int) -> Tensor:
@@ -110,12 +141,12 @@ class Lift(nn.Module):
         super().__init__()
         if time_of(module):
             raise ValueError(f"{type(module).__name__} takes sequences already, Lift is for single steps")
-        refuse_lost_state("lifted", module)
+        refuse_misfit("lifted", module)
         self.lifted = module
 
     def forward(self, input: Tensor | tuple[Tensor, Any], state: Any = None) -> Any:
         if isinstance(input, tuple):
             input, state = input
         if not is_stateful(self.lifted):
-            return batched(self.lifted, input)[0]
+            return batched("lifted", self.lifted, input)[0]
         return step_by_step(self.lifted, input, state)

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from snnlib.engine import adjoint
 from snnlib.engine.check import warn
 from snnlib.engine.checkpoint import in_chunks
-from snnlib.module.lift import Lift, batched, is_stateful, refuse_lost_state, time_of
+from snnlib.module.lift import Lift, batched, is_stateful, refuse_misfit, time_of
 
 __all__ = ["RecurrentSequential", "RecurrentSequentialState", "SequentialState"]
 
@@ -54,9 +54,9 @@ class SequentialState(nn.Sequential):
     Raises:
         ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in
             :class:`Lift`), a module with a state, or one that needs to see time, hides in an
-            ``nn.Sequential``, the state has another length, or ``checkpoint_every`` or ``chunk_size`` meets a
-            batch norm in training or a module without a state that needs to see time, which would see each
-            chunk alone.
+            ``nn.Sequential``, a module takes more than one tensor or does not keep the batch, the state has
+            another length, or ``checkpoint_every`` or ``chunk_size`` meets a batch norm in training or a module
+            without a state that needs to see time, which would see each chunk alone.
     """
 
     def __init__(
@@ -140,11 +140,11 @@ class SequentialState(nn.Sequential):
     def _run(self, input: Tensor, state: list[Any]) -> tuple[Any, list[Any]]:
         state, hidden = list(state), []
         once = None
-        for index, module in enumerate(self):
+        for index, (name, module) in enumerate(self._modules.items()):
             if self._stateful[index]:
                 (input, state[index]), once = module(input, state[index]), None
             elif self.over_time and not time_of(module):
-                input, once = batched(module, input, once)
+                input, once = batched(name, module, input, once)
             else:
                 input, once = module(input), None
             hidden.append(input)
@@ -180,7 +180,7 @@ def _refuse_whole(net: nn.Module) -> None:
 def _common_time(net: SequentialState) -> bool | None:
     times = {}
     for name, module in net.named_children():
-        refuse_lost_state(name, module)
+        refuse_misfit(name, module)
         time = _common_time(module) if isinstance(module, SequentialState) else time_of(module)
         if time is not None:
             times[name] = time

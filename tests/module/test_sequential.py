@@ -12,6 +12,8 @@ from snnlib import (
     LI,
     LIF,
     LSNN,
+    ConstantCurrentLIFEncoder,
+    ConvNet,
     Layer,
     LICell,
     LIFCell,
@@ -20,6 +22,8 @@ from snnlib import (
     Lift,
     LSNNCell,
     LSNNParameters,
+    PoissonEncoder,
+    RegularizationCell,
     SequentialState,
     SpikeLatencyEncoder,
     SpikesToTimesDecoder,
@@ -313,3 +317,50 @@ def test_different_time_steps_are_warned_of_once_where_the_chain_is_made(recwarn
     net(torch.rand(T, B, 4))
     copy.deepcopy(net)(torch.rand(T, B, 4))
     assert not recwarn
+
+
+class Pair(nn.Module):
+    def forward(self, input):
+        return input, input
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize(("made", "got"), [
+    (lambda: PoissonEncoder(5), r"\[5, {rows}, 4\]"),
+    (lambda: ConstantCurrentLIFEncoder(5), r"\[5, {rows}, 4\]"),
+    (lambda: nn.Flatten(0), r"\[{all}\]"),
+    (Pair, "tuple"),
+])  # fmt: skip
+def test_what_does_not_keep_the_batch_is_named(made, got, repeated):
+    x = torch.rand(1, B, 4).expand(T, B, 4) if repeated else torch.rand(T, B, 4)
+    rows = B if repeated else T * B
+    got = got.format(rows=rows, all=4 * rows)
+    for net, name in (
+        (SequentialState(made(), LIF()), "0"),
+        (SequentialState(OrderedDict(a=made(), b=LI())), "a"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"module {name} \(\w+\) must keep .* got {got}: call it by itself"
+        ):
+            net(x)
+    with pytest.raises(ValueError, match=r"module lifted \(\w+\) must keep the first dimension"):
+        Lift(made())(x)
+
+
+def test_what_takes_more_than_one_tensor_is_refused():
+    for made in (lambda module: SequentialState(LIF(), module), Lift):
+        with pytest.raises(
+            ValueError, match=r"\(RegularizationCell\) takes z and s, a chain hands it one tensor; call"
+        ):
+            made(RegularizationCell())
+    with pytest.raises(ValueError, match=r"module 0 \(Bilinear\) takes input1 and input2"):
+        SequentialState(nn.Bilinear(3, 4, 5))
+
+
+def test_a_net_that_begins_at_rest_is_refused_with_what_does_work():
+    net, x = ConvNet((1, 8, 8), 10), torch.rand(T, B, 1, 8, 8)
+    with pytest.raises(
+        ValueError, match=r"module 1 \(ConvNet\) would drop .*; call it by itself, or let its forward"
+    ):
+        SequentialState(LIF(), net)
+    assert net(LIF()(x)[0]).shape == (B, 10)
