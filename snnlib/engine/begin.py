@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from snnlib.engine.step import (
     state_type,
 )
 
-__all__ = ["Begun", "begin"]
+__all__ = ["Begun", "begin", "given_state"]
 
 
 class Begun(NamedTuple):
@@ -138,9 +138,23 @@ def _first_state(step: Step, input: Tensor, state: Any, p: Any, shape: torch.Siz
     if state is None:
         kind = recurrent_state_type(step) if recurrent else None
         return initial_state(state_type(step), p, input, kind, shape)
+    inner = state_type(step)._fields
+    return given_state(state, ("z", *inner) if recurrent else inner, input, shape)
+
+
+def given_state(state: Any, fields: tuple[str, ...], input: Tensor, shape: Sequence[int]) -> Any:
+    """The state that a caller gave, in tensors.
+
+    Parameters:
+        fields: that it has to have.
+        input: gives type and device.
+        shape: of one step of the neurons.
+
+    Raises:
+        ValueError: it is that of another neuron, or does not fit.
+    """
     if not torch.compiler.is_dynamo_compiling():
-        inner = state_type(step)._fields
-        check_kind(state, ("z", *inner) if recurrent else inner)
+        check_kind(state, fields)
         check_fits("state", state, shape)
     return as_tensors(state, input)
 

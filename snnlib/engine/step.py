@@ -242,10 +242,12 @@ def recurrent_step(
     Parameters:
         step: the neuron's step; it reads its fields of ``state`` by name and leaves ``z`` alone.
         current: the input after its own weights, ``[B, N]``.
-        state: a NamedTuple with ``z`` first and the step's own fields after it.
+        state: a NamedTuple with ``z`` first and the step's own fields after it; ``z`` may be a number.
         recurrent_weights: ``[N, N]``, to row from column.
     """
-    back = linear(state.z.to(recurrent_weights.dtype), recurrent_weights)
+    z = state.z if isinstance(state.z, Tensor) else current.new_tensor(state.z)
+    z = z if z.dim() else z.expand(current.shape)  # one number for all
+    back = linear(z.to(recurrent_weights.dtype), recurrent_weights)
     z, new = step(current + back, state, p, dt)
     return z, type(state)(z, *new)
 

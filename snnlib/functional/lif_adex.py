@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import Scalar
+from snnlib.engine.step import Scalar, as_tensors
 from snnlib.functional.synapse import weighted
 from snnlib.functional.threshold import Method, reset, spike
 
@@ -108,6 +108,7 @@ def lif_adex_feed_forward_step(
     Source:
         Brette & Gerstner 2005, Journal of Neurophysiology 94(5).
     """
+    state = as_tensors(state, input)
     i = state.i + input
     onset = p.delta_T * torch.exp((state.v - p.v_th) / p.delta_T)
     v = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + i + onset - state.a)

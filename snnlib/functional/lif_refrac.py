@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from snnlib.engine.step import Scalar
+from snnlib.engine.step import Scalar, as_tensors
 from snnlib.functional.synapse import weighted
 from snnlib.functional.threshold import Method, gate, reset, spike
 
@@ -104,6 +104,7 @@ def lif_refrac_feed_forward_step(
     Source:
         Gerstner et al. 2014, Neuronal Dynamics, section 1.3.
     """
+    state = as_tensors(state, input)
     i = state.i + input
     # rho counts down in steps of dt: half a step of tolerance keeps rounding from adding a step
     free = gate(0.5 * dt - state.rho, dt, p.method)

@@ -5,7 +5,8 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from snnlib.engine.check import check_fits, check_input, check_kind
+from snnlib.engine.begin import given_state
+from snnlib.engine.check import check_fits, check_input
 from snnlib.engine.scan import scan
 from snnlib.engine.step import (
     Step,
@@ -83,7 +84,8 @@ class Cell(Neuron):
         input, output and every field of the state ``[B, *features]``; ``state=None`` is the resting state.
 
     Raises:
-        ValueError: a parameter or the first input (``state=None``) has a value that no neuron can have.
+        ValueError: a parameter or the first input (``state=None``) has a value that no neuron can have, or the
+            state does not fit.
     """
 
     over_time = False
@@ -94,7 +96,8 @@ class Cell(Neuron):
             check_input(input)
             check_fits("p", p, input.shape)
             state = self.resting(input)
-        check_kind(state, self.state._fields)
+        else:
+            state = given_state(state, self.state._fields, input, input.shape)
         output, state = self.step(input, state, p, self.dt)
         return output.to(input.dtype), state
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.engine import adjoint
-from snnlib.engine.check import check_fits, check_input, check_kind
+from snnlib.engine.begin import given_state
+from snnlib.engine.check import check_fits, check_input
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import scan
 from snnlib.engine.step import (
@@ -128,7 +129,7 @@ class RecurrentCell(_Recurrent):
         input ``[B, M]``, output and every field of the state ``[B, N]``; ``state=None`` is the resting state.
 
     Raises:
-        ValueError: weights, a parameter or the first input (``state=None``) do not fit.
+        ValueError: weights, a parameter, the state or the first input (``state=None``) do not fit.
     """
 
     over_time = False
@@ -145,7 +146,8 @@ class RecurrentCell(_Recurrent):
         if state is None:
             check_fits("p", p, current.shape)
             state = self.resting(current)
-        check_kind(state, self.recurrent_state._fields)
+        else:
+            state = given_state(state, self.recurrent_state._fields, current, current.shape)
         output, state = recurrent_step(self.step, current, state, self.recurrence(), p, self.dt)
         return output.to(current.dtype), state
 

@@ -47,3 +47,18 @@ def test_weighted_step_has_the_defaults_of_the_step(neuron):
         neuron.weighted_step(x, state, *weights),
         neuron.weighted_step(x, state, *weights, neuron.parameters(), 0.001),
     )
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+def test_a_state_may_be_numbers(neuron):
+    """As zeros are, with weights and without."""
+    source = generator(4)
+    x, w_in, w_rec = draw_input(neuron, source, (2, 4)), torch.eye(3, 4).double(), torch.ones(3, 3).double()
+    count = len(neuron.state._fields)
+    numbers, tensors = ([value] * count for value in (0.25, torch.full((2, 4), 0.25, dtype=torch.float64)))
+    same(neuron.step(x, neuron.state(*numbers)), neuron.step(x, neuron.state(*tensors)))
+    recurrent = neuron.recurrent_state is not neuron.state
+    weights = (w_in, w_rec) if recurrent else (w_in,)
+    numbers, tensors = ([*values[:recurrent], *values] for values in (numbers, [v[:, :3] for v in tensors]))
+    start, wanted = neuron.recurrent_state(*numbers), neuron.recurrent_state(*tensors)
+    same(neuron.weighted_step(x, start, *weights), neuron.weighted_step(x, wanted, *weights))

@@ -241,3 +241,12 @@ def test_recorded_steps_of_the_adjoint_have_no_gradients():
         expected, last = LIF(p)(x)
     same(output, expected)
     same(states.v[-1], last.v)
+
+
+@every_kind
+@every_neuron
+def test_a_state_may_be_numbers(neuron, kind):
+    module, x = build(neuron, kind, neuron.parameters()), sample(neuron, kind)
+    kept = module(x)[1]
+    numbers, tensors = (type(kept)(*[value] * len(kept)) for value in (0.25, torch.full((B, N), 0.25)))
+    same(module(x, numbers), module(x, tensors))

@@ -12,7 +12,6 @@ from snnlib import (
     LI,
     LIF,
     LIFCell,
-    LIFFeedForwardState,
     LIFParameters,
     LIFRecurrent,
     LIFRecurrentCell,
@@ -22,7 +21,7 @@ from snnlib import (
     SpikingPolicy,
 )
 from tests.module.kinds import B, M, N, build, every_kind, every_neuron, sample
-from tests.neurons import SPIKING, name_of
+from tests.neurons import NEURONS, SPIKING, name_of
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -79,10 +78,16 @@ def test_an_input_without_a_batch_is_refused_by_a_layer():
         LIF()(torch.ones(5))
 
 
-def test_a_state_of_a_wrong_shape_is_refused_by_a_layer():
-    state = LIFFeedForwardState(torch.zeros(B, 7), torch.zeros(B, N))
-    with pytest.raises(ValueError, match=r"state\.v must broadcast to \[2, 4\], got shape \[2, 7\]"):
-        LIF()(torch.ones(3, B, N), state)
+@every_kind
+@pytest.mark.parametrize("shape", [(B, 7), (B + 1, N)], ids=str)
+def test_a_state_of_a_wrong_shape_is_refused(kind, shape):
+    (lif,) = (neuron for neuron in NEURONS if neuron.name == "lif")
+    module, x = build(lif, kind, LIFParameters()), sample(lif, kind)
+    right = module(x)[1]
+    with pytest.raises(
+        ValueError, match=rf"state\.v must broadcast to \[2, 4\], got shape {re.escape(str(list(shape)))}"
+    ):
+        module(x, right._replace(v=torch.zeros(shape)))
 
 
 def test_a_bad_backend_is_refused():
