@@ -82,7 +82,7 @@ def traces(
         ylabel: what the values are.
 
     Raises:
-        ValueError: a shape, ``sample``, a neuron or ``dt`` does not fit.
+        ValueError: a shape, ``sample``, a neuron or ``dt`` does not fit, or ``values`` are no tensor.
     """
     grid = _sequence("values", values, sample, dt)
     count = grid.shape[1]
@@ -119,6 +119,7 @@ def potential_histogram(
     Raises:
         ValueError: there are no values, or one of them is not finite.
     """
+    _check_tensor("values", values)
     flat = values.detach().flatten().float().cpu()
     if not len(flat) or not bool(flat.isfinite().all()):
         wrong = flat[~flat.isfinite()].tolist()[:1]
@@ -179,7 +180,14 @@ def rate_over_time(spikes: Tensor, dt: float = 0.001, ax: Axes | None = None, *,
     return _open(ax)
 
 
+def _check_tensor(name: str, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        hint = f"; pass a field of it, states.{x._fields[0]} say" if getattr(x, "_fields", ()) else ""
+        raise ValueError(f"{name} must be a tensor, got a {type(x).__name__}{hint}")
+
+
 def _check(name: str, x: Tensor, dt: float) -> None:
+    _check_tensor(name, x)
     if x.dim() < 2 or 0 in x.shape:
         raise ValueError(
             f"{name} must be [T, N] or [T, B, *features], none of them 0, got shape {list(x.shape)}"

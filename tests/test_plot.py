@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnlib import LSNN, state_over_time
+from snnlib import LSNN, LIState, state_over_time
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from snnlib import plot
 
 DT = 0.002
+STATES = LIState(v=torch.ones(5, 1, 3), i=torch.ones(5, 1, 3))
 
 
 def spikes(*shape: int) -> Tensor:
@@ -125,6 +126,12 @@ def test_rates_over_time_are_means_of_windows():
         (lambda: plot.traces(torch.ones(5, 3), neurons=[1, 3]), r"neurons must be from 0 to 2, got \[1, 3\]"),
         (lambda: plot.traces(torch.ones(5, 3), threshold=torch.ones(2)), r"threshold .*\[5, 3\].*\[2\]"),
         (lambda: plot.traces(torch.ones(5)), r"values must be \[T, N\].*\[5\]"),
+        (
+            lambda: plot.traces(STATES),
+            r"values must be a tensor, got a LIState; pass a field of it, states\.v say",
+        ),
+        (lambda: plot.potential_histogram(STATES), "values must be a tensor, got a LIState"),
+        (lambda: plot.raster([[1.0]]), "spikes must be a tensor, got a list$"),
         (lambda: plot.potential_histogram(torch.tensor([0.0, torch.inf])), "finite numbers, got inf"),
         (lambda: plot.potential_histogram(torch.ones(0)), "finite numbers, got none"),
         (lambda: plot.rate_histogram(torch.ones(5)), r"spikes must be \[T, N\].*\[5\]"),

@@ -35,6 +35,7 @@ from snnlib.engine.step import (
     default_parameters,
     heaviside,
     name_of,
+    returned,
     state_type,
 )
 
@@ -192,7 +193,7 @@ def _probed(
 ) -> tuple[Tensor, Any, Probe]:
     """What a step returns, and the :class:`Probe` of ``spikes`` and ``gates`` that it was called with."""
     probe = Probe(spikes, gates)
-    output, new = step(x, state, p._replace(method=probe), dt)
+    output, new = returned(step, step(x, state, p._replace(method=probe), dt), len(state))
     return output, new, probe
 
 

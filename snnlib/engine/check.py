@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "NaNInputError",
+    "check_backend",
     "check_fits",
     "check_input",
     "check_kind",
@@ -60,6 +61,16 @@ def warn(message: str) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("snnlib", "torch"):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+def check_backend(backend: str, known: Sequence[str]) -> None:
+    """Refuse a backend that is none.
+
+    Raises:
+        ValueError: it is not among those that are known.
+    """
+    if backend not in known:
+        raise ValueError(f"backend must be one of {list(known)}, got {backend!r}")
 
 
 def check_input(input: Tensor) -> None:
@@ -136,13 +147,14 @@ def check_parameters(p: Any, dt: float) -> None:
             names it and shows its value.
     """
     known: Any = dt
-    if isinstance(known, Tensor) or not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt must be a positive number of seconds, got dt={dt}")
+    if not isinstance(known, Real) or not (math.isfinite(dt) and dt > 0):
+        hint = "; use dt.item()" if isinstance(known, Tensor) else ""
+        raise ValueError(f"dt must be a positive number of seconds, got dt={dt!r}{hint}")
     for name, value in _rates(p):
         if isinstance(value, Tensor):
             wrong = is_concrete(value) and not bool((value.isfinite() & (value >= 0)).all())
         else:
-            wrong = not (math.isfinite(value) and value >= 0)
+            wrong = not isinstance(value, Real) or not (math.isfinite(value) and float(value) >= 0)
         if wrong:
             raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {name}={value}")
 

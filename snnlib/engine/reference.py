@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from snnlib.engine import adjoint
 from snnlib.engine.later import beyond
-from snnlib.engine.step import Step, integration_dtype, recurrent_step, sort_parameters
+from snnlib.engine.step import Step, integration_dtype, recurrent_step, returned, sort_parameters
 
 __all__ = ["run"]
 
@@ -59,7 +59,7 @@ def _one(
     step: Step, x: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
 ) -> tuple[Tensor, Any]:
     if recurrent_weights is None:
-        return step(x, state, p, dt)
+        return returned(step, step(x, state, p, dt), len(state))
     return recurrent_step(step, x, state, recurrent_weights, p, dt)
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import linear
 
 from snnlib.engine import adjoint, reference
 from snnlib.engine.begin import begin
-from snnlib.engine.check import check_input, check_kind_of_parameters, is_exported
+from snnlib.engine.check import check_backend, check_input, check_kind_of_parameters, is_exported
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.later import handed, later_step
 from snnlib.engine.step import (
@@ -76,8 +76,7 @@ def scan(
         ValueError: an argument has a wrong shape, type or value; the message names it and shows the value.
         UntraceableError: ``backend`` is "cpu" or "gpu", and the step cannot be fused or the input is elsewhere.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, got {backend!r}")
+    check_backend(backend, ("auto", *BACKENDS))
     p = default_parameters(step) if p is None else p
     if p is not None and not hasattr(p, "_fields"):
         check_kind_of_parameters(p, default_parameters(step))
@@ -191,8 +190,7 @@ def source(
     from snnlib.engine.emit import triton as emit_triton
 
     emitters = {"cpu": emit.emit, "gpu": emit_triton.emit}
-    if backend not in emitters:
-        raise ValueError(f"backend must be one of {sorted(emitters)}, got {backend!r}")
+    check_backend(backend, sorted(emitters))
     layer = step() if isinstance(step, type) else step
     step = getattr(layer, "step", layer)
     p = getattr(layer, "p", None) if p is None else p

@@ -42,6 +42,7 @@ __all__ = [
     "name_of",
     "recurrent_state_type",
     "recurrent_step",
+    "returned",
     "sort_parameters",
     "state_type",
 ]
@@ -91,6 +92,11 @@ def _state_type(step: Step) -> type[NamedTuple]:
             f"(def {name_of(step)}(input, state: MyState, p=..., dt=...)), found {found!r}"
         )
     arguments = inspect.signature(step).parameters.values()
+    unweighted = getattr(step, "unweighted", None)
+    if unweighted is not None:
+        raise TypeError(
+            f"{name_of(step)} takes weights; use {name_of(unweighted)}: scan and layers have their own"
+        )
     names = [a.name for a in arguments if a.kind is not a.KEYWORD_ONLY]
     at = names.index("state")
     if at < 1 or (len(names) < at + 3 and not any(a.kind is a.VAR_POSITIONAL for a in arguments)):
@@ -248,8 +254,23 @@ def recurrent_step(
     z = state.z if isinstance(state.z, Tensor) else current.new_tensor(state.z)
     z = z if z.dim() else z.expand(current.shape)  # one number for all
     back = linear(z.to(recurrent_weights.dtype), recurrent_weights)
-    z, new = step(current + back, state, p, dt)
+    z, new = returned(step, step(current + back, state, p, dt), len(state) - 1)
     return z, type(state)(z, *new)
+
+
+def returned(step: Step, found: Any, fields: int) -> tuple[Tensor, Any]:
+    """The output of ``step`` and its new state of so many fields, if that is what it returned.
+
+    Raises:
+        ValueError: it is not.
+    """
+    pair = isinstance(found, tuple | list) and len(found) == 2
+    new = found[1] if pair else found
+    if not pair or len(getattr(new, "_fields", ())) != fields:
+        wanted = f"{name_of(step)} must return its output and a {state_type(step).__name__}"
+        raise ValueError(f"{wanted}, it returns {type(new).__name__}")
+    output, new = found
+    return output, new
 
 
 def as_tensors(state: Any, like: Tensor) -> Any:

@@ -18,7 +18,7 @@ from snnlib.engine.program.cut import split
 from snnlib.engine.program.last_bit import with_last_bit
 from snnlib.engine.program.lines import knows, lines_of
 from snnlib.engine.program.slots import slotted
-from snnlib.engine.step import Step, UntraceableError, name_of, state_type
+from snnlib.engine.step import Step, UntraceableError, returned, state_type
 from snnlib.engine.threads import lock
 
 __all__ = ["KEEPS", "Keep", "trace"]
@@ -112,10 +112,8 @@ class _Case(NamedTuple):
     def run(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         """Output and states after a step."""
         states, given = rest[: self.fields], rest[self.fields :]
-        z, new = self.step(x, self.kind(*states), self.valued(given), self.dt)
-        if not hasattr(new, "_fields") or len(new) != self.fields:
-            wanted = f"{name_of(self.step)} must return its output and a {self.kind.__name__}"
-            raise ValueError(f"{wanted}, it returns {type(new).__name__}")
+        found = self.step(x, self.kind(*states), self.valued(given), self.dt)
+        z, new = returned(self.step, found, self.fields)
         outputs = [v if isinstance(v, Tensor) else torch.full_like(x, float(v)) for v in (z, *new)]
         for value in outputs:
             if value.dtype != self.dtype:

@@ -26,6 +26,9 @@ def lift(activation: Callable[..., tuple[Tensor, Any]], p: Any = None) -> Callab
     Parameters:
         activation: the step.
         p: its parameters, unless the call names some; the step's own defaults if None.
+
+    Raises:
+        ValueError: a step with weights is given no state; and see :func:`snnlib.scan`.
     """
     return functools.partial(_over_time, activation, p)
 

@@ -42,6 +42,7 @@ def weighted(step: Step, state: type[State], suffix: str = "step") -> Callable[.
         p: Any = default_parameters(step),
         dt: float = 0.001,
     ) -> tuple[Tensor, State]:
+        _check_state(state, made)
         return recurrent_step(step, linear(input, input_weights), state, recurrent_weights, p, dt)
 
     recurrent = "        recurrent_weights: ``[N, N]``, for the spikes of the step before.\n"
@@ -56,15 +57,24 @@ def weighted_feed_forward(step: Step, state: type[State]) -> Callable[..., tuple
     def made(
         input: Tensor, state: Any, input_weights: Tensor, p: Any = default_parameters(step), dt: float = 0.001
     ) -> tuple[Tensor, State]:
+        _check_state(state, made)
         return step(linear(input, input_weights), state, p, dt)
 
     _name(made, step, state, "step", "input_weights input")
     return made
 
 
+def _check_state(state: Any, made: Any) -> None:
+    if state is None:
+        kind = made.__annotations__["state"]
+        zeros = ", ".join(f"{name}=0.0" for name in kind._fields)
+        raise ValueError(f"state must be given to {made.__name__}, as {kind.__name__}({zeros}) say, got None")
+
+
 def _name(made: Any, step: Step, state: Any, suffix: str, equation: str, recurrent: str = "") -> None:
     made.__name__ = made.__qualname__ = step.__name__.replace("feed_forward_step", suffix)
     made.__module__ = step.__module__
+    made.unweighted = step
     p = type(default_parameters(step))
     made.__annotations__ |= {"state": state, "p": p, "return": tuple[Tensor, state]}
     arguments = _ARGUMENTS.format(state=state.__name__, step=step.__name__, recurrent=recurrent)

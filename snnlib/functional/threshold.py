@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -205,12 +206,13 @@ def check_method(method: Method, alpha: Scalar | None = None) -> None:
     """
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)} or a function, got method={method!r}")
+    known: Any = alpha
     if isinstance(alpha, Tensor):
         positive = not is_concrete(alpha) or bool((alpha > 0).all())
     else:
-        positive = alpha is None or alpha > 0
+        positive = alpha is None or (isinstance(known, Real) and alpha > 0)
     if not positive:
-        raise ValueError(f"alpha must be positive, got alpha={alpha}")
+        raise ValueError(f"alpha must be a positive number, got alpha={alpha!r}")
 
 
 def gate(x: Tensor, width: float, method: Method) -> Tensor:

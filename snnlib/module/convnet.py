@@ -10,6 +10,7 @@ from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.module.li import LI
 from snnlib.module.lif import LIF
+from snnlib.module.neuron import check_maker
 from snnlib.module.sequential import SequentialState
 from snnlib.module.sparse import SpikeConv2d, weigher
 
@@ -41,6 +42,9 @@ class ConvNet(nn.Module):
         neuron: makes what stands in for a layer of ``LIF(p)``, such as ``nn.ReLU``.
         gain: what the weights of the batch norms begin with, see :class:`.ResNet`.
 
+    Raises:
+        ValueError: ``neuron`` is a layer, not what makes one.
+
     Shapes:
         input ``[T, B, C, H, W]``, output log-probabilities ``[B, classes]``.
     """
@@ -61,6 +65,7 @@ class ConvNet(nn.Module):
         gain: float = 1.0,
     ) -> None:
         super().__init__()
+        check_maker(neuron)
         neuron = neuron or (lambda: LIF(p, dt, backend=backend))
         unbiased: dict[str, Any] = {"bias": False, "backend": weigher(backend)}
         maps, height, width = shape

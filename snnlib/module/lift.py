@@ -61,7 +61,7 @@ def refuse_misfit(name: str, module: nn.Module) -> None:
     if timed and not time_of(module):
         raise ValueError(
             f"{who} would run over [T*B, *features], and the {type(timed[0]).__name__} inside it needs to see "
-            "time; use SequentialState in its place"
+            "time; use SequentialState in its place, or set over_time = True on it"
         )
 
 

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from snnlib.engine.begin import given_state
-from snnlib.engine.check import check_fits, check_input
-from snnlib.engine.scan import scan
+from snnlib.engine.check import check_backend, check_fits, check_input
+from snnlib.engine.scan import BACKENDS, scan
 from snnlib.engine.step import (
     Step,
     default_parameters,
     fitted,
     initial_state,
     integration_dtype,
+    returned,
     state_type,
 )
 from snnlib.module.parameters import Parametric
@@ -24,6 +25,7 @@ __all__ = [
     "Layer",
     "LayerOptions",
     "Neuron",
+    "check_maker",
 ]
 
 
@@ -98,7 +100,7 @@ class Cell(Neuron):
             state = self.resting(input)
         else:
             state = given_state(state, self.state._fields, input, input.shape)
-        output, state = self.step(input, state, p, self.dt)
+        output, state = returned(self.step, self.step(input, state, p, self.dt), len(self.state._fields))
         return output.to(input.dtype), state
 
 
@@ -122,7 +124,8 @@ class Layer(Neuron):
         ``state=None`` is the resting state.
 
     Raises:
-        ValueError: see :func:`snnlib.engine.scan`.
+        ValueError: ``backend`` is none, a parameter has a value that no neuron can have, and see
+            :func:`snnlib.engine.scan`.
     """
 
     over_time = True
@@ -137,6 +140,7 @@ class Layer(Neuron):
         record_states: bool = False,
     ) -> None:
         super().__init__(step, p, dt)
+        check_backend(backend, ("auto", *BACKENDS))
         self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -146,3 +150,16 @@ class Layer(Neuron):
         """What ``forward`` does, with the last state, also where that records all."""
         every = self.checkpoint_every
         return scan(self.step, input, state, self.p, dt=self.dt, backend=self.backend, checkpoint_every=every)
+
+
+def check_maker(neuron: Any) -> None:
+    """Refuse a layer where a net makes several.
+
+    Raises:
+        ValueError: it is a layer.
+    """
+    if isinstance(neuron, nn.Module):
+        kind = type(neuron).__name__
+        raise ValueError(
+            f"neuron must make a layer, as {kind} and lambda: {kind}(...) do, got a {kind} that is made"
+        )

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from snnlib.engine import adjoint
 from snnlib.engine.begin import given_state
-from snnlib.engine.check import check_fits, check_input
+from snnlib.engine.check import check_backend, check_fits, check_input
 from snnlib.engine.checkpoint import in_chunks
-from snnlib.engine.scan import scan
+from snnlib.engine.scan import BACKENDS, scan
 from snnlib.engine.step import (
     Step,
     fitted,
@@ -182,6 +182,7 @@ class RecurrentLayer(_Recurrent):
     ) -> None:
         weights = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
         super().__init__(step, input_size, hidden_size, p, dt, state=state, autapses=autapses, **weights)
+        check_backend(backend, ("auto", *BACKENDS))
         self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:

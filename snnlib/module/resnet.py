@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from snnlib.module.lift import Lift
+from snnlib.module.neuron import check_maker
 from snnlib.module.sequential import SequentialState
 from snnlib.module.sparse import SpikeConv2d, weigher
 
@@ -42,6 +43,9 @@ class ResNet(nn.Module):
         dropout: probability with which an input of the readout is dropped in training.
         backend: of the convolutions, see :func:`.weigher`.
 
+    Raises:
+        ValueError: ``neuron`` is a layer, or ``join`` is another.
+
     Shapes:
         input ``[T, B, C, H, W]``, output log-probabilities ``[B, classes]``.
 
@@ -63,6 +67,7 @@ class ResNet(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        check_maker(neuron)
         layers: list[nn.Module] = [_convolution(shape[0], width, 3, 1, gain, backend), neuron()]
         maps = width
         for stage, count in enumerate(blocks):
@@ -104,7 +109,7 @@ class Residual(nn.Module):
         input ``[T, B, maps, H, W]``, output ``[T, B, wanted, H / stride, W / stride]``, rounded up.
 
     Raises:
-        ValueError: ``join`` is another.
+        ValueError: ``neuron`` is a layer, or ``join`` is another.
     """
 
     over_time = True
@@ -122,6 +127,7 @@ class Residual(nn.Module):
         super().__init__()
         if join not in JOINS:
             raise ValueError(f"join must be one of {JOINS}, got {join!r}")
+        check_maker(neuron)
         spikes = join == "spikes"
         last = gain if spikes else gain / 2**0.5
         path: list[nn.Module] = [_convolution(maps, wanted, 3, stride, gain, backend), neuron()]

@@ -228,7 +228,10 @@ class RecurrentSequential(nn.Module):
         super().__init__()
         self.module, self.output_modules = SequentialState(*modules, return_hidden=True), output_modules
         if self.module.over_time:
-            raise ValueError("RecurrentSequential is for modules that take single steps; wrap it in Lift")
+            raise ValueError(
+                "RecurrentSequential is for modules that take single steps, LIFCell in the place of LIF say; "
+                "Lift around the whole runs it over a sequence"
+            )
 
     def forward(
         self, input: Tensor, state: RecurrentSequentialState | None = None

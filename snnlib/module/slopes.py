@@ -10,6 +10,7 @@ from snnlib.engine import scan
 from snnlib.engine.adjoint import slope_step
 from snnlib.module.neuron import Layer
 from snnlib.module.recurrent import RecurrentLayer
+from snnlib.module.states import check_layer
 
 __all__ = ["spike_slopes"]
 
@@ -31,7 +32,13 @@ def spike_slopes(layer: Layer | RecurrentLayer, input: Tensor, state: Any = None
 
     Returns:
         In units of h a second, in the shape of the layer's output.
+
+    Raises:
+        ValueError: ``layer`` is a net or a cell, or does not spike.
     """
+    check_layer(layer)
+    if not layer.spiking:
+        raise ValueError(f"layer must be neurons that spike, got a {type(layer).__name__}")
     output, _ = layer(input, state)
     current = input
     if isinstance(layer, RecurrentLayer):

@@ -5,6 +5,7 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from snnlib.engine.check import check_backend
 from snnlib.engine.sparse import BACKENDS, conv2d, linear
 
 __all__ = ["SpikeConv2d", "SpikeLinear", "weigher"]
@@ -53,7 +54,8 @@ class SpikeConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, *sizes, bias, padding_mode, device, dtype)
         if pool < 1:
             raise ValueError(f"pool must be 1 or more, got {pool}")
-        self.backend, self.pool = _checked(backend), pool
+        check_backend(backend, BACKENDS)
+        self.backend, self.pool = backend, pool
 
     def extra_repr(self) -> str:
         pool = f", pool={self.pool}" if self.pool > 1 else ""
@@ -94,7 +96,8 @@ class SpikeLinear(nn.Linear):
         backend: str = "auto",
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
-        self.backend = _checked(backend)
+        check_backend(backend, BACKENDS)
+        self.backend = backend
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias, self.backend)
@@ -103,9 +106,3 @@ class SpikeLinear(nn.Linear):
 def weigher(backend: str) -> str:
     """The backend of layers with weights where that of the neurons is ``backend``: "reference" or "auto"."""
     return "reference" if backend == "reference" else "auto"
-
-
-def _checked(backend: str) -> str:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    return backend

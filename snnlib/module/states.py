@@ -7,7 +7,7 @@ from torch import Tensor
 
 from snnlib.engine import adjoint
 
-__all__ = ["detach_state", "recorded", "state_over_time"]
+__all__ = ["check_layer", "detach_state", "recorded", "state_over_time"]
 
 
 def detach_state(state: Any) -> Any:
@@ -58,13 +58,27 @@ def state_over_time(layer: Any, input: Tensor, state: Any = None, every: int = 1
         S = ceil(T / every) states.
 
     Raises:
-        ValueError: there is no step, ``every`` is no positive integer, or the layer refuses its input.
+        ValueError: ``layer`` is a net or a cell, there is no step, ``every`` is no positive integer, or the
+            layer refuses its input.
     """
+    check_layer(layer)
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"every must be a positive number of steps, got {every!r}")
     if not len(input):
         raise ValueError(f"input must be [T, B, *features] with T > 0, got shape {list(input.shape)}")
     return recorded(layer, input, state, every)
+
+
+def check_layer(layer: Any) -> None:
+    """Refuse what is not one layer over time.
+
+    Raises:
+        ValueError: it is a net, a cell, or something else.
+    """
+    if not (getattr(layer, "over_time", False) and hasattr(layer, "run")):
+        raise ValueError(
+            f"layer must be one Layer or RecurrentLayer, such as LIF() or net[1], got a {type(layer).__name__}"
+        )
 
 
 def recorded(layer: Any, input: Tensor, state: Any, every: int = 1) -> tuple[Tensor, Any]:

@@ -213,6 +213,13 @@ def test_a_wrong_length_is_refused(encode, length):
         encode(torch.tensor([0.5]), length)
 
 
+@pytest.mark.parametrize("encode", TIMED)
+def test_every_kind_of_integer_is_a_length(encode):
+    assert encode(torch.tensor([0.5]), np.int64(4)).shape == (4, 1)
+    assert encode(torch.tensor([0.5]), torch.tensor(4)).shape == (4, 1)
+    assert population_encode(torch.tensor([0.5]), np.uint8(3)).shape == (1, 3)
+
+
 @pytest.mark.parametrize("out_features", [0, 1.5])
 def test_a_wrong_population_is_refused(out_features):
     with pytest.raises(ValueError, match=f"out_features={out_features}"):

@@ -13,6 +13,7 @@ from snnlib import (
     LIFParameters,
     LIFState,
     RegularizationCell,
+    li_step,
     lif_adex_current_encoder,
     lif_adex_feed_forward_step,
     lif_box_feed_forward_step,
@@ -121,3 +122,14 @@ def test_sums_over_a_sequence(x: torch.Tensor):
 def test_a_sum_of_voltages_without_their_states_is_refused(x: torch.Tensor, options: dict[str, bool]):
     with pytest.raises(ValueError, match=r"s.v of shape \[2, 5\] .* record_states=True"):
         voltage_accumulator(*LIF(P)(x), **options)
+
+
+def test_a_step_with_weights_is_given_its_state(x: torch.Tensor):
+    message = r"state must be given to lif_step, as LIFState\(z=0\.0, v=0\.0, i=0\.0\) say, got None"
+    weights = torch.ones(4, 5), torch.ones(4, 4)
+    with pytest.raises(ValueError, match=message):
+        lift(lif_step)(x, input_weights=weights[0], recurrent_weights=weights[1])
+    with pytest.raises(ValueError, match=message):
+        lif_step(x[0], None, *weights)
+    with pytest.raises(ValueError, match=r"state must be given to li_step, as LIState\(v=0\.0, i=0\.0\) say"):
+        li_step(x[0], None, weights[0])

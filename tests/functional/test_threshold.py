@@ -179,7 +179,7 @@ def test_an_alpha_that_is_not_positive_is_refused_with_its_value(method, alpha):
 
 @pytest.mark.parametrize("alpha", [torch.tensor(-1.5), torch.tensor([1.0, 0.0])], ids=["scalar", "neuron"])
 def test_an_alpha_tensor_that_is_not_positive_is_refused(alpha):
-    with pytest.raises(ValueError, match="alpha must be positive"):
+    with pytest.raises(ValueError, match="alpha must be a positive number"):
         spike(torch.zeros(2), "super", alpha)
 
 

@@ -117,7 +117,7 @@ def test_a_tensor_that_is_computed_from_another_stays_so():
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    ({"alpha": -1.0}, r"alpha must be positive, got alpha=-1\.0"),
+    ({"alpha": -1.0}, r"alpha must be a positive number, got alpha=-1\.0"),
     ({"tau_mem_inv": -5.0}, r"tau_mem_inv=-5\.0"),
     ({"tau_mem_inv": torch.tensor([1.0, -1.0])}, "tau_mem_inv must be a finite rate"),
     ({"method": "nonsense"}, "method='nonsense'"),

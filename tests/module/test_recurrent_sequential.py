@@ -35,5 +35,5 @@ def test_a_chain_hears_the_sum_of_several_outputs():
 
 
 def test_a_chain_of_layers_hears_nothing():
-    with pytest.raises(ValueError, match="single steps; wrap it in Lift"):
+    with pytest.raises(ValueError, match="single steps, LIFCell in the place of LIF say"):
         RecurrentSequential(LIF())

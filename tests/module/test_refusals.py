@@ -11,15 +11,29 @@ import torch
 from snnlib import (
     LI,
     LIF,
+    Cell,
+    ConvNet,
+    Layer,
     LIFCell,
+    LIFFeedForwardState,
     LIFParameters,
     LIFRecurrent,
     LIFRecurrentCell,
     LIFRefracParameters,
+    Lift,
     LIParameters,
     LSNNParameters,
+    RecurrentCell,
+    RecurrentLayer,
+    ResNet,
+    SequentialState,
     SpikingPolicy,
+    lif_feed_forward_step,
+    scan,
+    spike_slopes,
+    state_over_time,
 )
+from snnlib.module.resnet import Residual
 from tests.module.kinds import B, M, N, build, every_kind, every_neuron, sample
 from tests.neurons import NEURONS, SPIKING, name_of
 
@@ -29,8 +43,8 @@ pytestmark = pytest.mark.usefixtures("seeded")
 @every_kind
 @every_neuron
 def test_a_bad_number_is_refused_when_the_module_is_made(neuron, kind):
-    for dt in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=f"dt={dt}"):
+    for dt in (0.0, -1.0, math.nan, "1", None, torch.tensor(0.001)):
+        with pytest.raises(ValueError, match=rf"dt must be .* got dt={re.escape(repr(dt))}"):
             build(neuron, kind, neuron.parameters(), dt=dt)
     for name in neuron.ranges:
         if name.startswith("tau_"):
@@ -90,11 +104,11 @@ def test_a_state_of_a_wrong_shape_is_refused(kind, shape):
         module(x, right._replace(v=torch.zeros(shape)))
 
 
-def test_a_bad_backend_is_refused():
-    with pytest.raises(ValueError, match=r"backend must be .* got 'abacus'"):
-        LIF(backend="abacus")(torch.ones(3, B, N))
-    with pytest.raises(ValueError, match=r"backend must be .* got 'abacus'"):
-        LIFRecurrent(M, N, backend="abacus")(torch.ones(3, B, M))
+@pytest.mark.parametrize("made", [LIF, partial(LIFRecurrent, M, N), partial(Layer, lif_feed_forward_step)])
+def test_a_bad_backend_is_refused_when_the_layer_is_made(made):
+    for backend in ("abacus", "cuda", None):
+        with pytest.raises(ValueError, match=rf"backend must be one of \['auto', .*'gpu'\], got {backend!r}"):
+            made(backend=backend)
 
 
 def test_a_cell_names_no_backend():
@@ -111,6 +125,7 @@ def test_a_cell_names_no_backend():
     (LIParameters(), "p must have the fields of LIFParameters, LIParameters has no v_th"),
     (LIFRefracParameters(), r"p must be LIFParameters\(...\): LIFRefracParameters has rho_reset too, "),
     (LSNNParameters(), "LSNNParameters has tau_adapt_inv, beta too"),
+    (LIFParameters(alpha="a"), "alpha must be a positive number, got alpha='a'"),
     (LIFParameters(v_th="1"), "p.v_th must be a number or a tensor, got '1'"),
     (LIFParameters(v_th=[1.0]), r"p.v_th must be a number or a tensor, got \[1.0\]"),
     (LIFParameters(v_reset=math.nan), "p.v_reset must be a number, got nan"),
@@ -146,3 +161,54 @@ def test_a_rate_that_is_too_fast_for_the_step_is_warned_of(rate, recwarn):
         layer = LIF(LIFParameters(tau_mem_inv=rate, v_th=math.inf))
     _, state = layer(torch.ones(60, 1, 2))
     assert state.v.abs().max() > 1e6
+
+
+def returns_its_output_alone(input, state: LIFFeedForwardState, p=LIFParameters(), dt=0.001):
+    return input
+
+
+MADE = {"cell": Cell, "layer": Layer, "recurrent_cell": RecurrentCell, "recurrent_layer": RecurrentLayer}
+
+
+@every_kind
+def test_a_step_that_returns_its_output_alone_is_refused(kind):
+    module = MADE[kind]
+    sizes = (M, N) if kind.startswith("recurrent") else ()
+    x = torch.ones(3, B, M) if kind.endswith("layer") else torch.ones(B, M)
+    for options in ({"backend": "reference"}, {"p": LIFParameters(method="adjoint")}, {}):
+        if "backend" in options and kind.endswith("cell"):
+            continue
+        with pytest.raises(ValueError, match="must return its output and a LIFFeedForwardState, it returns T"):
+            module(returns_its_output_alone, *sizes, **options)(x)
+
+
+@every_kind
+@pytest.mark.parametrize("neuron", NEURONS, ids=name_of)
+def test_a_step_with_weights_is_refused_with_the_one_to_take(neuron, kind):
+    module = MADE[kind]
+    step, plain = neuron.weighted_step, neuron.step.__name__
+    with pytest.raises(TypeError, match=f"{step.__name__} takes weights; use {plain}: scan and layers have"):
+        module(step, M, N) if kind.startswith("recurrent") else module(step)
+    with pytest.raises(TypeError, match=f"use {plain}"):
+        scan(step, torch.ones(3, B, N))
+
+
+@pytest.mark.parametrize(
+    "made", [lambda: SequentialState(LIF()), lambda: Lift(LIFCell()), LIFCell, lambda: None]
+)
+def test_what_is_no_layer_has_no_states_and_no_slopes_over_time(made):
+    for function in (state_over_time, spike_slopes):
+        name = type(made()).__name__
+        with pytest.raises(ValueError, match=rf"layer must be one Layer .* or net\[1\], got a {name}"):
+            function(made(), torch.rand(3, B, N))
+
+
+def test_what_does_not_spike_has_no_slopes():
+    with pytest.raises(ValueError, match="layer must be neurons that spike, got a LI"):
+        spike_slopes(LI(), torch.rand(3, B, N))
+
+
+@pytest.mark.parametrize("net", [ConvNet, ResNet, lambda *args, neuron: Residual(2, 2, 1, neuron)])
+def test_a_layer_where_a_net_makes_several_is_refused(net):
+    with pytest.raises(ValueError, match=r"neuron must make a layer, as LIF and .* do, got a LIF that"):
+        net((1, 8, 8), 10, neuron=LIF())
