@@ -82,6 +82,8 @@ class SequentialState(nn.Sequential):
             if isinstance(module, SequentialState):
                 module._outer_time = self.over_time
                 module._look()
+        if self._in_parts():
+            _refuse_timed(self)
 
     def __setitem__(self, index: Any, module: nn.Module) -> None:
         super().__setitem__(index, module)
@@ -101,6 +103,9 @@ class SequentialState(nn.Sequential):
         return SequentialState(*list(self) * times, **self._options())
 
     __rmul__ = __mul__
+
+    def _in_parts(self) -> bool:
+        return self.checkpoint_every is not None or self.chunk_size is not None
 
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("return_hidden", "checkpoint_every", "chunk_size")}
@@ -127,7 +132,7 @@ class SequentialState(nn.Sequential):
         state = [None] * len(self) if state is None else list(state)
         if len(state) != len(self):
             raise ValueError(f"state must have one entry for each of {len(self)} modules, got {len(state)}")
-        if not self.over_time or (self.checkpoint_every is None and self.chunk_size is None):
+        if not self.over_time or not self._in_parts():
             return self._run(input, state)
         _refuse_whole(self)
         exact = any(adjoint.is_exact(getattr(module, "p", None)) for module in self.modules())
@@ -157,6 +162,16 @@ def _warn_of_time_steps(net: SequentialState) -> None:
         warn(f"modules of one SequentialState have different time steps: dt={sorted(steps)} s")
 
 
+def _refuse_timed(net: nn.Module) -> None:
+    """Of a sequence in parts, refuse what has no state and needs to see time: it would see each part alone."""
+    for name, module in net.named_modules():
+        if getattr(module, "over_time", None) and not isinstance(module, Lift) and not is_stateful(module):
+            raise ValueError(
+                f"checkpoint_every and chunk_size do not go with {name} ({type(module).__name__}), which needs "
+                "to see the whole sequence"
+            )
+
+
 def _refuse_whole(net: nn.Module) -> None:
     """Of a sequence in parts, refuse what needs all of it, or gives what the next part cannot take."""
     for name, module in net.named_modules():
@@ -164,11 +179,6 @@ def _refuse_whole(net: nn.Module) -> None:
             raise ValueError(
                 f"checkpoint_every and chunk_size do not go with record_states=True of {name}: the next chunk "
                 "cannot begin with the states of all steps"
-            )
-        if getattr(module, "over_time", None) and not isinstance(module, Lift) and not is_stateful(module):
-            raise ValueError(
-                f"checkpoint_every and chunk_size do not go with {name} ({type(module).__name__}), which needs "
-                "to see the whole sequence"
             )
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(
