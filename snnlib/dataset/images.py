@@ -16,7 +16,7 @@ from torch import Tensor
 
 from snnlib.dataset.error import DataError
 
-__all__ = ["FOLDS", "NAMES", "Images", "generated_images", "load_images", "split", "unsplit"]
+__all__ = ["FOLDS", "NAMES", "Images", "check_name", "generated_images", "load_images", "split", "unsplit"]
 
 FOLDS = 12
 """Parts of the training images, of which one validates."""
@@ -85,10 +85,21 @@ def load_images(name: str, data_dir: str | Path, fold: int = 0) -> Images:
     elif name in _CIFAR:
         whole = _cifar(_CIFAR[name], Path(data_dir))
     else:
+        check_name(name)
         whole = _from_npz(Path(name))
     train, valid = split(whole.y_train, FOLDS, fold)
     x, y = whole.x_train, whole.y_train
     return whole._replace(x_train=x[train], y_train=y[train], x_valid=x[valid], y_valid=y[valid])
+
+
+def check_name(name: str, known: Sequence[str] = NAMES) -> None:
+    """Refuse what is neither an image set that is known nor a file.
+
+    Raises:
+        DataError: it is not.
+    """
+    if name not in known and not Path(name).exists():
+        raise DataError(f"{name}: no such file, and none of {', '.join(known)}")
 
 
 def generated_images(count: int = 64, classes: int = 4, size: int = 8) -> Images:
@@ -236,8 +247,6 @@ def _from_npz(path: Path) -> Images:
             for name in wanted:
                 _check_size(file.zip, f"{name}.npy")
             arrays = {name: file[name] for name in wanted}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file, and none of {', '.join(NAMES)}") from error
     except Exception as error:  # numpy raises a handful of kinds for what is no archive of plain arrays
         raise DataError(f"{path} is no .npz with the arrays {', '.join(wanted)}: {error}") from error
     x, x_test = (_as_images(path, name, arrays[name]) for name in ("x_train", "x_test"))

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from snnlib.dataset.augment import cutout, random_crop, random_flip
 from snnlib.dataset.error import DataError
-from snnlib.dataset.images import NAMES, Images, generated_images, load_images
+from snnlib.dataset.images import NAMES, Images, check_name, generated_images, load_images
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.module.convnet import ConvNet
@@ -63,6 +63,8 @@ define(FLAGS, {
 
 def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on others."""
+    if not values.fast:
+        check_name(values.dataset)
     conv, resnet = {"epochs": 20, "width": 64, "seq_length": 2}, {"epochs": 100, "width": 128, "seq_length": 4}
     usual = resnet if values.model == "resnet" else conv
     if values.neuron_model == "relu":  # what does not spike has no use for time: every step would be the same

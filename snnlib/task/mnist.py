@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from snnlib.dataset.augment import random_affine
 from snnlib.dataset.error import DataError
 from snnlib.dataset.events import load_nmnist
-from snnlib.dataset.images import FOLDS, NAMES, Images, generated_images, load_images
+from snnlib.dataset.images import FOLDS, NAMES, Images, check_name, generated_images, load_images
 from snnlib.functional.encode import constant_current_lif_encode, poisson_encode, spike_latency_lif_encode
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
@@ -39,6 +39,8 @@ from snnlib.task._launch import launch
 from snnlib.task._spikes import with_spikes
 
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
+
+DATASETS = (*NAMES, "nmnist")
 
 SIZES = Bound(
     flags.DEFINE_list,
@@ -102,6 +104,8 @@ ADJOINT = {"seq_length": 12, "tau_syn_inv": 200.0, "tau_mem_inv": 100.0, "learni
 
 def prepare(values: flags.FlagValues) -> None:
     """Fill in the flags whose default depends on the data set or on the method."""
+    if not values.fast:
+        check_name(values.dataset, DATASETS)
     digits, exact = values.dataset == "digits", values.method == "adjoint"
     epochs = (20 if digits else 4) if exact else (40 if digits else 10)
     usual = {"epochs": epochs, "batch_size": 64 if digits else 128, **(ADJOINT if exact else {})}
@@ -116,7 +120,7 @@ def load(values: flags.FlagValues) -> Images:
             return load_nmnist(values.data_dir, values.seq_length, values.fold)
         return load_images(values.dataset, values.data_dir, values.fold)
     except DataError as error:
-        if values.dataset not in (*NAMES, "nmnist"):
+        if values.dataset not in DATASETS:
             raise
         way_out = "give a folder that has it with --data_dir, or take --dataset=digits, which is embedded"
         raise DataError(f"{error}\n{way_out}") from error

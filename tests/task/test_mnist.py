@@ -23,6 +23,16 @@ from tests.task.command import (
 FAST = ("--fast", "--noplot")
 
 
+@pytest.mark.parametrize("task", ["mnist", "mnist_pl", "cifar10"])
+def test_a_data_set_that_is_none_is_refused_before_there_is_a_folder(task: str, tmp_path: Path):
+    done = run(task, "--dataset=digit", cwd=tmp_path)
+    known = ", nmnist" if task != "cifar10" else ""
+    assert done.returncode != 0
+    assert "digit: no such file, and none of mnist, " in done.stderr
+    assert f"cifar100{known}\n" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     figures = result(run("mnist", "--fast", cwd=tmp_path, fresh=True))
     assert figures["task"] == "mnist"
