@@ -53,7 +53,7 @@ class SequentialState(nn.Sequential):
 
     Raises:
         ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in
-            :class:`Lift`), a module with a state, or one that needs to see time, hides in an
+            :class:`.Lift`), a module with a state, or one that needs to see time, hides in an
             ``nn.Sequential``, a module takes more than one tensor or does not keep the batch, the state has
             another length, or ``checkpoint_every`` or ``chunk_size`` meets a batch norm in training or a module
             without a state that needs to see time, which would see each chunk alone.
@@ -229,7 +229,7 @@ class RecurrentSequential(nn.Module):
         input ``[B, *features]``, and so is what is fed back. ``state=None`` feeds nothing back.
 
     Raises:
-        ValueError: a module takes sequences; :class:`Lift` around the whole runs it over one.
+        ValueError: a module takes sequences; :class:`.Lift` around the whole runs it over one.
     """
 
     over_time = False
