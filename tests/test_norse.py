@@ -126,8 +126,10 @@ import norse.torch as norse
 
 encoder = norse.PoissonEncoder(60, f_max=400)
 model = norse.SequentialState(
-    torch.nn.Linear(8, 12), norse.LIF(norse.LIFParameters(v_th=torch.tensor(0.4))),
-    norse.LIFRecurrent(12, 12, norse.LIFParameters(tau_mem_inv=torch.tensor(150.0), v_th=torch.tensor(0.3))),
+    torch.nn.Linear(8, 12), norse.LIF(norse.LIFParameters(v_th=torch.tensor(0.4)), dt=0.002),
+    norse.LIFRecurrent(
+        12, 12, norse.LIFParameters(tau_mem_inv=torch.tensor(150.0), v_th=torch.tensor(0.3)), dt=0.002
+    ),
     torch.nn.Linear(12, 3), norse.LI(dt=0.002), return_hidden=True,
 )
 hidden, state = model(5 * encoder(torch.rand(4, 8)))
