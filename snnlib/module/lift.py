@@ -27,6 +27,12 @@ def _arguments(forward: Callable[..., Any]) -> dict[str, bool]:
     return {a.name: a.default is a.empty for a in named[1:]}
 
 
+@functools.cache
+def _needed(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """What it has to be given beside a state."""
+    return tuple(name for name, needed in _arguments(forward).items() if needed and name != "state")
+
+
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -44,10 +50,10 @@ def refuse_misfit(name: str, module: nn.Module) -> None:
 
     A container of torch's own hands no state on, and knows no time.
     """
-    who = f"module {name} ({type(module).__name__})"
-    needed = [key for key, given in _arguments(type(module).forward).items() if given and key != "state"]
+    needed = _needed(type(module).forward)
     if len(needed) > 1:
-        raise ValueError(f"{who} takes {' and '.join(needed)}, a chain hands it one tensor; call it by itself")
+        taken = " and ".join(needed)
+        raise ValueError(f"{_who(name, module)} takes {taken}, a chain hands it one tensor; call it by itself")
     if is_stateful(module):
         return
     inner = [m for m in module.modules() if m is not module]
@@ -56,13 +62,19 @@ def refuse_misfit(name: str, module: nn.Module) -> None:
         way_out = "call it by itself, or let its forward take a state and return (output, state)"
         if isinstance(module, nn.Sequential):
             way_out = "use SequentialState in its place"
-        raise ValueError(f"{who} would drop the state of the {type(stateful[0]).__name__} inside it; {way_out}")
+        lost = type(stateful[0]).__name__
+        raise ValueError(f"{_who(name, module)} would drop the state of the {lost} inside it; {way_out}")
     timed = [m for m in inner if getattr(m, "over_time", None)]
     if timed and not time_of(module):
+        seer = type(timed[0]).__name__
         raise ValueError(
-            f"{who} would run over [T*B, *features], and the {type(timed[0]).__name__} inside it needs to see "
+            f"{_who(name, module)} would run over [T*B, *features], and the {seer} inside it needs to see "
             "time; use SequentialState in its place, or set over_time = True on it"
         )
+
+
+def _who(name: str, module: nn.Module) -> str:
+    return f"module {name} ({type(module).__name__})"
 
 
 _RANDOM = (
@@ -102,8 +114,8 @@ def _rows(name: str, module: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(y, Tensor) or y.shape[:1] != x.shape[:1]:
         found = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(
-            f"module {name} ({type(module).__name__}) must keep the first dimension of {list(x.shape)}, which "
-            f"counts steps and samples, got {found}: call it by itself before or after the net, or set "
+            f"{_who(name, module)} must keep the first dimension of {list(x.shape)}, which counts "
+            f"steps and samples, got {found}: call it by itself before or after the net, or set "
             "over_time = True where it takes and returns [T, B, *features]"
         )
     return y
