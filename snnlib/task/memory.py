@@ -238,7 +238,7 @@ def report(run: _run.Run, net: Net) -> None:
     run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_error",)))
     trials = drawn("test", 1, torch.device("cpu"))[0]
     longest = int(trials.delay.amax(0).argmax())
-    x = trials.spikes[:, longest : longest + 1]
+    x = trials.spikes[:, longest : longest + 1].to(net.weights.weight.dtype)
     voltage, spikes = net(x)
     _, states = state_over_time(net.neurons, x, every=20)
     p = net.neurons.p

@@ -88,7 +88,7 @@ def report(run: _run.Run, module: Classifier) -> None:
 
     run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
     image = module.data.x_test[:1].cpu()
-    sequence = encode(FLAGS, module.data.scaled(image))
+    sequence = encode(FLAGS, module.data.scaled(image).to(module.dtype))
     run.figure("sample", _plot.image_response(module.net.cpu(), sequence, picture(image[0]), FLAGS.dt))
 
 

@@ -184,6 +184,12 @@ def test_patience_ends_a_run_that_does_not_get_better(tmp_path: Path, task: str)
 
 
 @pytest.mark.parametrize("task", LIGHTNING)
+def test_figures_are_drawn_of_a_net_in_double_precision_too(tmp_path: Path, task: str):
+    folder = here(task, tmp_path, "--precision=64-true", "--plot")
+    assert {path.name for path in folder.glob("*.png")} == {"curve.png", "sample.png"}
+
+
+@pytest.mark.parametrize("task", LIGHTNING)
 def test_a_dev_run_leaves_no_checkpoint(tmp_path: Path, task: str):
     assert not list(here(task, tmp_path, "--fast_dev_run").glob("*.pt"))
 
