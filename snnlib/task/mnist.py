@@ -247,14 +247,7 @@ def check_order(order: Tensor | None, count: int) -> None:
 
 def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
     chosen = run.take_best(net, "valid_accuracy")
-    if FLAGS.plot:
-        from snnlib.task import _plot
-
-        run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
-        image = data.x_test[:1]
-        sequence = encode(FLAGS, data.scaled(image))
-        run.figure("sample", _plot.image_response(net, sequence, picture(image[0]), FLAGS.dt))
-    return {
+    figures = {
         "dataset": "generated" if FLAGS.fast else FLAGS.dataset,
         "test_accuracy": accuracy(net, data, data.x_test, data.y_test),
         "valid_accuracy": chosen["valid_accuracy"],
@@ -262,6 +255,14 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
         "best_epoch": int(chosen["epoch"]),
         "silent_share": round(silent(net, data), 4),
     }
+    if FLAGS.plot:  # after the test: an encoder may draw random numbers
+        from snnlib.task import _plot
+
+        run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
+        image = data.x_test[:1]
+        sequence = encode(FLAGS, data.scaled(image))
+        run.figure("sample", _plot.image_response(net, sequence, picture(image[0]), FLAGS.dt))
+    return figures
 
 
 if __name__ == "__main__":

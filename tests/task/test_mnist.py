@@ -14,6 +14,7 @@ from snnlib.task import mnist
 from tests.task.command import (
     assert_wrote,
     checkpoint,
+    inside,
     metrics,
     result,
     run,
@@ -156,6 +157,13 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "pip install 'snnlib[tasks]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_figures_do_not_change_what_is_tested(tmp_path: Path):
+    flags = ("--fast", "--encoder=poisson", "--poisson_rate=300", "--batch_size=4", "--epochs=4")
+    drawn, bare = (inside(mnist, "mnist", *flags, plot, cwd=tmp_path) for plot in ("--plot", "--noplot"))
+    for name in ("test_accuracy", "silent_share"):
+        assert drawn[name] == bare[name]
 
 
 def test_channels_last_is_a_matter_of_memory_alone():
