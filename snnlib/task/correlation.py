@@ -204,17 +204,19 @@ def seeds() -> tuple[int, int]:
     return 2**40 + 2 * FLAGS.seed, 2**40 + 2 * FLAGS.seed + 1
 
 
-def epoch_batches() -> int:
-    return int(-(-FLAGS.train_episodes // FLAGS.batch_size))
+def batch_sizes() -> list[int]:
+    """Episodes of each batch of an epoch."""
+    whole, rest = divmod(FLAGS.train_episodes, FLAGS.batch_size)
+    return [FLAGS.batch_size] * whole + [rest] * (rest > 0)
 
 
 def train_epoch(
     run: _run.Run, at: dict[str, Any], net: PlasticNet, optim: Optimizer, rate: LRScheduler
 ) -> None:
     """Train with what is left of the epoch in which the run stands."""
-    batches, device = epoch_batches(), net.class_of.device
-    for batch in run.progress(range(at["batch"], batches), f"epoch {at['epoch'] + 1}"):
-        count = min(FLAGS.batch_size, FLAGS.train_episodes - batch * FLAGS.batch_size)
+    sizes, device = batch_sizes(), net.class_of.device
+    for batch in run.progress(range(at["batch"], len(sizes)), f"epoch {at['epoch'] + 1}"):
+        count = sizes[batch]
         episodes = draw(count, device)
         logits, _, _ = net(episodes, FLAGS.control)
         loss = cross_entropy(logits, episodes.answer)
@@ -227,15 +229,15 @@ def train_epoch(
         at["loss"] += _train.finite(loss) * count
         at["probability"].append(float(right(logits, episodes.answer)) / count)
         at["batch"] = batch + 1
-        run.pause(at["epoch"] * batches + at["batch"], run.due(at["batch"]))
+        run.pause(at["epoch"] * len(sizes) + at["batch"], run.due(at["batch"]))
 
 
 def train(run: _run.Run) -> dict[str, Any]:
     device = _train.device(FLAGS)
     net = PlasticNet().to(device)
     optim = _train.optimizer(FLAGS, net)
-    batches = epoch_batches()
-    rate = _train.schedule(optim, FLAGS.epochs * batches)
+    sizes = batch_sizes()
+    rate = _train.schedule(optim, FLAGS.epochs * len(sizes))
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)
     run.watch(net, optim)
@@ -243,14 +245,15 @@ def train(run: _run.Run) -> dict[str, Any]:
         started = time.perf_counter()
         train_epoch(run, at, net, optim, rate)
         probability, accuracy = evaluate(net, FLAGS.test_episodes // 4, seeds()[0], FLAGS.control, device)
+        right_by_batch = zip(sizes, at["probability"][-len(sizes) :], strict=True)
         figures = {
             "train_loss": at["loss"] / FLAGS.train_episodes,
-            "train_probability": sum(at["probability"][-batches:]) / batches,
+            "train_probability": sum(n * p for n, p in right_by_batch) / FLAGS.train_episodes,
             "valid_probability": probability,
             "valid_accuracy": accuracy,
         }
         at |= {"epoch": at["epoch"] + 1, "batch": 0, "loss": 0.0}
-        step = at["epoch"] * batches
+        step = at["epoch"] * len(sizes)
         run.log(step, epoch=at["epoch"], **figures, epoch_seconds=time.perf_counter() - started)
         if probability >= at["best"]:  # of equals the later, which has learned longer
             at["best"] = probability

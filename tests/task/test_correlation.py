@@ -147,6 +147,13 @@ def test_the_reference_runs_to_the_same_numbers(tmp_path: Path, usual: tuple[dic
         assert line["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
 
 
+def test_every_training_episode_counts_alike(tmp_path: Path):
+    _, lines, last = trained(tmp_path, "--epochs=1", "--train_episodes=6", "--batch_size=4")
+    first, second = last["at"]["probability"]
+    assert lines[0]["train_probability"] == pytest.approx((4 * first + 2 * second) / 6)
+    assert first != second
+
+
 def test_a_checkpoint_is_also_written_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     steps: list[int] = []
     save = _run.Run.save
