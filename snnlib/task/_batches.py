@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from snnlib.task._processes import place
+from snnlib.task._random import own_seed
 
 __all__ = ["Batches", "fetcher"]
 
@@ -74,7 +75,7 @@ class Batches:
             return torch.arange(self.count) + self.epoch * self.count
         if self.seed is None:
             return torch.arange(self.count)
-        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        generator = torch.Generator().manual_seed(own_seed(self.seed, "order", self.epoch))
         return torch.randperm(self.count, generator=generator)
 
     @property

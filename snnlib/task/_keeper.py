@@ -15,7 +15,7 @@ from snnlib.task._error import RunError
 from snnlib.task._form import check_form
 from snnlib.task._lightning import Checkpoint, TorchCheckpointIO, pl
 from snnlib.task._processes import summed
-from snnlib.task._random import random_state
+from snnlib.task._random import own_seed, random_state
 
 __all__ = ["CheckpointFiles", "Keeper", "numbers"]
 
@@ -56,7 +56,7 @@ class Keeper(Checkpoint):
         if self._random is not None:
             self.restore()
         elif trainer.global_rank:  # the processes draw different augmentations
-            torch.manual_seed(self.run.flags.seed + 1_000_003 * trainer.global_rank)
+            torch.manual_seed(own_seed(self.run.flags.seed, "process", trainer.global_rank))
 
     def restore(self) -> None:
         assert self._random is not None

@@ -1,4 +1,4 @@
-"""Every random state of a process."""
+"""Every random state of a process, and seeds for what has one of its own."""
 
 import random
 from typing import Any, cast
@@ -6,7 +6,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-__all__ = ["random_state", "set_random_state"]
+__all__ = ["own_seed", "random_state", "set_random_state"]
+
+
+def own_seed(seed: int, what: str, number: int = 0) -> int:
+    """The seed of one thing, and of a number of it, in a run with ``seed``.
+
+    It has 32 bits: torch's generator on the CPU takes no more of a seed, and 2**32 + 5 would be 5.
+    """
+    return int(np.random.SeedSequence([seed, number, *what.encode()]).generate_state(1)[0])
 
 
 def random_state() -> dict[str, Any]:

@@ -42,6 +42,7 @@ from snnlib.module.sequential import SequentialState
 from snnlib.task import _run, _train
 from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
+from snnlib.task._random import own_seed
 
 NEEDS = ("tensorboard", "matplotlib")
 
@@ -200,8 +201,8 @@ def evaluate(net: PlasticNet, count: int, seed: int, control: str, device: torch
 
 
 def seeds() -> tuple[int, int]:
-    """Seeds of the episodes that choose and of those that are reported, far from any that trains."""
-    return 2**40 + 2 * FLAGS.seed, 2**40 + 2 * FLAGS.seed + 1
+    """Seeds of the episodes that choose and of those that are reported."""
+    return own_seed(FLAGS.seed, "valid"), own_seed(FLAGS.seed, "test")
 
 
 def batch_sizes() -> list[int]:

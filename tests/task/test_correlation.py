@@ -178,7 +178,16 @@ def test_training_leaves_no_trace_in_the_random_state_of_testing(tmp_path: Path)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     assert correlation.evaluate(net, 10, 77, "none", device) == first
-    assert len({*correlation.seeds(), correlation.FLAGS.seed}) == 3
+
+
+def test_no_episodes_of_a_seed_are_those_of_another():
+    found = set[int]()
+    for seed in range(200):
+        clear()
+        correlation.FLAGS(["correlation", f"--seed={seed}"])
+        found |= {seed, *correlation.seeds()}
+    assert len(found) == 600
+    assert max(found) < 2**32
 
 
 def lesson(*flags: str) -> tuple[correlation.PlasticNet, torch.Tensor, torch.Tensor]:
