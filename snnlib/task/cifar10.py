@@ -27,6 +27,7 @@ from snnlib.module.convnet import ConvNet
 from snnlib.module.lif import LIF
 from snnlib.module.resnet import JOINS, ResNet
 from snnlib.task import _run, _train
+from snnlib.task._batches import refuse_single_images
 from snnlib.task._classifier import ImageClassifier, fit_images
 from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, refuse_beside, shared
 from snnlib.task._launch import launch
@@ -73,6 +74,8 @@ def prepare(values: flags.FlagValues) -> None:
     if values.model == "conv":
         refuse_beside("--model=conv", values, "residual")
     fill(values, usual, fast={"epochs": 2, "width": 4})
+    if values.model == "conv":
+        refuse_single_images(values)
 
 
 def load(values: flags.FlagValues) -> Images:

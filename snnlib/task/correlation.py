@@ -40,6 +40,7 @@ from snnlib.module.li import LI
 from snnlib.module.lif import LIF
 from snnlib.module.sequential import SequentialState
 from snnlib.task import _run, _train
+from snnlib.task._batches import batch_sizes
 from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 from snnlib.task._random import own_seed
@@ -205,17 +206,11 @@ def seeds() -> tuple[int, int]:
     return own_seed(FLAGS.seed, "valid"), own_seed(FLAGS.seed, "test")
 
 
-def batch_sizes() -> list[int]:
-    """Episodes of each batch of an epoch."""
-    whole, rest = divmod(FLAGS.train_episodes, FLAGS.batch_size)
-    return [FLAGS.batch_size] * whole + [rest] * (rest > 0)
-
-
 def train_epoch(
     run: _run.Run, at: dict[str, Any], net: PlasticNet, optim: Optimizer, rate: LRScheduler
 ) -> None:
     """Train with what is left of the epoch in which the run stands."""
-    sizes, device = batch_sizes(), net.class_of.device
+    sizes, device = batch_sizes(FLAGS.train_episodes, FLAGS.batch_size), net.class_of.device
     for batch in run.progress(range(at["batch"], len(sizes)), f"epoch {at['epoch'] + 1}"):
         count = sizes[batch]
         episodes = draw(count, device)
@@ -237,7 +232,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     device = _train.device(FLAGS)
     net = PlasticNet().to(device)
     optim = _train.optimizer(FLAGS, net)
-    sizes = batch_sizes()
+    sizes = batch_sizes(FLAGS.train_episodes, FLAGS.batch_size)
     rate = _train.schedule(optim, FLAGS.epochs * len(sizes))
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "best": -1.0, "probability": []}
     at = run.track(start, net=net, optimizer=optim, schedule=rate)

@@ -33,6 +33,7 @@ from snnlib.functional.lif_refrac import LIFRefracParameters
 from snnlib.module.convnet import ConvNet
 from snnlib.module.lif_refrac import LIFRefrac
 from snnlib.task import _run, _train
+from snnlib.task._batches import batch_sizes, refuse_single_images
 from snnlib.task._error import RunError
 from snnlib.task._flags import POSITIVE, Bound, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
@@ -110,6 +111,7 @@ def prepare(values: flags.FlagValues) -> None:
     epochs = (20 if digits else 4) if exact else (40 if digits else 10)
     usual = {"epochs": epochs, "batch_size": 64 if digits else 128, **(ADJOINT if exact else {})}
     fill(values, usual, fast={"epochs": 2, "batch_size": 32})
+    refuse_single_images(values)
 
 
 def load(values: flags.FlagValues) -> Images:
@@ -194,7 +196,7 @@ def train_epoch(
     """Train with what is left of the epoch in which the run stands."""
     if at["order"] is None:
         at["order"] = torch.randperm(len(data.y_train))
-    batches = at["order"].split(FLAGS.batch_size)
+    batches = at["order"].split(batch_sizes(len(data.y_train), FLAGS.batch_size))
     for batch in run.progress(range(at["batch"], len(batches)), f"epoch {at['epoch'] + 1}"):
         index = batches[batch].to(data.y_train.device)
         x = data.scaled(data.x_train[index])
@@ -215,7 +217,7 @@ def train(run: _run.Run) -> dict[str, Any]:
     data = load(FLAGS).to(device)
     net = network(FLAGS, data).to(device)
     optim = _train.optimizer(FLAGS, net)
-    batches = -(-len(data.y_train) // FLAGS.batch_size)
+    batches = len(batch_sizes(len(data.y_train), FLAGS.batch_size))
     rate = _train.schedule(optim, FLAGS.epochs * batches)
     # where the run stands: saved with every checkpoint, so that a resumed run goes on in the middle of an epoch
     start = {"epoch": 0, "batch": 0, "loss": 0.0, "order": None, "best": -1.0}

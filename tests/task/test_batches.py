@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 
 from snnlib.task import _batches
-from snnlib.task._batches import Batches
+from snnlib.task._batches import Batches, batch_sizes
 
 
 def seen(batches: Batches) -> list[list[int]]:
@@ -28,6 +28,25 @@ def test_every_example_once_an_epoch_in_an_order_of_the_seed_and_the_epoch():
         assert seen(Batches(itself, 10, 4, seed=other)) != first
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [
+        (8, 4, [4, 4]),
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 5]),
+        (5, 4, [5]),
+        (1, 4, [1]),
+        (3, 1, [1, 1, 1]),
+        (3, 2, [3]),
+    ],
+)
+def test_no_last_example_is_alone(count: int, size: int, sizes: list[int]):
+    assert batch_sizes(count, size) == sizes
+    batches = Batches(itself, count, size, seed=0)
+    assert len(batches) == len(sizes)
+    assert [len(batch) for batch in seen(batches)] == sizes
+
+
 def test_without_a_seed_the_order_stays():
     batches = Batches(itself, 5, 2)
     assert seen(batches) == seen(batches) == [[0, 1], [2, 3], [4]]
@@ -45,18 +64,19 @@ def test_a_limit_is_a_part_or_a_number(limit: float, count: int):
     assert [len(seen(batches)), len(seen(batches))] == [count, count]
 
 
+@pytest.mark.parametrize("count", [9, 10])
 @pytest.mark.parametrize("taken", [0, 1, 3, 5, 6, 8])
-def test_it_goes_on_where_it_stopped(taken: int):
-    whole = Batches(itself, 10, 4, seed=1)
+def test_it_goes_on_where_it_stopped(taken: int, count: int):
+    whole = Batches(itself, count, 4, seed=1)
     expected = [batch for _ in range(4) for batch in seen(whole)]
-    stopped = Batches(itself, 10, 4, seed=1)
+    stopped = Batches(itself, count, 4, seed=1)
     found: list[list[int]] = []
     while len(found) < taken:
         for batch in stopped:
             found.append(batch.tolist())
             if len(found) == taken:
                 break
-    resumed = Batches(itself, 10, 4, seed=1)
+    resumed = Batches(itself, count, 4, seed=1)
     resumed.place = stopped.place
     while len(found) < len(expected):
         found += seen(resumed)

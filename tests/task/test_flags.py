@@ -111,6 +111,14 @@ def test_a_flag_changes_what_is_learned(tmp_path: Path, usual: Callable[..., Pat
     assert not list(tmp_path.rglob("*.png"))  # --noplot
 
 
+@pytest.mark.parametrize("task", ["mnist", "mnist_pl", "cifar10"])
+def test_an_image_that_is_left_over_at_one_time_step_is_trained_with_others(tmp_path: Path, task: str):
+    folder = here(task, tmp_path, "--seq_length=1", "--batch_size=63")
+    assert metrics(folder)[0]["step"] == 1
+    here(task, tmp_path, f"--resume={folder}", "--epochs=2")
+    assert metrics(folder)[1]["step"] == 2
+
+
 @pytest.mark.parametrize("task", ["mnist", *LIGHTNING])
 def test_the_same_flags_give_the_same_run(tmp_path: Path, usual: Callable[..., Path], task: str):
     assert same(weights(here(task, tmp_path)), weights(usual(task)))
@@ -319,6 +327,9 @@ assert before == (os.getcwd(), signal.getsignal(signal.SIGINT), signal.getsignal
     ("cartpole", ("--policy=ann", "--dt=0.002"), "--dt=0.002 does nothing with --policy=ann"),
     ("cartpole", ("--policy=ann", "--backend=cpu"), "--backend=cpu does nothing with --policy=ann"),
     ("correlation", ("--update_every=100",), "no weight changes in 75 steps"),
+    ("mnist", ("--batch_size=1", "--seq_length=1"), "--batch_size=1 with --seq_length=1: batch norms need two"),
+    ("mnist_pl", ("--batch_size=1", "--seq_length=1"), "--batch_size=1 with --seq_length=1"),
+    ("cifar10", ("--batch_size=1", "--neuron_model=relu"), "--batch_size=1 with --seq_length=1"),
 ])  # fmt: skip
 def test_what_would_do_nothing_is_refused_before_a_run_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, flags: tuple[str, ...], says: str
