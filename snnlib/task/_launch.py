@@ -1,9 +1,11 @@
 """A task from the command line: how it starts, and the line or the sentence that it ends with."""
 
+import contextlib
 import json
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +47,7 @@ def launch(
     """
     _flags.parse(values, usage)
     keep_memory()
+    threading.excepthook = _thread_ended
     run = None
     try:
         prepare(values)
@@ -54,6 +57,7 @@ def launch(
         run = Run(values, task)
         figures = train(run)
         figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
+        run.close()  # which writes what is left
         if run.chief:
             print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)
     except Interrupted as stop:
@@ -68,7 +72,14 @@ def launch(
         _flags.fail(sentence)
     finally:
         if run:
-            run.close()
+            with contextlib.suppress(OSError):  # a disk that is full has ended the run
+                run.close()
+
+
+def _thread_ended(told: threading.ExceptHookArgs) -> None:
+    """Tell what ended a thread, but for what ends TensorBoard's: its writer raises it again."""
+    if not isinstance(told.exc_value, OSError):
+        threading.__excepthook__(told)
 
 
 def _sentence(error: Exception, values: flags.FlagValues, run: Run | None) -> str | None:

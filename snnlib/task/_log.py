@@ -77,7 +77,9 @@ class Log:
         write(self.folder / f"{name}.png", png.getvalue())
         # at the step from which a resumed run purges, so that one that draws it anew does not show it twice
         picture = np.asarray(Image.open(png))
-        self._tensorboard().add_image(name, picture, self.step + 1, dataformats="HWC")
+        events = self._tensorboard()
+        events.add_image(name, picture, self.step + 1, dataformats="HWC")
+        events.flush()
 
     def _tensorboard(self) -> Any:
         if self._events is None:

@@ -26,21 +26,32 @@ def assert_goes_on(folder: Path, whole: Path) -> None:
     assert_same_run(folder, whole)
 
 
-def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(tmp_path: Path, whole: Path):
-    """A file system of its own in memory, with room for two checkpoints but not for a third beside them."""
-    kilobytes = int(2.7 * (whole / "last.pt").stat().st_size) // 1024
-    (tmp_path / "runs").mkdir()
+def on_a_full_disk(cwd: Path, kilobytes: int, *flags: str) -> str:
+    """Run mnist on a file system of its own in memory, which is too small; what it says on standard error."""
+    (cwd / "runs").mkdir()
     script = (  # what is in the file system is gone with the last process in it
         f'mount -t tmpfs -o size={kilobytes}k none runs && {{ "$@"; code=$?; cp -r runs kept; exit $code; }}'
     )
-    line = ["unshare", "-Urm", "sh", "-c", script, "sh", *command("mnist", *DIGITS, "--save_every=1")]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    if not (tmp_path / "kept").exists():
+    line = ["unshare", "-Urm", "sh", "-c", script, "sh", *command("mnist", *flags)]
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120)
+    if not (cwd / "kept").exists():
         pytest.skip(f"this machine lets nobody mount a file system: {done.stderr}")
     assert done.returncode == 1
     assert done.stderr.startswith("error: No space left on device")
-    assert "the last checkpoint is in runs/mnist/" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("kilobytes", [4, 8])
+def test_a_disk_with_no_room_for_events_or_figures_ends_the_run(tmp_path: Path, kilobytes: int):
+    on_a_full_disk(tmp_path, kilobytes, "--fast", "--noplot", "--epochs=1")
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(tmp_path: Path, whole: Path):
+    """There is room for two checkpoints but not for a third beside them."""
+    kilobytes = int(2.7 * (whole / "last.pt").stat().st_size) // 1024
+    said = on_a_full_disk(tmp_path, kilobytes, *DIGITS, "--save_every=1")
+    assert "the last checkpoint is in runs/mnist/" in said
     folder = only_run(tmp_path / "kept")
     assert folder is not None
     assert not list(folder.glob("*.new"))
