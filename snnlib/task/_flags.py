@@ -17,6 +17,7 @@ from snnlib.engine.scan import BACKENDS
 from snnlib.functional.threshold import METHODS
 
 __all__ = [
+    "FASTEST",
     "LIGHTNING",
     "POSITIVE",
     "Bound",
@@ -85,13 +86,17 @@ def one_of(*names: str) -> Bound:
 POSITIVE = Bound(flags.DEFINE_float, {"lower_bound": 0.0}, lambda value: value > 0, "a positive number")
 """Zero is refused too, which a bound of absl's would let pass."""
 
+FASTEST = 1e30
+"""The largest learning rate: torch computes steps in float32, and Adam's first has ten times the rate."""
+
 # fmt: off
 _SHARED: dict[str, _Row] = {
     "device": ("Where to compute; auto takes CUDA where there is one.", one_of("auto", "cpu", "cuda")),
     "seed": ("Seed of every random number of the run.", at_least(0)),
     "epochs": ("Passes over the training set.", at_least(1)),
     "batch_size": ("Examples in one optimisation step.", at_least(1)),
-    "learning_rate": ("Largest learning rate of the schedule.", POSITIVE),
+    "learning_rate": ("Largest learning rate of the schedule.",
+        Bound(flags.DEFINE_float, {}, lambda rate: 0 < rate <= FASTEST, f"a positive number up to {FASTEST}")),
     "weight_decay": ("Weight decay of the optimiser.", at_least(0.0)),
     "clip_grad": ("Largest norm of the gradient of all weights; 0 leaves it alone.", at_least(0.0)),
     "optimizer": ("Optimiser.", one_of("adam", "adamw", "sgd")),

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_form", "load_optimizer", "load_schedule"]
+from snnlib.task._flags import FASTEST
 
-_FASTEST = 1e38
-"""The largest learning rate of the flags; torch computes steps in float32."""
+__all__ = ["check_form", "load_optimizer", "load_schedule"]
 
 
 def check_form(wanted: Any, found: Any, name: str) -> None:
@@ -116,8 +115,8 @@ def load_schedule(schedule: torch.optim.lr_scheduler.LRScheduler, found: Any) ->
 
 def _check_rates(rates: list[float], name: str) -> None:
     for rate in rates:
-        if not 0 <= rate <= _FASTEST:
-            raise ValueError(f"{name} must have learning rates of 0 to {_FASTEST}, got {rate}")
+        if not 0 <= rate <= FASTEST:
+            raise ValueError(f"{name} must have learning rates of 0 to {FASTEST}, got {rate}")
 
 
 def _kept(optim: torch.optim.Optimizer, parameters: list[Tensor]) -> list[dict[str, Any]]:

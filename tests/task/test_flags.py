@@ -257,7 +257,7 @@ def test_help_says_which_numbers_must_be_positive(tmp_path: Path):
     said = io.StringIO()
     with pytest.raises(SystemExit):
         inside(module_of("speech_commands"), "speech_commands", "--help", cwd=tmp_path, said=said)
-    assert "--learning_rate (a positive number)" in said.getvalue()
+    assert "--learning_rate (a positive number up to 1e+30)" in said.getvalue()
     assert "--weight_decay (a non-negative number)" in said.getvalue()  # which absl has from one parser
     assert "--dt (between 0.001 and the shortest membrane time constant, 0.02)" in said.getvalue()
     assert "--model (one of these)" in said.getvalue()

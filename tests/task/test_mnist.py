@@ -80,6 +80,7 @@ def test_a_finished_run_goes_on_with_more_epochs(own_copy: Path, tmp_path: Path)
         (["--batch_size=-3"], "batch_size"),
         (["--learning_rate=nan"], "learning_rate"),
         (["--learning_rate=0"], "learning_rate"),
+        (["--learning_rate=3.5e37"], "must be a positive number up to 1e+30"),
         (["--alpha=inf"], "alpha"),
         (["--method=nonsense"], "method"),
         (["--channels=8,x"], "channels"),
