@@ -1,5 +1,6 @@
 """Spiking neural networks with PyTorch: neurons, gradients, an engine over time, and tasks."""
 
+from snnlib import _console  # noqa: F401  # first: what follows takes seconds
 from snnlib.engine import NaNInputError, UntraceableError, scan
 from snnlib.exchange import from_nir, to_nir
 from snnlib.functional import (

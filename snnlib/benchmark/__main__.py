@@ -77,6 +77,7 @@ def main() -> int:
         _need_matplotlib()
     # a row that is running ends with this process
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         device = _train.device(FLAGS).type
         folder = _files.new_folder(Path(FLAGS.output_dir) / "benchmark")

@@ -5,6 +5,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from snnlib._console import say
+
 
 def described(script: Path) -> tuple[str, list[str]]:
     """The first line of a script's docstring and its NEEDS, without importing it."""
@@ -27,9 +29,9 @@ if __name__ == "__main__":
         command = " ".join(["python -m snnlib.task." + sys.argv[1], *sys.argv[2:]])
         print(f"error: this lists the tasks; to run one: {command}", file=sys.stderr)
         sys.exit(2)
-    print("python -m snnlib.task.NAME --help\n")
+    say("python -m snnlib.task.NAME --help\n")
     here = Path(__file__).parent
     for script in sorted([*here.glob("[a-z]*.py"), *here.glob("[a-z]*/run.py")], key=str):
         line, needs = described(script)
         name = script.parent.name if script.name == "run.py" else script.stem
-        print(f"  {name:<16} {line}\n{'':<18} needs {', '.join(needs)}: {state(needs)}")
+        say(f"  {name:<16} {line}\n{'':<18} needs {', '.join(needs)}: {state(needs)}")

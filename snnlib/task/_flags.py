@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 
+from snnlib._console import say
 from snnlib.engine.scan import BACKENDS
 from snnlib.functional.threshold import METHODS
 
@@ -202,7 +203,7 @@ def parse(values: flags.FlagValues, usage: str) -> None:
     try:
         _read(values, [program, *arguments])
         if values.help:
-            print(f"{usage.strip()}\n\n{_help(values)}")
+            say(f"{usage.strip()}\n\n{_help(values)}")
             sys.exit(0)
         if "resume" in values and values["resume"].present:
             _take_over(values, program, arguments)

@@ -1,8 +1,12 @@
 """``python -m snnlib.task``: the tasks, what they need, and whether it is there."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from snnlib.task.__main__ import state
 
@@ -36,3 +40,34 @@ def test_the_name_of_a_task_runs_none_and_says_so(tmp_path: Path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert "to run one: python -m snnlib.task.mnist --dataset=digits" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["snnlib.task"], ["snnlib.benchmark", "--help"], ["snnlib.task.mnist", "--help"]]
+)
+def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path, command: list[str]):
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "-m", *command]
+    done = subprocess.run(line, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["-m", "snnlib.task.mnist", "--fast"], 130),
+        (["-m", "snnlib.benchmark"], 130),
+        (["-c", "import snnlib"], -signal.SIGINT),
+    ],
+)
+def test_ctrl_c_while_a_command_starts_ends_it_quietly(tmp_path: Path, command: list[str], code: int):
+    """It comes while torch is imported; who only imports the library has Python's KeyboardInterrupt."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    paths = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    line = [sys.executable, *command]
+    done = subprocess.run(line, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == code
+    assert ("KeyboardInterrupt" in done.stderr) == (code != 130)
+    assert done.stdout == ""
