@@ -129,10 +129,12 @@ def load_speech(dataset: str, data_dir: str | Path, classes: int = 12) -> Speech
         if twice := seen.intersection(paths):
             raise DataError(f"{min(twice)} is in two of the lists of {root / _FOLDER}")
         seen.update(paths)
+        if classes == 12 and not any(path.parent.name in COMMANDS for path in paths):
+            raise DataError(f"{root / _FOLDER} has no clips of the ten words for {subset}")
         if part != "train" and classes == 12:
             paths = _fewer_unknown(paths)
         x = _read(paths)
-        y = torch.tensor([_number(path, labels) for path in paths])
+        y = torch.tensor([_number(path, labels) for path in paths], dtype=torch.int64)
         if part != "train" and classes == 12:
             silence = _silence(noise[part], _share(y))
             x, y = torch.cat([x, silence]), torch.cat([y, torch.full((len(silence),), labels.index("silence"))])
@@ -237,7 +239,7 @@ def _torchaudio() -> Any:
 
 
 def _paths(root: Path, subset: str) -> list[Path]:
-    """The clips of a split, sorted."""
+    """The clips of a split, sorted, each once however often a list names it."""
     try:
         listed = _torchaudio()(root, subset=subset)
         paths = [root / _FOLDER.parts[0] / listed.get_metadata(n)[0] for n in range(len(listed))]
@@ -254,7 +256,7 @@ def _paths(root: Path, subset: str) -> list[Path]:
     for path in paths:
         if ".." in path.parts[len(root.parts) :]:
             raise DataError(f"{root / _FOLDER}: the list for {subset} has a clip elsewhere: {path}")
-    return sorted(paths)
+    return sorted(set(paths))
 
 
 def _number(path: Path, labels: tuple[str, ...]) -> int:

@@ -239,6 +239,34 @@ def test_a_split_without_clips(data_dir: Path):
         load_speech("speech_commands", data_dir)
 
 
+@pytest.mark.parametrize("subset", ["training", "validation", "testing"])
+def test_a_split_without_the_ten_words(data_dir: Path, subset: str):
+    """The others are enough for 35 classes; with 12 nothing would be left but silence."""
+    root = data_dir / FOLDER
+    for name in ("validation", "testing"):
+        path = root / f"{name}_list.txt"
+        lines = [line for line in path.read_text().splitlines() if subset != name or line.startswith(OTHERS)]
+        path.write_text("".join(f"{line}\n" for line in lines))
+    if subset == "training":
+        for word in COMMANDS:
+            for speaker in range(6):
+                (root / word / f"{speaker:08x}_nohash_0.wav").unlink()
+    assert len(load_speech("speech_commands", data_dir, 35).labels) == 35
+    with pytest.raises(DataError, match=f"has no clips of the ten words for {subset}"):
+        load_speech("speech_commands", data_dir, 12)
+
+
+@pytest.mark.parametrize("classes", [12, 35])
+def test_a_clip_that_a_list_names_twice_counts_once(data_dir: Path, classes: int):
+    before = load_speech("speech_commands", data_dir, classes)
+    path = data_dir / FOLDER / "testing_list.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line}\n" for line in [*lines, lines[0], lines[0], lines[-1]]))
+    after = load_speech("speech_commands", data_dir, classes)
+    assert torch.equal(after.y_test, before.y_test)
+    assert torch.equal(after.x_test, before.x_test)
+
+
 def test_a_clip_in_both_lists(data_dir: Path):
     lists = [data_dir / FOLDER / name for name in ("validation_list.txt", "testing_list.txt")]
     twice = lists[0].read_text().splitlines()[0]
