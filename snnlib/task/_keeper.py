@@ -91,7 +91,7 @@ class Keeper(Checkpoint):
         self.count += examples
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # the end of the epoch saves; a gradient that is half collected cannot be saved
-        stop = self._stopping(trainer)
+        stop = self.stopping(trainer)
         if stop or self.run.due((batch_idx + 1) // trainer.accumulate_grad_batches):
             self._save(trainer, "last.pt")
         if stop:
@@ -114,13 +114,13 @@ class Keeper(Checkpoint):
             self.best = value
             self._save(trainer, "best.pt")
         self._save(trainer, "last.pt")
-        if self._stopping(trainer):
+        if self.stopping(trainer):
             self.run.stop()
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         trainer.save_checkpoint(self.run.folder / name)
 
-    def _stopping(self, trainer: pl.Trainer) -> bool:
+    def stopping(self, trainer: pl.Trainer) -> bool:
         """Whether any of the processes was told to stop."""
         return bool(trainer.strategy.reduce_boolean_decision(self.run.stopping, all=False))
 

@@ -185,7 +185,9 @@ class Run(Checkpoints):
         return every > 0 and steps % every == 0
 
     def pause(self, step: int, due: bool = False) -> None:
-        """Between two steps: write ``last.pt`` where it is ``due``; save and leave after Ctrl-C or SIGTERM."""
+        """Between two steps, and before the report: write ``last.pt`` where it is ``due``; save and leave after
+        Ctrl-C or SIGTERM.
+        """
         if due or self.stopping:
             self.save(step)
         if self.stopping:

@@ -116,6 +116,8 @@ def fit(
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         tested = trainer.test(module, test, verbose=False)
         return {**numbers(trainer.callback_metrics), **numbers(tested[0]), "best_epoch": 0}
+    if keeper.stopping(trainer):  # all is trained and saved: --resume does the rest
+        run.stop()
     best: Any = trainer.strategy.broadcast(run.read_checkpoint("best.pt") if run.chief else None)
     run.load_into(best, state_dict=module)
     tested = trainer.test(module, test, verbose=False)

@@ -237,6 +237,7 @@ def train(run: _run.Run) -> dict[str, Any]:
         if better:
             run.save(at["env_steps"], "best.pt")
         run.pause(at["env_steps"], due=True)
+    run.pause(at["env_steps"])
     return report(run, agent, at, stage)
 
 

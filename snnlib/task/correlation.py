@@ -255,6 +255,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             at["best"] = probability
             run.save(step, "best.pt")
         run.save(step)
+    run.pause(at["epoch"] * len(sizes))
     return report(run, net, device, at["probability"])
 
 

@@ -238,6 +238,7 @@ def train(run: _run.Run) -> dict[str, Any]:
             at["best"] = figures["valid_accuracy"]
             run.save(step, "best.pt")
         run.save(step)
+    run.pause(at["epoch"] * batches)
     return report(run, net, data)
 
 
