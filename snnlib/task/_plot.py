@@ -1,11 +1,11 @@
 """Figures of a run; matplotlib is imported by whoever imports this."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from snnlib.task._run import Run
 from snnlib.task._spikes import with_spikes
 
 try:
@@ -19,23 +19,22 @@ except ImportError as error:
 __all__ = ["curves", "image_response", "learned_weights", "memory_trial", "rewards"]
 
 
-def curves(metrics: list[dict[str, float]], over: str, names: Sequence[str]) -> Figure:
-    """Draw the named figures of ``metrics.jsonl`` in one panel, and the training loss in a second."""
+def curves(run: Run, name: str) -> Figure:
+    """Draw the training loss over the epochs in one panel, and a figure of validation in a second."""
+    metrics = run.metrics("epoch", "train_loss", name)
     figure = _figure(9, 3.2)
     left, right = figure.subplots(1, 2)
-    x = [line[over] for line in metrics]
+    x, y = [line["epoch"] for line in metrics], [line[name] for line in metrics]
     left.plot(x, [line["train_loss"] for line in metrics], marker=".")
-    left.set(xlabel=over, ylabel="training loss", yscale="log")
+    left.set(xlabel="epoch", ylabel="training loss", yscale="log")
     left.yaxis.set_major_formatter("{x:g}")  # plain numbers
     left.yaxis.set_minor_formatter(_Plain())
-    for name in names:
-        right.plot(x, [line[name] for line in metrics], marker=".", label=name.replace("_", " "))
-    right.set(xlabel=over, ylabel=names[0].rpartition("_")[2])
-    if all(name.endswith("_error") for name in names):
+    right.plot(x, y, marker=".", label=name.replace("_", " "))
+    right.set(xlabel="epoch", ylabel=name.rpartition("_")[2])
+    if name.endswith("_error"):
         right.set(ylim=(-0.01, None))
     else:  # the first epochs would flatten all that follows
-        settled = [line[name] for name in names for line in metrics[len(metrics) // 4 :]]
-        right.set(ylim=(min(settled) - 0.01, 1.001))
+        right.set(ylim=(min(y[len(y) // 4 :]) - 0.01, 1.001))
     right.legend(frameon=False)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -110,9 +110,18 @@ class Run(Checkpoints):
         """Write a figure of matplotlib as ``<name>.png``, and give the same picture to TensorBoard."""
         self._written().figure(name, figure)
 
-    def metrics(self) -> list[dict[str, float]]:
-        """What :meth:`log` wrote so far."""
-        return self._written().lines()
+    def metrics(self, *figures: str) -> list[dict[str, float]]:
+        """What :meth:`log` wrote so far, lines that have these figures.
+
+        Raises:
+            RunError: there is no line, or one that lacks a figure.
+        """
+        lines = self._written().lines()
+        missing = [name for name in figures if not lines or any(name not in line for line in lines)]
+        if missing:
+            path = self.folder / "metrics.jsonl"
+            raise RunError(f"{path} has no {', '.join(missing)} of every epoch to draw; --noplot draws nothing")
+        return lines
 
     def _written(self) -> Log:
         assert self._log is not None, "only the chief writes"

@@ -164,7 +164,7 @@ def train(run: _run.Run) -> dict[str, Any]:
 def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
-    run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
+    run.figure("curve", _plot.curves(run, "valid_accuracy"))
     image = module.data.x_test[:1].cpu()
     net = module.average.module if module.average is not None else module.net
     run.figure(

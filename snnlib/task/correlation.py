@@ -270,7 +270,8 @@ def report(run: _run.Run, net: PlasticNet, device: torch.device, probability: li
             episode = draw(1, device)
             _, before, after = net(episode, FLAGS.control)
         weights = (before[0], after[0])
-        figure = _plot.learned_weights(weights, episode.subsets[:, 0], probability, run.metrics())
+        lines = run.metrics("valid_probability")
+        figure = _plot.learned_weights(weights, episode.subsets[:, 0], probability, lines)
         run.figure("learning", figure)
     return {
         "rule": FLAGS.rule,

@@ -235,7 +235,7 @@ def report(run: _run.Run, net: Net) -> None:
     """Draw the curves, and the trial with the longest delay of the first test batch."""
     from snnlib.task import _plot
 
-    run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_error",)))
+    run.figure("curve", _plot.curves(run, "valid_error"))
     trials = drawn("test", 1, torch.device("cpu"))[0]
     longest = int(trials.delay.amax(0).argmax())
     x = trials.spikes[:, longest : longest + 1].to(net.weights.weight.dtype)

@@ -261,7 +261,7 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
     if FLAGS.plot:  # after the test: an encoder may draw random numbers
         from snnlib.task import _plot
 
-        run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
+        run.figure("curve", _plot.curves(run, "valid_accuracy"))
         image = data.x_test[:1]
         sequence = encode(FLAGS, data.scaled(image))
         run.figure("sample", _plot.image_response(net, sequence, picture(image[0]), FLAGS.dt))

@@ -86,7 +86,7 @@ def train(run: _run.Run) -> dict[str, Any]:
 def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
-    run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
+    run.figure("curve", _plot.curves(run, "valid_accuracy"))
     image = module.data.x_test[:1].cpu()
     sequence = encode(FLAGS, module.data.scaled(image).to(module.dtype))
     run.figure("sample", _plot.image_response(module.net.cpu(), sequence, picture(image[0]), FLAGS.dt))

@@ -5,7 +5,6 @@ A task's own flags are tested beside the task; here is what several tasks share,
 
 import importlib
 import io
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,36 +183,6 @@ def test_checkpoints_are_also_written_within_an_epoch(
     assert set(steps) == {metrics(folder)[0]["step"]}
     here(task, tmp_path, "--save_every=1")
     assert 1 in steps
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_told_to_stop_when_all_is_trained_it_leaves_the_report_to_a_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
-):
-    write, open_ = _run.Run.write_checkpoint, _run.Run._open
-
-    def saved(self: _run.Run, name: str, content: dict[str, Any]) -> None:
-        write(self, name, content)
-        if name == "last.pt":
-            self._signal = signal.SIGTERM
-
-    def opened(self: _run.Run) -> None:
-        open_(self)
-        self._signal = signal.SIGINT
-
-    monkeypatch.setattr(_run.Run, "write_checkpoint", saved)
-    with pytest.raises(SystemExit) as stopped:
-        here(task, tmp_path)
-    assert stopped.value.code == 128 + signal.SIGTERM
-    monkeypatch.undo()
-    (folder,) = (path.parent for path in tmp_path.rglob("last.pt"))
-    monkeypatch.setattr(_run.Run, "_open", opened)
-    with pytest.raises(SystemExit) as stopped:
-        here(task, tmp_path, f"--resume={folder}")
-    assert stopped.value.code == 128 + signal.SIGINT
-    monkeypatch.undo()
-    assert here(task, tmp_path, f"--resume={folder}") == folder
-    assert len(metrics(folder)) == 1
 
 
 @pytest.mark.parametrize("task", LIGHTNING)

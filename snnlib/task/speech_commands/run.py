@@ -259,7 +259,7 @@ def train(run: _run.Run) -> dict[str, Any]:
 def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
-    run.figure("curve", _plot.curves(run.metrics(), "epoch", ("valid_accuracy",)))
+    run.figure("curve", _plot.curves(run, "valid_accuracy"))
     module.cpu().eval()
     first = int((module.data.y_test == 0).int().argmax())
     x = module.features(module.data.x_test[first : first + 1].cpu())
