@@ -24,6 +24,9 @@ from snnlib.task._random import random_state
 
 __all__ = ["Run"]
 
+_TASK = "# task: "
+"""Begins ``flags.txt``, a comment to absl; the name of the task follows."""
+
 _Gradients = dict[str, torch.Tensor]
 """Of the last step, by the names of the parameters."""
 
@@ -66,14 +69,29 @@ class Run(Checkpoints):
         """Lock the folder, read what is resumed, and only then write to it."""
         if self.chief:
             self._claim()
-        if self.flags.resume and (self.folder / "last.pt").exists():
-            self.resumed = self.read_checkpoint("last.pt")
+        if self.flags.resume:
+            self._take_up()
         if self.chief:
             # the line of a checkpoint's own step may have come after it
             self._log = Log(self.folder, self.resumed["logged"] if self.resumed else 0)
             self.write_flags()
             if not self.resumed:  # else with the first line: what is resumed may not fit
                 self._log.open()
+
+    def _take_up(self) -> None:
+        """Read ``last.pt``. A run that was killed in its first epoch, before it wrote one, begins anew."""
+        first = (self.folder / "flags.txt").read_text(errors="replace").partition("\n")[0]
+        if first.startswith(_TASK) and first != _TASK + self.task:
+            raise RunError(f"{self.folder} is a run of {first.removeprefix(_TASK)}, not of {self.task}")
+        if (self.folder / "last.pt").exists():
+            self.resumed = self.read_checkpoint("last.pt")
+            return
+        metrics, best = self.folder / "metrics.jsonl", (self.folder / "best.pt").exists()
+        epochs = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+        if epochs > 1 or best > epochs:
+            raise RunError(f"{self.folder} has no last.pt to go on from, but what was trained")
+        if self.chief:
+            print(f"{self.folder} has no last.pt yet: the run begins anew", file=sys.stderr)
 
     def listen(self) -> None:
         """Note Ctrl-C and SIGTERM for :attr:`stopping`, which a task looks at between two steps."""
@@ -100,6 +118,7 @@ class Run(Checkpoints):
         left_out = {"resume", "help", "h"}
         lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
         if self.chief:
+            lines = [_TASK + self.task, *lines]
             write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
 
     def log(self, step: int, **figures: float) -> None:

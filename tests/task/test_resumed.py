@@ -58,3 +58,45 @@ def test_a_curve_whose_figures_are_lost_is_named(
     said = capsys.readouterr().err
     assert said.startswith(f"error: {path} has no ")
     assert len(said.splitlines()) == 1
+
+
+def refused(capsys: pytest.CaptureFixture[str], task: str, root: Path, folder: Path, *flags: str) -> str:
+    """What a task says of a folder that it does not go on with; nothing in it has changed."""
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(SystemExit) as stopped:
+        here(task, root, f"--resume={folder}", *flags)
+    assert stopped.value.code == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    return said
+
+
+@pytest.mark.parametrize("task", ["mnist", "mnist_pl"])
+def test_what_was_trained_is_not_overwritten_where_last_pt_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+):
+    folder = here(task, tmp_path, "--epochs=2")
+    (folder / "last.pt").unlink()
+    assert "has no last.pt to go on from" in refused(capsys, task, tmp_path, folder)
+    (folder / "metrics.jsonl").unlink()
+    assert "has no last.pt to go on from" in refused(capsys, task, tmp_path, folder)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = here("mnist", tmp_path)
+    figures = metrics(folder)
+    (folder / "last.pt").unlink()  # between best.pt and last.pt of the first epoch
+    here("mnist", tmp_path, f"--resume={folder}")
+    assert metrics(folder) == figures
+    assert capsys.readouterr().err == f"{folder} has no last.pt yet: the run begins anew\n"
+
+
+def test_the_folder_of_another_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = here("mnist", tmp_path)  # of which mnist_pl has all flags
+    for name in ("last.pt", "best.pt", "metrics.jsonl"):
+        (folder / name).unlink()
+        assert f"{folder} is a run of mnist, not of mnist_pl" in refused(capsys, "mnist_pl", tmp_path, folder)
