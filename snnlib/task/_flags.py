@@ -220,7 +220,8 @@ def _read(values: flags.FlagValues, argv: list[str]) -> None:
         with contextlib.redirect_stderr(warned):  # absl goes on where a file of flags includes itself
             rest = values(argv)[1:]
     except (OSError, RecursionError, ValueError) as error:
-        raise flags.Error(f"a file of flags cannot be read: {error}") from error
+        where = "" if str(error).endswith("does not take an argument") else "a file of flags cannot be read: "
+        raise flags.Error(f"{where}{error}") from error
     if warned.getvalue():
         raise flags.Error(f"a file of flags includes itself: {warned.getvalue().split(': ')[-1].strip()}")
     if rest:
@@ -239,7 +240,9 @@ def _beyond_bounds(value: Any) -> str:
         return "less than 2**32" if abs(value) >= 2**32 else ""
     texts = value if isinstance(value, list) else [value or ""]
     whole = all(c not in "\0\r\n" and not "\ud800" <= c <= "\udfff" for text in texts for c in text)
-    return "" if whole else "one line of text"  # else flags.txt could not hold it
+    if not whole:
+        return "one line of text"  # else flags.txt could not hold it
+    return "" if texts == [text.rstrip() for text in texts] else "text without a space at its end"
 
 
 def _refuse_code(values: flags.FlagValues, arguments: list[str]) -> None:

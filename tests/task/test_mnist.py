@@ -88,6 +88,8 @@ def test_a_finished_run_goes_on_with_more_epochs(own_copy: Path, tmp_path: Path)
         (["--no_such_flag=1"], "no_such_flag"),
         (["--dropout=1"], "dropout"),
         (["--channels_last=perhaps"], "--channels_last=perhaps: must be true or false"),
+        (["--nofast=true"], "error: --nofast=true does not take an argument"),
+        (["--output_dir= lead and trail "], "must be text without a space at its end"),
         (["digits"], "unexpected argument 'digits'"),
         (["--resume=nowhere"], "no run in that folder"),
         (["--resume="], "--resume= names no folder"),
