@@ -134,8 +134,8 @@ class Keeper(Checkpoint):
             dist.all_gather_object(ranks, own)
         whole = trainer.fit_loop.epoch_progress.total.processed  # type: ignore[attr-defined]
         checkpoint |= {"ranks": ranks, "best": self.best, "figures": self.figures}
-        place = self.batches.place if self.batches else [0, 0]
-        checkpoint |= {"stopped": self.stopped, "whole_epochs": whole, "place": place}
+        place, examples = (self.batches.place, self.batches.count) if self.batches else ([0, 0], 0)
+        checkpoint |= {"stopped": self.stopped, "whole_epochs": whole, "place": place, "examples": examples}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -107,6 +107,9 @@ def fit(
         # Lightning would end with a traceback where it does not fit
         run.load_into(run.resumed, state_dict=module)
         path = run.folder / "last.pt"
+        examples = run.part_of(run.resumed, "examples", 0)
+        if examples != train.count:
+            raise RunError(f"the run was trained with {examples} examples an epoch, these are {train.count}")
         check_counters(trainer, run, run.resumed, len(train))
         keeper.on_load_checkpoint(trainer, module, run.resumed)
     if not keeper.finished(trainer):

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from snnlib.task import _run
+from snnlib.dataset.images import generated_images
+from snnlib.task import _run, mnist_pl
 from tests.task.command import metrics
 from tests.task.test_flags import TASKS, here
 
@@ -82,6 +83,15 @@ def test_what_was_trained_is_not_overwritten_where_last_pt_is_gone(
     assert "has no last.pt to go on from" in refused(capsys, task, tmp_path, folder)
     (folder / "metrics.jsonl").unlink()
     assert "has no last.pt to go on from" in refused(capsys, task, tmp_path, folder)
+
+
+def test_data_that_have_changed_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = here("mnist_pl", tmp_path)
+    monkeypatch.setattr(mnist_pl, "load", lambda values: generated_images(48))
+    said = refused(capsys, "mnist_pl", tmp_path, folder, "--epochs=1")
+    assert said == "error: the run was trained with 64 examples an epoch, these are 48\n"
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
