@@ -84,8 +84,8 @@ class Environments:
         render_mode: None, "human" or "rgb_array", which keeps a picture of every step in ``frames``.
 
     Raises:
-        WrongEnvironmentError: there is none of that name, a package of it is missing, its spaces are others, or
-            neither it nor ``limit`` ends an episode.
+        WrongEnvironmentError: there is none of that name, it cannot be made, its spaces are others, or neither
+            it nor ``limit`` ends an episode.
         ImportError: neither gymnasium nor gym is installed.
     """
 
@@ -93,11 +93,18 @@ class Environments:
         self, name: str, number: int, limit: int = 0, shorten: bool = False, render_mode: str | None = None
     ) -> None:
         gym = library()
+        *module, registered = name.split(":")
+        if len(module) > 1 or not registered or any(not m or m.startswith(".") for m in module):
+            raise WrongEnvironmentError(
+                f"--environment={name!r} must be a name, or a module, a colon and a name"
+            )
         try:
             # the checker of gym 0.26 breaks under NumPy 2
             options = {"render_mode": render_mode, "disable_env_checker": True}
             self.each = [gym.make(name, **options) for _ in range(number)]
-        except (gym.error.Error, ImportError) as error:
+        except (
+            Exception
+        ) as error:  # of gymnasium, of the module, or of the environment, which may be a stranger's
             raise WrongEnvironmentError(f"--environment={name}: {first_line(error)}") from error
         first = self.each[0]
         _check_space(name, "observation", first.observation_space, gym.spaces.Box)

@@ -84,6 +84,7 @@ def test_an_environment_without_a_limit_is_given_one():
         ("Pendulum-v1", "its action must be a Discrete, it is Box"),
         ("FrozenLake-v1", "its observation must be a Box, it is Discrete"),
         ("no_such_module:Nonsense-v1", "no_such_module"),
+        ("tests.task.tiny:Sized-v0", "missing 1 required positional argument: 'size'"),
         (ENDLESS, "--episode_steps"),
     ],
 )
@@ -92,6 +93,23 @@ def test_what_these_policies_cannot_play(name: str, says: str):
         Environments(name, 1)
     assert f"--environment={name}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ":CartPole-v1", "a:b:c", "gymnasium:", ".foo:CartPole-v1", "..:CartPole-v1"]
+)
+def test_a_name_that_is_none(name: str):
+    with pytest.raises(
+        WrongEnvironmentError, match=f"--environment={name!r} must be a name, or a module, a colon"
+    ):
+        Environments(name, 1)
+
+
+def test_a_module_that_is_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "no_python.py").write_text("def (")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WrongEnvironmentError, match=r"--environment=no_python:Cart-v0: .*no_python.py, line 1"):
+        Environments("no_python:Cart-v0", 1)
 
 
 def test_the_old_gym_is_taken_where_gymnasium_is_missing(monkeypatch: pytest.MonkeyPatch):

@@ -31,7 +31,15 @@ class Larger(gymnasium.Env):
         return self._next(), reward, self.done >= self.turns, False, {}
 
 
+class Sized(Larger):
+    """What nobody can make by its name alone."""
+
+    def __init__(self, size: int, render_mode: str | None = None) -> None:
+        super().__init__(size, render_mode)
+
+
 here = "tests.task.tiny:Larger"
 gymnasium.register("Larger-v0", here, max_episode_steps=50, reward_threshold=7.5)
 gymnasium.register("Endless-v0", here, kwargs={"turns": 10**9})
 gymnasium.register("Easy-v0", here, kwargs={"turns": 3}, reward_threshold=0.0, max_episode_steps=50)
+gymnasium.register("Sized-v0", "tests.task.tiny:Sized")
