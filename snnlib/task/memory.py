@@ -6,7 +6,8 @@
 
 The memory is the adaptation of the thresholds: 60 LSNN neurons learn the task, 60 LIF neurons, the control,
 do not. Every trial is drawn anew; validation and test have trials of their own, the former choose the epoch.
-Without --epochs, --batches and --batch_size they are 12, 25 and 64.
+Without --epochs, --batches and --batch_size they are 12, 25 and 64. Without --alpha it is 0.1 for
+--method=triangle, and for others the method's own.
 """
 
 import math
@@ -35,7 +36,7 @@ NEEDS = ("pytorch_lightning", "tensorboard", "matplotlib")
 # fmt: off
 FLAGS = shared(
     seed=0, epochs=None, batch_size=None, learning_rate=0.01, weight_decay=0.0, clip_grad=1.0, optimizer="adam",
-    dt=0.001, tau_syn_inv=200.0, tau_mem_inv=50.0, method="triangle", alpha=0.1, backend="auto",
+    dt=0.001, tau_syn_inv=200.0, tau_mem_inv=50.0, method="triangle", alpha=None, backend="auto",
     output_dir="runs", resume=None, save_every=0, **LIGHTNING, plot=True, fast=False,
 )
 define(FLAGS, {
@@ -83,8 +84,10 @@ gradients explode over thousands of steps."""
 
 
 def prepare(values: flags.FlagValues) -> None:
-    """Fill in the flags whose default depends on ``--fast``."""
-    usual = {"epochs": 12, "batches": 25, "batch_size": 64}
+    """Fill in the flags whose default depends on ``--fast`` or on the method."""
+    usual: dict[str, Any] = {"epochs": 12, "batches": 25, "batch_size": 64}
+    if values.method == "triangle":
+        usual["alpha"] = 0.1
     fill(values, usual, fast={"epochs": 2, "batches": 3, "batch_size": 8})
 
 

@@ -119,6 +119,13 @@ def test_a_flag_changes_the_first_step(flag: str):
     assert first_step(flag) != first_step()
 
 
+def test_a_method_that_is_not_the_default_has_an_alpha_of_its_own():
+    assert given().net.neurons.p.alpha == 0.1
+    assert given("--method=super").net.neurons.p.alpha is None
+    assert first_step("--method=super") == first_step("--method=super", "--alpha=100") != first_step()
+    assert given("--method=super", "--alpha=0.1").net.neurons.p.alpha == 0.1
+
+
 def test_half_of_the_neurons_adapt():
     beta = given("--neuron_model=lsnnlif", "--hidden_size=5", "--beta=0.3").net.neurons.p.beta
     assert beta.tolist() == pytest.approx([0.3, 0.3, 0.0, 0.0, 0.0])
