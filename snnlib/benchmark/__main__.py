@@ -27,7 +27,7 @@ from snnlib.benchmark import child, report
 from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
 from snnlib.task import _error, _files, _flags, _train
-from snnlib.task._flags import at_least, define
+from snnlib.task._flags import at_least, between, define
 from snnlib.task._launch import process_seconds
 
 FLAGS = _flags.shared(device="auto", seed=0, output_dir="runs", plot=True)
@@ -43,7 +43,7 @@ define(FLAGS, {
         "Neurons of a layer, in conv of the linear one; each workload's own if not given.", at_least(1)),
     "repeats": (10, "Passes of a row at least; three where they take more than a minute.", at_least(1)),
     "warmup": (2, "Passes before those that are timed.", at_least(1)),
-    "threads": (None, "Threads of torch and of snnlib; as many as torch takes if not given.", at_least(1)),
+    "threads": (None, "Threads of torch and of snnlib; as many as torch takes if not given.", between(1, 1024)),
     "timeout": (900, "Seconds after which a row is given up.", at_least(1)),
     "keep_memory": (False,
         "Every row's process, peers too, keeps the memory that it frees, as tasks do "

@@ -229,6 +229,7 @@ def test_a_wrong_flag_ends_with_a_sentence(tmp_path: Path):
     [
         ("--peers=", "must be some of snnlib, floor"),
         ("--repeats=0", "repeats"),
+        ("--threads=4294967295", "threads"),
         ("--device=tpu", "device"),
         ("--seconds=nan", "must be finite"),
     ],
