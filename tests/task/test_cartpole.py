@@ -124,6 +124,10 @@ def test_it_stops_when_solved_unless_told_otherwise(tmp_path: Path):
     assert here(tmp_path, *flags, "--nostop_when_solved")["train_episodes"] == 12
 
 
+def test_episodes_are_rounded_up_to_whole_updates(tmp_path: Path):
+    assert here(tmp_path, *FAST, "--episodes=3", "--num_envs=2", "--episode_steps=5")["train_episodes"] == 4
+
+
 def test_fast_is_short_and_the_whole_run_is_not(tmp_path: Path):
     # the defaults of a whole run, without running it
     here(tmp_path, *FAST, "--episodes=1")
