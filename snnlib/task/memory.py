@@ -7,7 +7,8 @@
 The memory is the adaptation of the thresholds: 60 LSNN neurons learn the task, 60 LIF neurons, the control,
 do not. Every trial is drawn anew; validation and test have trials of their own, the former choose the epoch.
 Without --epochs, --batches and --batch_size they are 12, 25 and 64. Without --alpha it is 0.1 for
---method=triangle, and for others the method's own.
+--method=triangle, and for others the method's own; over thousands of steps gradients explode where a surrogate
+is high and wide, as tanh's is then, which --alpha=20 makes narrow.
 """
 
 import math
