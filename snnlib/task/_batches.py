@@ -27,9 +27,7 @@ def batch_sizes(count: int, size: int) -> list[int]:
 def refuse_single_images(values: flags.FlagValues) -> None:
     """End the process where a batch norm would be trained with one image at one time step."""
     if values.batch_size == values.seq_length == 1:
-        fail(
-            "--batch_size=1 with --seq_length=1: batch norms need two images or two time steps to train", code=2
-        )
+        fail("--batch_size=1 with --seq_length=1: batch norms need two images or two time steps", code=2)
 
 
 def fetcher(module: Any, part: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -102,9 +102,7 @@ class Environments:
             # the checker of gym 0.26 breaks under NumPy 2
             options = {"render_mode": render_mode, "disable_env_checker": True}
             self.each = [gym.make(name, **options) for _ in range(number)]
-        except (
-            Exception
-        ) as error:  # of gymnasium, of the module, or of the environment, which may be a stranger's
+        except Exception as error:  # gymnasium's, or any of the module's, which may be a stranger's
             raise WrongEnvironmentError(f"--environment={name}: {first_line(error)}") from error
         first = self.each[0]
         _check_space(name, "observation", first.observation_space, gym.spaces.Box)
