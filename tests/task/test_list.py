@@ -67,7 +67,13 @@ def test_ctrl_c_while_a_command_starts_ends_it_quietly(tmp_path: Path, command: 
     (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     paths = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     line = [sys.executable, *command]
-    done = subprocess.run(line, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    done = subprocess.run(
+        line,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )
     assert done.returncode == code
     assert ("KeyboardInterrupt" in done.stderr) == (code != 130)
     assert done.stdout == ""
