@@ -12,8 +12,8 @@ take arrays:
 
 In the room ``masks`` are the words of bits, with the number of events behind them, ``packed`` the numbers of
 all events, from ``begin`` on, and ``squeezed`` those of a step, from ``spare`` on, backward in the scratch.
-``to`` is the place of a word; the backward loop is given that where they end. ``fill`` is 15 if the events of
-each step are filled up to sixteen.
+``to`` is the place of a word: where they begin, backward where they end. ``fill`` is 15 if the events of each
+step are filled up to sixteen.
 """
 
 from collections.abc import Iterable
@@ -130,9 +130,9 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
     words = filled(_WORDS, {"word": word})
     step = filled(_PACK, {"words": [words]}, past=past) if events else words
     arguments = [*rows, *(["room"] if events else []), *(HEARING if recurrent else ["moves"])]
-    arguments += ["begin", "spare"] if events else []
+    arguments += ["to", "begin", "spare"] if events else []
     blocks = {
-        "begin": [_ROOMS.format(count=len(events), like="z", where="room"), "at = to = 0"] if events else [],
+        "begin": [_ROOMS.format(count=len(events), like="z", where="room"), "at = 0"] if events else [],
         "block": [INPUTS] * recurrent,
         "heard": [HEARD] * recurrent,
         "step": [step],

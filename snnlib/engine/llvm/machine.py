@@ -28,7 +28,7 @@ __all__ = ["NUMBER", "SIGNATURE", "Array", "Call", "Loop", "as_array", "shared",
 
 NUMBER: dict[torch.dtype, Any] = {
     **{torch.float32: np.float32, torch.float64: np.float64},
-    **{torch.uint8: np.uint8, torch.int64: np.int64},
+    **{torch.uint8: np.uint8},
 }
 """Of torch's types of number NumPy's."""
 Array = tuple[Tensor, Sequence[int]]

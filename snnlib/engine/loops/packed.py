@@ -17,11 +17,13 @@ from torch import Tensor
 
 from snnlib.engine.llvm.machine import Array, as_array
 from snnlib.engine.loops.sizes import LANES, LINE, LONG, WORD
-from snnlib.engine.memory import in_lines
+from snnlib.engine.memory import on_cpu
 from snnlib.engine.program import Traced
 
 __all__ = ["Own", "Packed", "unpacked"]
 
+_LINE = LINE // 8
+"""Integers in a line of the cache."""
 _Shares = Sequence[tuple[int, int]]
 """The neurons of each thread: the first and the one after the last."""
 Own = tuple[list[Array], tuple[int, ...]]
@@ -39,8 +41,8 @@ class Packed:
         dtype: of the numbers.
 
     Attributes:
-        own: of each thread: its room, where in it the numbers of all events begin and where there is room for
-            those of a step, if there are events; and its share.
+        own: of each thread: its room, where in it words begin, where the numbers of all events, and where there
+            is room for those of a step, if there are events; and its share.
     """
 
     def __init__(self, traced: Traced, steps: int, shares: _Shares, block: int, dtype: torch.dtype) -> None:
@@ -56,9 +58,11 @@ class Packed:
             # the events of a step may be filled up to whole vectors
             most = -(-(stop - start) // LANES) * LANES * steps
             behind = begin + self._of(most)
-            memory, room = in_lines(behind + spare, torch.int64)
-            self._rooms.append((memory, room.storage_offset(), end, begin))
-            self.own[k] = [as_array(room)], (begin, behind, start, stop)
+            memory = np.empty(behind + spare + _LINE, np.int64)
+            room = torch.from_numpy(memory)
+            first = -room.data_ptr() % LINE // 8  # where a line of the cache begins
+            self._rooms.append((memory, first, end, begin))
+            self.own[k] = [as_array(room)], (first, first + begin, first + behind, start, stop)
 
     def kept(self) -> list[Tensor]:
         """What was packed, in tensors that are as large; what is in :attr:`own` is to be forgotten before.
@@ -91,7 +95,7 @@ def unpacked(
         steps, shares, block, dtype: as they were for :class:`Packed`.
     """
     spare = _of_step(len(traced.between.outputs), block, dtype.itemsize)
-    _, scratch = in_lines(spare * len(shares), torch.int64)
+    scratch = on_cpu(spare * len(shares), dtype=torch.int64)
     own: list[Own] = []
     for k, (room, (start, stop)) in enumerate(zip(kept[1:], shares, strict=True)):
         own.append(([as_array(room)], (*_places(steps, stop - start, block), k * spare, start, stop)))
@@ -112,4 +116,4 @@ def _of_step(count: int, block: int, size: int) -> int:
 
 def _in_lines(count: int, size: int) -> int:
     """Integers that fill whole lines, as large as so many numbers of so many bytes."""
-    return -(-count * size // LINE) * (LINE // 8)
+    return -(-count * size // LINE) * _LINE
