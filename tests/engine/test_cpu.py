@@ -2,7 +2,9 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,10 +20,8 @@ from snnlib import (
     lif_feed_forward_step,
 )
 from snnlib.engine import adjoint, cpu, scan
-from snnlib.engine.loops import packed
 from snnlib.engine.loops.packed import Packed
 from snnlib.engine.loops.sizes import LINE
-from snnlib.engine.memory import in_lines
 from tests.copies import Copied
 from tests.engine.equality import everything
 from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
@@ -141,21 +141,27 @@ def test_nothing_is_written_behind_what_is_packed(
     """Where every neuron spikes in every step, and the events of each are filled up to whole vectors."""
     if past and size * dtype.itemsize % LINE:
         pytest.skip("rows that are no whole lines do not go past the caches")
-    rooms: list[tuple[Tensor, int]] = []
-    kept = Packed.kept
+    rooms: list[tuple[np.ndarray, int]] = []
+    empty, kept = np.empty, Packed.kept
 
-    def guarded(count: int, dtype: torch.dtype):
-        memory, numbers = in_lines(count + 1000, dtype)
-        numbers[count:] = -7.0
-        rooms.append((numbers, count))
-        return memory, numbers
+    def guarded(count: int, kind: Any) -> np.ndarray:
+        memory = empty(count + 1000, kind)
+        memory[count:] = -7
+        rooms.append((memory, count))
+        return memory
 
     def checked(self: Packed) -> list[Tensor]:
-        for numbers, count in rooms:
-            assert (numbers[count:] == -7).all()
+        monkeypatch.setattr(np, "empty", empty)
+        for memory, count in rooms:
+            assert (memory[count:] == -7).all()
+        for memory, first, end, begin in self._rooms:
+            (_, (_, numbers, spare, *_)), *_ = self.own
+            assert numbers == first + begin
+            assert memory[first + end] >= 50 * size
+            assert numbers + self._of(memory[first + end]) <= spare
         return kept(self)
 
-    monkeypatch.setattr(packed, "in_lines", guarded)
+    monkeypatch.setattr(np, "empty", guarded)
     monkeypatch.setattr(Packed, "kept", checked)
     monkeypatch.setattr(cpu, "_goes_past", lambda output: past)
     x = torch.full((50, 1, size), 100.0, dtype=dtype, requires_grad=True)
