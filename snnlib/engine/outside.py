@@ -9,6 +9,7 @@ outside is not fused (:mod:`snnlib.engine.program.lines`).
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator
+from enum import Enum
 from numbers import Number
 from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, MethodType
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ __all__ = ["outside"]
 
 _DEEP = 4
 """Functions and objects that are looked into, one within the other."""
+_MANY = 64
+"""Items of a container that are looked at; a larger one is not."""
 _LIBRARIES = {"torch", "snnlib", "numpy", "math", "builtins", "functools", "typing", "collections"}
 """What is in these does not change."""
 _OF_FIELDS = type(NamedTuple("_Pair", [("field", int)]).field)  # type: ignore[attr-defined]
@@ -29,8 +32,9 @@ def outside(function: Callable[..., Any]) -> tuple[Any, ...]:
     """Names and values of the numbers and words that a function reads, and the functions that it calls.
 
     It is looked for by name, in the function and in those that it calls: variables of the closure, globals, and
-    attributes of either and of the object that it is a method of; in a list, a dictionary and the like all is
-    looked at. What is read by getattr is not seen, nor what lies deeper than four functions or objects.
+    attributes of either and of the object that it is a method of. In a list, a dictionary, an array and the
+    like all is looked at, up to 64 items: it is done at every call. What is read by getattr is not seen, nor
+    what lies deeper than four functions or objects.
     """
     if (getattr(function, "__module__", None) or "").startswith("snnlib.functional."):
         return ()  # they read nothing else, and a small layer would notice the time
@@ -105,7 +109,8 @@ class _Search:
             yield from self.attributes(value, names, deep - 1)
             yield from self.gradient(value, deep - 1)
         elif isinstance(value, np.ndarray):
-            yield name, value.dtype.str, value.shape, value.tobytes()
+            if value.size <= _MANY:
+                yield name, value.dtype.str, repr(value.tolist())
         elif deep and value is not None and not isinstance(value, torch.Tensor):
             for key, item in _items(value):
                 yield from self.value(f"{name}[{key!r}]", item, names, deep - 1)
@@ -140,12 +145,14 @@ _NOTHING = object()
 
 def _items(value: Any) -> list[tuple[Any, Any]]:
     """What a container of Python's or torch's holds, without running any code of a class that is made of it."""
-    if isinstance(value, torch.nn.ModuleList | torch.nn.ModuleDict):
-        return list(value._modules.items())
+    if isinstance(value, torch.nn.Sequential | torch.nn.ModuleList | torch.nn.ModuleDict):
+        value = value._modules
     if isinstance(value, dict):
-        return [(key if _is_plain(key) else type(key), item) for key, item in dict.items(value)]
+        found = dict.items(value) if dict.__len__(value) <= _MANY else ()
+        return [(key if _is_plain(key) else type(key), item) for key, item in found]
     kinds: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
-    return next((list(enumerate(kind.__iter__(value))) for kind in kinds if isinstance(value, kind)), [])
+    kind = next((kind for kind in kinds if isinstance(value, kind)), None)
+    return list(enumerate(kind.__iter__(value))) if kind and kind.__len__(value) <= _MANY else []
 
 
 @functools.lru_cache(maxsize=256)
@@ -163,5 +170,5 @@ def _is_ours(value: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
-        return all(map(_is_plain, value))
-    return isinstance(value, Number | str | bytes) or value is None
+        return len(value) <= _MANY and all(map(_is_plain, value))
+    return isinstance(value, Number | str | bytes | Enum) or value is None

@@ -56,6 +56,12 @@ def refuse_misfit(name: str, module: nn.Module) -> None:
         raise ValueError(f"{_who(name, module)} takes {taken}, a chain hands it one tensor; call it by itself")
     if is_stateful(module):
         return
+    if isinstance(module, nn.RNNCellBase):
+        whole = type(module).__name__.removesuffix("Cell")
+        raise ValueError(
+            f"{_who(name, module)} would lose its state, which it calls hx; use nn.{whole} for a sequence, or "
+            "a module whose forward takes a state and returns (output, state)"
+        )
     inner = [m for m in module.modules() if m is not module]
     stateful = [m for m in inner if is_stateful(m)]
     if stateful:

@@ -11,6 +11,10 @@ from snnlib.functional.threshold import check_method
 __all__ = ["Parametric", "described", "register"]
 
 
+_OWN = ("step", "state")
+"""What a neuron has beside its parameters, whose fields may have the same names."""
+
+
 class Parametric(nn.Module):
     """A module with parameters ``p``, a NamedTuple, which are registered: what is a ``torch.nn.Parameter``
     learns, what is a tensor moves with ``.to()``, both stand in the ``state_dict`` under the names that ``p``
@@ -30,6 +34,7 @@ class Parametric(nn.Module):
 
     _numbers: Any = None
     _tensors: tuple[str, ...] = ()
+    _usual: Any = None
 
     def __init__(self, p: Any, usual: Any, dt: float) -> None:
         super().__init__()
@@ -48,16 +53,33 @@ class Parametric(nn.Module):
         """Register the tensors, each in the place that it had before, in which optimisers look for it."""
         values = p._asdict() if p is not None else {}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        computed = [name for name in self._tensors if name not in self._parameters | self._buffers]
+        for name in computed:
+            self._compute(name, tensors.get(name))
+        for name in ("_parameters", "_buffers"):  # a copy by copy.copy has the same ones
+            self.__dict__[name] = dict(self.__dict__[name])
         for name in self._tensors:
             held = self._parameters if isinstance(tensors.get(name), nn.Parameter) else self._buffers
-            if name not in tensors or not (name in held or is_parametrized(self, name)):
+            if name not in computed and (name not in tensors or name not in held):
                 delattr(self, name)
         for name, value in tensors.items():
-            if not is_parametrized(self, name):
+            if name not in computed:
                 register(self, name, value)
         self._tensors = tuple(tensors)
         # only the numbers stay here: what is registered may be moved, copied or replaced
         self._numbers = p._replace(**dict.fromkeys(tensors)) if tensors else p
+
+    def _compute(self, name: str, value: Tensor | None) -> None:
+        """Give another value to a tensor that torch computes of what it registered in its place."""
+        now = getattr(self, name)
+        if value is not None and (value is now or (value.shape == now.shape and bool((value == now).all()))):
+            return
+        if value is None or not is_parametrized(self, name):
+            raise ValueError(
+                f"p.{name} is computed of other tensors, by a parametrization or pruning, and stays so: "
+                f"remove that before p gets another {name}"
+            )
+        setattr(self, name, value)  # the parametrization goes back from it
 
     @property
     def p(self) -> Any:
@@ -74,7 +96,8 @@ class Parametric(nn.Module):
         self._take(p)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in getattr(self._numbers, "_fields", ()) and not hasattr(self, name):
+        numbers = getattr(self._numbers, "_fields", ())
+        if name in numbers and name not in (*self._tensors, *_OWN) and not hasattr(self, name):
             raise AttributeError(f"{name} is a number of p: use layer.p = layer.p._replace({name}=...)")
         super().__setattr__(name, value)
 

@@ -20,7 +20,7 @@ from snnlib import (
     lif_feed_forward_step,
 )
 from snnlib.engine import adjoint, cpu, scan
-from snnlib.engine.loops.packed import Packed
+from snnlib.engine.loops.packed import Packed, _of
 from snnlib.engine.loops.sizes import LINE
 from tests.copies import Copied
 from tests.engine.equality import everything
@@ -158,7 +158,7 @@ def test_nothing_is_written_behind_what_is_packed(
             (_, (_, numbers, spare, *_)), *_ = self.own
             assert numbers == first + begin
             assert memory[first + end] >= 50 * size
-            assert numbers + self._of(memory[first + end]) <= spare
+            assert numbers + _of(self._count, memory[first + end], self._size) <= spare
         return kept(self)
 
     monkeypatch.setattr(np, "empty", guarded)
@@ -170,6 +170,36 @@ def test_nothing_is_written_behind_what_is_packed(
     assert (z == 1).all()
     (found,) = torch.autograd.grad((z * torch.arange(50.0).view(-1, 1, 1)).sum(), x)
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [5, 4104])
+def test_what_was_packed_may_be_kept_elsewhere(size: int):
+    """On another device, on disk, or as a part of another tensor."""
+    found = []
+    for pack in (
+        torch.Tensor.clone,
+        lambda kept: torch.cat([kept.flatten()[:1], kept.flatten()])[1:].view_as(kept),
+    ):
+        x = torch.full((50, 1, size), 100.0, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+            z, _ = scan(lif_feed_forward_step, x, p=LIFParameters(method="adjoint"), backend="cpu")
+        found += torch.autograd.grad((z * torch.arange(50.0).view(-1, 1, 1)).sum(), x)
+    assert torch.equal(*found)
+    assert found[0].any()
+
+
+@pytest.mark.parametrize("other", [torch.bfloat16, torch.float16, None], ids=str)
+def test_what_was_packed_may_not_be_changed(other: torch.dtype | None):
+    """A loop would read what is not there."""
+    x = (100 * torch.rand(300, 2, 600, generator=generator(0))).requires_grad_()
+
+    def pack(kept: Tensor) -> tuple[Tensor, torch.dtype]:
+        return kept[:1] if other is None else kept.to(other), kept.dtype
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept[0].to(kept[1])):
+        z, _ = scan(lif_feed_forward_step, x, p=LIFParameters(method="adjoint"), backend="cpu")
+    with pytest.raises(RuntimeError, match=r"kept of its spikes is bits, and was changed: .* torch\.int64"):
+        z.sum().backward()
 
 
 def test_large_sequences_go_past_the_caches():

@@ -4,6 +4,7 @@ import functools
 import gc
 import weakref
 from collections import deque
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -159,6 +160,35 @@ def test_an_argument_that_is_bound_may_change(config: Any):
     after = scan(step, x, backend="cpu")[0]
     assert before.sum() > after.sum() > 0
     assert torch.equal(after, scan(step, x, backend="reference")[0])
+
+
+class Mode(Enum):
+    SLOW = 0.9
+    FAST = 0.5
+
+
+def test_a_member_of_an_enum_may_change(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(HERE, "leak", Mode.SLOW)
+
+    def step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(HERE.leak.value, input, state)
+
+    before = scan(step, drawn(), backend="cpu")[0]
+    monkeypatch.setattr(HERE, "leak", Mode.FAST)
+    after = scan(step, drawn(), backend="cpu")[0]
+    assert before.sum() > after.sum() > 0
+
+
+def test_large_containers_are_not_looked_at():
+    """It would take longer than the loop, at every call, and each would be kept."""
+    few, many, array = [0.25] * 64, [0.5] * 65, np.zeros(65)
+
+    def function() -> Any:
+        return few[0], many[0], array[0]
+
+    found = [value for *_, value in outside(function)]
+    assert found.count("0.25") == 64
+    assert len(found) == 64
 
 
 def test_a_container_that_holds_itself_comes_to_an_end():

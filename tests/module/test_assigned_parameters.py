@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch.nn.utils.parametrize import register_parametrization
 
 from snnlib import LIF, LIFCell, LIFParameters, LIFRecurrent, LIFRefracParameters, SequentialState
@@ -177,3 +178,70 @@ def test_an_attribute_of_ones_own_stays():
     own = Own()
     assert (own.alpha, own.v_reset, own.p.alpha) == ("still mine", "still mine", None)
     same(own(torch.ones(3, 1, 2)), LIF()(torch.ones(3, 1, 2)))
+
+
+def learning() -> LIF:
+    return LIF(LIFParameters(tau_mem_inv=nn.Parameter(torch.linspace(50.0, 150.0, N))))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    ("change", "shares"),
+    [
+        (lambda layer: prune.l1_unstructured(layer, "tau_mem_inv", 3), True),
+        (lambda layer: nn.utils.weight_norm(layer, "tau_mem_inv", dim=None), True),
+        (lambda layer: register_parametrization(layer, "tau_mem_inv", nn.Softplus()), False),
+    ],
+    ids=["pruned", "weight_norm", "parametrization"],
+)
+def test_a_tensor_that_torch_computes_stays_so(change, shares):
+    """Other numbers may come beside it; another value for itself is refused, or a parametrization takes it."""
+    layer, x = learning(), 2 * torch.rand(20, 2, N)
+    change(layer)
+    names = set(layer.state_dict())
+    assert len(names) == (2 if shares else 1)
+    layer.p = layer.p._replace(v_th=0.5)
+    assert set(layer.state_dict()) == names
+    made = LIF(LIFParameters(tau_mem_inv=layer.p.tau_mem_inv.detach(), v_th=0.5))
+    same(layer(x), made(x))
+    with pytest.raises(ValueError, match=r"p\.tau_mem_inv is computed of other tensors"):
+        layer.p = layer.p._replace(tau_mem_inv=100.0, v_th=0.7)
+    assert layer.p.v_th == 0.5
+    if shares:
+        with pytest.raises(ValueError, match=r"p\.tau_mem_inv is computed of other tensors"):
+            layer.p = layer.p._replace(tau_mem_inv=torch.full((N,), 70.0))
+
+
+class Exponential(nn.Module):
+    def forward(self, value):
+        return value.exp()
+
+    def right_inverse(self, value):
+        return value.log()
+
+
+def test_a_parametrization_goes_back_from_another_value():
+    layer = learning()
+    register_parametrization(layer, "tau_mem_inv", Exponential())
+    layer.p = layer.p._replace(tau_mem_inv=torch.full((N,), 70.0))
+    torch.testing.assert_close(layer.p.tau_mem_inv, torch.full((N,), 70.0))
+
+
+def test_a_tensor_is_put_where_a_parameter_was_taken_away():
+    """As torch.nn.DataParallel and networks that make others' weights do."""
+    layer = learning()
+    rates = 2 * layer.tau_mem_inv
+    del layer.tau_mem_inv
+    layer.tau_mem_inv = rates
+    layer(torch.rand(9, 2, N))[0].sum().backward()
+    assert layer.p.tau_mem_inv is rates
+
+
+def test_a_shallow_copy_has_parameters_of_its_own():
+    layer = learning()
+    rates = layer.tau_mem_inv
+    other = copy.copy(layer)
+    other.p = other.p._replace(tau_mem_inv=80.0)
+    assert layer.p.tau_mem_inv is rates
+    assert list(layer.parameters()) == [rates]
+    assert not list(other.parameters())

@@ -101,6 +101,14 @@ def test_lift_of_what_takes_sequences_is_refused(make):
         Lift(module)
 
 
+@pytest.mark.parametrize("cell", [nn.RNNCell(2, 3), nn.GRUCell(2, 3), nn.LSTMCell(2, 3)], ids=repr)
+def test_a_cell_of_torchs_would_lose_its_state(cell):
+    whole = type(cell).__name__.removesuffix("Cell")
+    for make in (Lift, lambda cell: SequentialState(cell, LICell())):
+        with pytest.raises(ValueError, match=rf"\({whole}Cell\) would lose its state, .* use nn\.{whole} for"):
+            make(cell)
+
+
 def test_lift_takes_a_tuple():
     x, cell = 3 * torch.rand(T, B, 3), Lift(LIFCell(easy()))
     expected, _ = cell(x)

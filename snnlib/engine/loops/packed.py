@@ -57,7 +57,7 @@ class Packed:
             end, begin = _places(steps, stop - start, block)
             # the events of a step may be filled up to whole vectors
             most = -(-(stop - start) // LANES) * LANES * steps
-            behind = begin + self._of(most)
+            behind = begin + _of(self._count, most, self._size)
             memory = np.empty(behind + spare + _LINE, np.int64)
             room = torch.from_numpy(memory)
             first = -room.data_ptr() % LINE // 8  # where a line of the cache begins
@@ -75,13 +75,10 @@ class Packed:
             return []
         tensors = [torch.from_numpy(np.empty(0, np.float32))]
         for memory, first, end, begin in self._rooms:
-            memory.resize(first + begin + self._of(memory.item(first + end)), refcheck=False)
+            packed = _of(self._count, memory.item(first + end), self._size)
+            memory.resize(first + begin + packed, refcheck=False)
             tensors.append(torch.from_numpy(memory[first:]))
         return tensors
-
-    def _of(self, events: int) -> int:
-        """Integers as large as the numbers of so many events."""
-        return _in_lines(self._count * events + LONG, self._size)
 
 
 def unpacked(
@@ -93,13 +90,28 @@ def unpacked(
     Parameters:
         kept: what :meth:`Packed.kept` gave.
         steps, shares, block, dtype: as they were for :class:`Packed`.
+
+    Raises:
+        RuntimeError: somebody who kept them has changed them.
     """
     spare = _of_step(len(traced.between.outputs), block, dtype.itemsize)
     scratch = on_cpu(spare * len(shares), dtype=torch.int64)
     own: list[Own] = []
     for k, (room, (start, stop)) in enumerate(zip(kept[1:], shares, strict=True)):
-        own.append(([as_array(room)], (*_places(steps, stop - start, block), k * spare, start, stop)))
+        end, begin = _places(steps, stop - start, block)
+        _check(room, end, begin, len(traced.events), dtype.itemsize)
+        own.append(([as_array(room)], (end, begin, k * spare, start, stop)))
     return as_array(scratch), own
+
+
+def _check(room: Tensor, end: int, begin: int, count: int, size: int) -> None:
+    """Refuse a room of which a loop would read more than there is."""
+    whole = room.dtype == torch.int64 and room.is_cpu and len(room) > end
+    if not whole or len(room) != begin + _of(count, room.numpy().item(end), size):
+        raise RuntimeError(
+            "what the adjoint kept of its spikes is bits, and was changed: saved_tensors_hooks that pack "
+            "tensors to another type must leave those of torch.int64"
+        )
 
 
 def _places(steps: int, neurons: int, block: int) -> tuple[int, int]:
@@ -107,6 +119,11 @@ def _places(steps: int, neurons: int, block: int) -> tuple[int, int]:
     whole, rest = divmod(neurons, block)
     end = steps * (whole * -(-block // WORD) + -(-rest // WORD))
     return end, _in_lines(end + 1, 8)
+
+
+def _of(count: int, events: int, size: int) -> int:
+    """Integers as large as the numbers of so many events, so many of each, of so many bytes."""
+    return _in_lines(count * events + LONG, size)
 
 
 def _of_step(count: int, block: int, size: int) -> int:
