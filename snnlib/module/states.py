@@ -24,7 +24,7 @@ def detach_state(state: Any) -> Any:
             each other too. None, numbers and strings stay as they are.
 
     Returns:
-        The same structure, of the same types.
+        The same structure: NamedTuples of the same types, and lists, tuples and dictionaries.
 
     Raises:
         TypeError: there is something else in it, which may hold tensors.
@@ -36,7 +36,9 @@ def detach_state(state: Any) -> Any:
     if isinstance(state, list | tuple):
         values = [detach_state(value) for value in state]
         kind = getattr(type(state), "handed_of", type(state))  # without what snnlib.engine.later hands on
-        return kind(*values) if hasattr(kind, "_fields") else kind(values)
+        if hasattr(kind, "_fields"):
+            return kind(*values)
+        return values if isinstance(state, list) else tuple(values)
     if state is None or isinstance(state, int | float | complex | str):
         return state
     raise TypeError(f"state must be tensors in tuples, lists and dictionaries, got {type(state).__name__}")
