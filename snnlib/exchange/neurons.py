@@ -19,6 +19,7 @@ any, so its voltages are written times tau_mem / dt.
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import nir
@@ -76,10 +77,10 @@ def node_of(neuron: Neuron, features: Sequence[int]) -> nir.NIRNode:
 
 def _spread(value: Any, features: Sequence[int]) -> Any:
     """One value a neuron, in float64; None where the field is none that the equations have."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+    if isinstance(value, bool) or not isinstance(value, Real | Tensor):
         return None
-    values = array(value) if isinstance(value, Tensor) else np.asarray(value)
-    return np.broadcast_to(values.astype(np.float64), (1, *features))[0].copy()
+    values = array(value).astype(np.float64) if isinstance(value, Tensor) else np.float64(value)
+    return np.broadcast_to(values, (1, *features))[0].copy()
 
 
 def _metadata(p: Any) -> dict[str, Any]:

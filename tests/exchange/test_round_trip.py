@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import nir
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from torch import nn
 
 from snnlib import (
+    IAF,
     LIF,
+    IAFParameters,
     Layer,
     LIFCell,
     LIFParameters,
@@ -77,6 +80,16 @@ def test_numbers_come_back_as_they_were():
     assert layer.p == p._replace(detach_reset=False)
     assert layer.dt == 7e-4
     assert type(layer) is LIF
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, Fraction])
+def test_numbers_of_every_kind_are_written(kind):
+    p = {"v_th": 3, "v_reset": -2}
+    for layer, wanted in (IAF, IAFParameters(**p)), (LIF, LIFParameters(98, 95, **p)):
+        given = wanted._replace(**{name: kind(x) for name, x in wanted._asdict().items() if type(x) is int})
+        read = from_nir(to_nir(chain(layer(given)), spikes(M)))[-1].p
+        assert read == wanted
+        assert type(read.v_th) is type(read.v_reset) is float
 
 
 def test_a_second_round_trip_changes_nothing():
