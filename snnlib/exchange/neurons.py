@@ -35,6 +35,7 @@ from snnlib.functional.iaf import IAFParameters, iaf_feed_forward_step
 from snnlib.functional.li import LIParameters, li_feed_forward_step
 from snnlib.functional.lif import LIFParameters, lif_feed_forward_step
 from snnlib.functional.lif_box import LIFBoxParameters, lif_box_feed_forward_step
+from snnlib.functional.threshold import check_method
 from snnlib.module.neuron import Neuron
 
 __all__ = ["NEURONS", "SPIKING", "NeuronRead", "node_of", "parameters_of"]
@@ -71,7 +72,7 @@ def node_of(neuron: Neuron, features: Sequence[int]) -> nir.NIRNode:
         if name in p and not (p[name] > 0).all():
             raise ValueError(f"NIR has no time constant that is infinite, got {name}={p[name].min()}")
     node = _WRITERS[neuron.step](p, dt)
-    node.metadata = _metadata(given)
+    node.metadata = _metadata(given, p)
     return node
 
 
@@ -83,14 +84,22 @@ def _spread(value: Any, features: Sequence[int]) -> Any:
     return np.broadcast_to(values, (1, *features))[0].copy()
 
 
-def _metadata(p: Any) -> dict[str, Any]:
-    """What NIR has no field for: the surrogate, and which parameters were tensors."""
-    tensors = [name for name, value in p._asdict().items() if isinstance(value, Tensor) and name != "alpha"]
+def _metadata(given: Any, p: dict[str, Any]) -> dict[str, Any]:
+    """What NIR has no field for: the surrogate, and which parameters were tensors.
+
+    Raises:
+        ValueError: the surrogate that is read would not take ``alpha``.
+    """
+    tensors = [name for name, value in given._asdict().items() if isinstance(value, Tensor)]
     kept: dict[str, Any] = {"tensors": " ".join(tensors)} if tensors else {}
-    if isinstance(getattr(p, "method", None), str):
-        kept |= {"method": p.method, "detach_reset": bool(p.detach_reset)}
-        if isinstance(p.alpha, int | float):
-            kept["alpha"] = float(p.alpha)
+    if not hasattr(given, "method"):
+        return kept
+    if isinstance(given.method, str):
+        kept["method"] = given.method
+    kept["detach_reset"] = bool(given.detach_reset)
+    check_method(kept.get("method", "super"), given.alpha)
+    if given.alpha is not None:
+        kept["alpha"] = p["alpha"] if "alpha" in tensors else float(given.alpha)
     return kept
 
 
@@ -163,7 +172,7 @@ def parameters_of(node: nir.NIRNode, dt: float, dtype: torch.dtype) -> NeuronRea
         if not (gain > 0).all():
             raise ValueError(f"r and w_in must be positive where a neuron spikes, got a gain of {gain.min()}")
         found = {name: x / gain if name.startswith("v_") else x for name, x in found.items()}
-        return NeuronRead(kind(**_numbers(node, found, dtype), **_surrogate(node)), None)
+        return NeuronRead(kind(**_numbers(node, found, dtype), **_surrogate(node, dtype)), None)
     moved = None if (gain == 1.0).all() else tensor(gain, dtype)
     return NeuronRead(kind(**_numbers(node, found, dtype)), moved)
 
@@ -194,7 +203,7 @@ def _share(node: nir.NIRNode, v: dict[str, Array], dt: float) -> Any:
 
 def _numbers(node: nir.NIRNode, found: dict[str, Array], dtype: torch.dtype) -> dict[str, float | Tensor]:
     """A number where all neurons share it, unless it was a tensor: dt * p is rounded otherwise then."""
-    tensors = str(node.metadata.get("tensors", "")).split()
+    tensors = _tensors(node)
     return {
         name: tensor(values, dtype)
         if name in tensors or not np.allclose(values, values.flat[0], _EXACT, 0.0)
@@ -209,6 +218,11 @@ def _number(value: float) -> float:
     return meant if math.isclose(meant, value, rel_tol=1e-15) else float(value)
 
 
-def _surrogate(node: nir.NIRNode) -> dict[str, Any]:
-    kinds = {"method": str, "alpha": float, "detach_reset": bool}
+def _tensors(node: nir.NIRNode) -> list[str]:
+    return str(node.metadata.get("tensors", "")).split()
+
+
+def _surrogate(node: nir.NIRNode, dtype: torch.dtype) -> dict[str, Any]:
+    alpha = (lambda values: tensor(values, dtype)) if "alpha" in _tensors(node) else float
+    kinds = {"method": str, "alpha": alpha, "detach_reset": bool}
     return {name: kind(node.metadata[name]) for name, kind in kinds.items() if name in node.metadata}

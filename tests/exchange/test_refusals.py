@@ -41,6 +41,11 @@ def net(*modules: nn.Module) -> SequentialState:
         (LSNN(), (3,), r"module at the top \(LSNN\)"),
         (LILinearCell(3, 2), None, r"module at the top \(LILinearCell\)"),
         (net(LIF(LIFParameters(method="logistic"))), (3,), "spikes that are drawn, got method='logistic'"),
+        (
+            net(LIF(LIFParameters(method=lambda x, alpha: (x > alpha).float(), alpha=-1.0))),
+            (3,),
+            r"module 1 \(LIF\): alpha must be a positive number, got alpha=-1.0",
+        ),
         (net(LI(LIParameters(tau_mem_inv=0.0))), (3,), r"infinite, got tau_mem_inv=0.0"),
         (
             net(LIF(LIFParameters(v_th=torch.ones(5)))),

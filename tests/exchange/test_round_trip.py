@@ -23,9 +23,10 @@ from snnlib import (
     SequentialState,
     from_nir,
     lif_feed_forward_step,
+    spike,
     to_nir,
 )
-from tests.exchange.nets import LIF_P, NETS, M, N, chain, conv_net, run, spikes
+from tests.exchange.nets import LIF_P, NETS, M, N, chain, conv_net, plain, run, spikes
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,35 @@ def test_numbers_of_every_kind_are_written(kind):
         read = from_nir(to_nir(chain(layer(given)), spikes(M)))[-1].p
         assert read == wanted
         assert type(read.v_th) is type(read.v_reset) is float
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("alpha", "wanted"),
+    [
+        (np.float32(7.5), 7.5),
+        (np.int64(7), 7.0),
+        (torch.tensor(7.5), torch.full((N,), 7.5)),
+        (nn.Parameter(torch.tensor([7.5])), torch.full((N,), 7.5)),
+        (torch.linspace(5.0, 9.0, N), torch.linspace(5.0, 9.0, N)),
+    ],
+    ids=["float32", "int64", "tensor", "Parameter", "several"],
+)
+def test_the_surrogates_alpha_comes_back(alpha, wanted, fused, tmp_path):
+    net, x = chain(LIF(LIF_P._replace(alpha=alpha))), spikes(M)
+    read = through_a_file(to_nir(net, x), tmp_path)
+    assert type(read[-1].p.alpha) is type(wanted)
+    torch.testing.assert_close(read[-1].p.alpha, wanted, rtol=0, atol=0)
+    read = read if fused else plain(read)
+    gradients = [torch.autograd.grad(given(x)[0].sum(), given[0].weight)[0] for given in (net, read)]
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_what_stands_beside_a_function_as_method_comes_back():
+    p = LIFParameters(method=lambda x, alpha: spike(x, "tanh", alpha), alpha=3.0, detach_reset=False)
+    read = from_nir(to_nir(chain(LIF(p)), spikes(M)))[-1]
+    assert read.p == p._replace(method="super")
 
 
 def test_a_second_round_trip_changes_nothing():
