@@ -72,6 +72,7 @@ def node_of(neuron: Neuron, features: Sequence[int]) -> nir.NIRNode:
         if name in p and not (p[name] > 0).all():
             raise ValueError(f"NIR has no time constant that is infinite, got {name}={p[name].min()}")
     node = _WRITERS[neuron.step](p, dt)
+    _values(node)  # what would not be read is not written
     node.metadata = _metadata(given, p)
     return node
 
@@ -156,12 +157,7 @@ def parameters_of(node: nir.NIRNode, dt: float, dtype: torch.dtype) -> NeuronRea
     Raises:
         ValueError: a value is none that a neuron can have.
     """
-    v = {name: tensor(value, torch.float64).numpy() for name, value in vars(node).items() if name in _FIELDS}
-    for name, values in v.items():
-        least = 0.0 if name.startswith("tau") else -np.inf
-        if not (np.isfinite(values) & (values > least)).all():
-            wanted = "positive" if name.startswith("tau") else "finite"
-            raise ValueError(f"{name} must be {wanted}, got {values.min()} to {values.max()}")
+    v = _values(node)
     shapes = {name: list(values.shape) for name, values in v.items() if values.size != 1}
     if any(shape != shapes[name] for shape in shapes.values() for name in shapes):
         raise ValueError(f"all parameters must have one shape, got {shapes}")
@@ -178,6 +174,21 @@ def parameters_of(node: nir.NIRNode, dt: float, dtype: torch.dtype) -> NeuronRea
 
 
 _FIELDS = ("r", "tau", "tau_mem", "tau_syn", "v_leak", "v_reset", "v_threshold", "w_in")
+
+
+def _values(node: nir.NIRNode) -> dict[str, Array]:
+    """A node's values by their names.
+
+    Raises:
+        ValueError: one is not finite, or is a time constant that is not positive.
+    """
+    v = {name: tensor(value, torch.float64).numpy() for name, value in vars(node).items() if name in _FIELDS}
+    for name, values in v.items():
+        least = 0.0 if name.startswith("tau") else -np.inf
+        if not (np.isfinite(values) & (values > least)).all():
+            wanted = "positive" if name.startswith("tau") else "finite"
+            raise ValueError(f"{name} must be {wanted}, got {values.min()} to {values.max()}")
+    return v
 
 
 def _equations(node: nir.NIRNode, v: dict[str, Array], dt: float) -> tuple[Any, dict[str, Array]]:

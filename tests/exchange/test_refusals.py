@@ -8,10 +8,15 @@ import torch
 from torch import nn
 
 from snnlib import (
+    IAF,
     LI,
     LIF,
     LSNN,
+    IAFParameters,
+    LIFBox,
+    LIFBoxParameters,
     LIFParameters,
+    LIFRecurrent,
     LIFRefrac,
     LILinearCell,
     LIParameters,
@@ -47,6 +52,23 @@ def net(*modules: nn.Module) -> SequentialState:
             r"module 1 \(LIF\): alpha must be a positive number, got alpha=-1.0",
         ),
         (net(LI(LIParameters(tau_mem_inv=0.0))), (3,), r"infinite, got tau_mem_inv=0.0"),
+        (
+            net(LIF(LIFParameters(v_th=torch.inf))),
+            (3,),
+            r"module 1 \(LIF\): v_threshold must be finite, got inf",
+        ),
+        (net(LIFBox(LIFBoxParameters(v_reset=-torch.inf))), (3,), "v_reset must be finite, got -inf"),
+        (
+            net(IAF(IAFParameters(v_th=torch.full((N,), torch.nan)))),
+            (3,),
+            "v_threshold must be finite, got nan",
+        ),
+        (
+            net(LIFRecurrent(N, 5, LIFParameters(v_th=torch.inf))),
+            (3,),
+            r"module 1 \(LIFRecurrent\): v_threshold",
+        ),
+        (net(LI(LIParameters(v_leak=torch.inf))), (3,), r"module 1 \(LI\): v_leak must be finite"),
         (
             net(LIF(LIFParameters(v_th=torch.ones(5)))),
             (3,),
