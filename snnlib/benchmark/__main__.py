@@ -1,8 +1,9 @@
 """snnlib and its peers side by side, each row in a process of its own unless asked otherwise.
 
 A peer that is missing or fails has a row that says so. Before a backend of snnlib's is measured, its outputs
-and gradients are compared with the reference's; where they differ its row shows no speed, and the exit code is
-1. Times are right on a machine that does nothing else; a row that was disturbed says so.
+and gradients are compared with the reference's; where they differ, or the comparison fails, its row shows no
+speed, and the exit code is 1. Times are right on a machine that does nothing else; a row that was disturbed
+says so.
 
     python -m snnlib.benchmark --workloads=lif,linear_lif
     python -m snnlib.benchmark --workloads=recurrent --batch_size=8 --features=64
@@ -168,6 +169,9 @@ def _row(spec: Spec, gates: dict[Spec, dict[str, Any]]) -> dict[str, Any]:
         if key not in gates:
             gates[key] = _child(key)
         checked = gates[key]
+        if checked.get("failed"):
+            reason = f"not compared with the reference, no speed: {checked['reason']}"
+            return {"reason": reason, "refused": True}
         if checked.get("reason"):
             return checked
         if checked["refused"]:
@@ -205,11 +209,11 @@ def _process(spec: Spec, environment: dict[str, str] | None) -> dict[str, Any]:
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=FLAGS.timeout)
     except subprocess.TimeoutExpired:
-        return {"reason": f"no answer in {FLAGS.timeout} s"}
+        return {"reason": f"no answer in {FLAGS.timeout} s", "failed": True}
     lines = [line for line in done.stdout.splitlines() if line.startswith(child.PREFIX)]
     if not lines:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"reason": f"its process ended with code {done.returncode}: {said}"}
+        return {"reason": f"its process ended with code {done.returncode}: {said}", "failed": True}
     found: dict[str, Any] = json.loads(lines[-1].removeprefix(child.PREFIX))
     return found
 

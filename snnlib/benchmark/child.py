@@ -21,7 +21,7 @@ PREFIX = "row: "
 
 
 def main(spec: Spec) -> dict[str, Any]:
-    """The figures of a row, or the ``reason`` why there are none."""
+    """The figures of a row, or the ``reason`` why there are none; ``failed`` where it could have had some."""
     if spec.keep_memory:
         keep_memory()
     if spec.threads:
@@ -36,7 +36,7 @@ def main(spec: Spec) -> dict[str, Any]:
     except (NotOfferedError, UntraceableError) as error:
         return {"reason": first_line(error)}
     except Exception as error:  # a peer's failure is its row, not the end of the run
-        return {"reason": f"{type(error).__name__}: {first_line(error)}"}
+        return {"reason": f"{type(error).__name__}: {first_line(error)}", "failed": True}
 
 
 if __name__ == "__main__":

@@ -40,12 +40,14 @@ def check(spec: Spec) -> dict[str, Any]:
         differ in float32, of ``outputs``.
 
     Raises:
-        UntraceableError, ValueError: the backend cannot run this.
+        UntraceableError: the backend cannot run this.
     """
     found: dict[str, Any] = {"refused": "", "flips": 0, "outputs": 0}
     for dtype in (torch.float64, torch.float32):
         expected, state = _run(spec, "reference", dtype, None)
         actual, _ = _run(spec, spec.backend, dtype, state)
+        if refused := _misshapen(actual, expected, dtype):
+            return {**found, "refused": refused}
         flips = sum(int((actual[k] != expected[k]).sum()) for k in _spikes(expected))
         if dtype == torch.float32:
             found["flips"] = flips
@@ -103,6 +105,14 @@ def _spikes(found: dict[str, Tensor]) -> list[str]:
     """The outputs that are spikes; those of a readout are not."""
     names = ("output", "output from a state")
     return [k for k in names if bool(((found[k] == 0) | (found[k] == 1)).all())]
+
+
+def _misshapen(actual: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype) -> str:
+    for name, value in expected.items():
+        if actual[name].shape != value.shape:
+            shapes = f"{list(actual[name].shape)}, not {list(value.shape)}"
+            return f"{name} has shape {shapes}, in {_name(dtype)}"
+    return ""
 
 
 def _differing(actual: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype) -> str:

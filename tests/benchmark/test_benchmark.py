@@ -118,6 +118,32 @@ def test_rows_without_figures_say_why(tmp_path: Path):
     assert result(done)["without_figures"] == 3
 
 
+@pytest.mark.parametrize(
+    ("failure", "timeout", "words"),
+    [
+        ("raise RuntimeError('it broke')", 100, "RuntimeError: it broke"),
+        ("os.kill(os.getpid(), 9)", 100, "its process ended with code -9"),
+        ("time.sleep(600)", 3, "no answer in 3 s"),
+    ],
+)
+def test_a_backend_that_fails_in_the_gate_is_refused(failure: str, timeout: int, words: str, tmp_path: Path):
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "from snnlib.engine import fused\n"
+        f"def attempt(*arguments):\n    {failure}\n"
+        "fused.attempt = attempt\n"
+    )
+    flags = (*TINY, "--workloads=lif", "--peers=snnlib-cpu", f"--timeout={timeout}", "--noplot")
+    done = run(*flags, cwd=tmp_path, first=first)
+    assert done.returncode == 1
+    row = rows(done, tmp_path)["snnlib-cpu"]
+    assert row["reason"].startswith(f"not compared with the reference, no speed: {words}")
+    assert row["reason"] in done.stdout
+    assert result(done)["refused"] == ["lif, LIF, T=6 B=2 N=8: snnlib-cpu"]
+
+
 @pytest.mark.parametrize("net", ["layer", "linear", "conv"])
 def test_the_gate_lets_what_is_equal_pass(net: str):
     found = gate.check(gate.smaller(spec(net=net, seq_length=6 if net == "conv" else 40)))
@@ -137,6 +163,8 @@ def test_the_gate_knows_every_neuron(neuron: str):
         (lambda output, state: (2 * output - output.detach(), state), "gradient of input"),
         (lambda output, state: (output.roll(1, 0), state), "flipped"),
         (lambda output, state: (output * float("nan"), state), "flipped"),
+        (lambda output, state: (output[:1], state), "output has shape [1, 3, 20], not [20, 3, 20], in float64"),
+        (lambda output, state: (output, state._replace(i=state.i[:1])), "final state 1 has shape [1, 20]"),
     ],
 )
 def test_the_gate_refuses_what_differs(monkeypatch: pytest.MonkeyPatch, wrong: Any, words: str):
@@ -166,7 +194,8 @@ def test_what_cannot_run_says_so(monkeypatch: pytest.MonkeyPatch):
     found = child.main(spec(peer="sinabs", net="conv"))
     assert found == {"reason": "the net of this workload is Norse's; nobody else has it"}
     monkeypatch.setattr(fused, "attempt", lambda *_: (None, "it may not"))
-    assert child.main(spec(measure="gate"))["reason"] == "lif_feed_forward_step cannot be fused: it may not"
+    found = child.main(spec(measure="gate"))
+    assert found == {"reason": "lif_feed_forward_step cannot be fused: it may not"}
 
 
 def test_memory_counts_what_autograd_keeps():
