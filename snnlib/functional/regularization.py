@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from snnlib.engine.step import integration_dtype
+
 __all__ = ["Accumulator", "regularize_step", "spike_accumulator", "voltage_accumulator"]
 
 Accumulator = Callable[[Tensor, Any, Any], Any]
@@ -12,8 +14,9 @@ Accumulator = Callable[[Tensor, Any, Any], Any]
 
 
 def spike_accumulator(z: Tensor, s: Any, state: Tensor | None = None) -> Tensor:
-    """The number of spikes: ``state + z.sum()``; ``state=None`` counts from 0."""
-    return z.sum() if state is None else state + z.sum()
+    """The number of spikes: ``state + z.sum()``, in float32 at least; ``state=None`` counts from 0."""
+    spikes = z.sum(dtype=integration_dtype(z.dtype) if z.is_floating_point() else None)
+    return spikes if state is None else state + spikes
 
 
 def voltage_accumulator(z: Tensor, s: Any, state: Tensor | None = None, over_time: bool = False) -> Tensor:

@@ -103,6 +103,14 @@ def test_sums_for_the_loss(x: torch.Tensor):
     torch.testing.assert_close(sums, torch.stack(voltages).sum(0))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.bool])
+def test_spikes_of_any_dtype_are_counted_in_full(dtype: torch.dtype):
+    cell, z = RegularizationCell(), torch.ones(4, 2500, dtype=dtype)
+    for _ in range(9):
+        _, total = cell(z, None)
+    assert total.item() == 90_000
+
+
 def test_sums_over_a_sequence(x: torch.Tensor):
     """They are those over its steps, in one part or in two, where the layer gives all of its states."""
     layer, recording = LIF(P), LIF(P, record_states=True)
