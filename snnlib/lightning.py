@@ -107,7 +107,8 @@ class SpikeMonitor(pl.Callback):
             one = spikes[:, :1] if layer.over_time else spikes[None, :1]
             seen.spikes.setdefault(name, []).append(one.clone())
             if hasattr(state, "v"):
-                seen.potentials[name] = state.v.detach().clone()
+                v = state.v[-1] if layer.over_time and layer.record_states else state.v
+                seen.potentials[name] = v.detach().clone()
 
     def _begin(self, trainer: pl.Trainer, batch: int) -> None:
         """Before a batch: whether it is drawn."""

@@ -181,6 +181,21 @@ def test_tensorboard_gets_rasters_and_histograms_every_so_many_epochs(tmp_path: 
     assert len(found.Scalars("train_spike_rate_hz/net.1")) == 3
 
 
+def test_of_a_layer_that_records_its_states_the_last_potential_is_shown(tmp_path: Path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    net, logger = Net(), pl.loggers.TensorBoardLogger(tmp_path)
+    for name in ("net.1", "net.3"):
+        net.get_submodule(name).record_states = True
+    pl.Trainer(**OPTIONS, logger=logger, callbacks=[SpikeMonitor()]).test(net, verbose=False)
+    found = accumulator.EventAccumulator(logger.log_dir, {"histograms": 0})
+    found.Reload()
+    _, last = LIF(backend="reference")(net.net[0](net.x[:BATCH].transpose(0, 1)))
+    shown = found.Histograms("test_potential/net.1")[0].histogram_value
+    assert shown.num == BATCH * LAYERS["net.1"]
+    assert shown.sum == pytest.approx(last.v.sum().item(), rel=1e-4)
+    assert found.Histograms("test_potential/net.3")[0].histogram_value.num == BATCH * LAYERS["net.3"]
+
+
 def test_potentials_that_are_not_finite_end_nothing(tmp_path: Path):
     net = Net()
     nn.init.constant_(net.net[4].bias, torch.inf)
