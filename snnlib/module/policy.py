@@ -111,7 +111,7 @@ class RunningScale(nn.Module):
         if not len(input):
             return
         mean, variance, count = (self.get_buffer(name) for name in ("mean", "variance", "count"))
-        x = input.to(mean.device)
+        x = input.to(mean)
         count += len(x)
         share = len(x) / count
         step = x.mean(0) - mean

@@ -69,6 +69,17 @@ def test_the_running_scale_is_that_of_all_it_has_seen():
     assert float(scale(torch.full((1, 2), 1e6)).max()) == 10
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64, torch.bool])
+def test_the_scale_sees_inputs_of_any_dtype(dtype):
+    x = torch.tensor([[0, 1], [1, 1], [1, 0], [0, 1]]).to(dtype)
+    found, wanted = RunningScale(2), RunningScale(2)
+    for _ in range(2):
+        found.see(x)
+        wanted.see(x.float())
+    assert found.count == 8
+    torch.testing.assert_close(found.state_dict(), wanted.state_dict())
+
+
 def test_the_network_without_spikes():
     assert tanh_network(3, 16, 2)(torch.randn(5, 3)).shape == (5, 2)
 
