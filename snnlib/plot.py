@@ -120,12 +120,13 @@ def potential_histogram(
         ValueError: there are no values, or one of them is not finite.
     """
     _check_tensor("values", values)
-    flat = values.detach().flatten().float().cpu()
+    flat = values.detach().flatten().cpu().double()
     if not len(flat) or not bool(flat.isfinite().all()):
         wrong = flat[~flat.isfinite()].tolist()[:1]
         raise ValueError(f"values must be finite numbers, got {wrong[0] if wrong else 'none'}")
     ax = _axes(ax)
-    ax.hist(flat.numpy(), bins=bins, weights=np.full(len(flat), 1 / len(flat)))
+    span = _span(float(flat.min()), float(flat.max()), bins)
+    ax.hist(flat.numpy(), bins=bins, range=span, weights=np.full(len(flat), 1 / len(flat)))
     if threshold is not None:
         ax.axvline(threshold, color="gray", linestyle="--", label="threshold")
         ax.legend(frameon=False)
@@ -143,13 +144,15 @@ def rate_histogram(spikes: Tensor, dt: float = 0.001, ax: Axes | None = None, *,
         bins: number of bars.
 
     Raises:
-        ValueError: a shape or ``dt`` does not fit.
+        ValueError: a shape or ``dt`` does not fit, or a spike is not finite.
     """
     _check("spikes", spikes, dt)
     over = 0 if spikes.dim() == 2 else (0, 1)
     rates = spikes.detach().float().mean(over).flatten().cpu() / dt
+    if not bool(rates.isfinite().all()):
+        raise ValueError(f"spikes must be finite numbers, a mean of them is {rates[~rates.isfinite()][0]:g}")
     ax = _axes(ax)
-    ax.hist(rates.numpy(), bins=bins, range=(0.0, max(float(rates.max()), 1.0)))
+    ax.hist(rates.numpy(), bins=bins, range=(min(float(rates.min()), 0.0), max(float(rates.max()), 1.0)))
     ax.set(xlabel="rate (Hz)", ylabel="neurons")
     ax.locator_params(axis="y", integer=True)
     return _open(ax)
@@ -212,6 +215,13 @@ def _broadcast(threshold: float | Tensor, values: Tensor) -> Tensor:
     except RuntimeError as error:
         shapes = f"{list(values.shape)}, got shape {list(levels.shape)}"
         raise ValueError(f"threshold must broadcast to {shapes}") from error
+
+
+def _span(low: float, high: float, bins: int) -> tuple[float, float]:
+    """What bars reach over from the lowest value to the highest, each of them a few numbers wide."""
+    least = max(4 * bins * math.ulp(max(abs(low), abs(high))), 1.0 if low == high else 0.0)
+    wider = max(least - (high - low), 0.0) / 2
+    return low - wider, high + wider
 
 
 def _axes(ax: Axes | None) -> Any:

@@ -104,6 +104,29 @@ def test_histograms_hold_every_value_once():
     assert [bar.get_height() for bar in plot.rate_histogram(torch.zeros(5, 3), bins=2).patches] == [3.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    "v",
+    [
+        torch.full((5,), 1e30),
+        torch.tensor([-65.00002, -65.0, -64.99998]),
+        torch.tensor([-65.0 - 1e-14, -65.0], dtype=torch.float64),
+        torch.tensor([0.0, 1e300], dtype=torch.float64),
+        torch.tensor([0.0, 5e-324], dtype=torch.float64),
+        torch.tensor([3, 3]),
+    ],
+)
+def test_membranes_that_have_converged_and_large_ones_have_a_histogram(v: Tensor):
+    bars = plot.potential_histogram(v).patches
+    assert sum(bar.get_height() for bar in bars) == pytest.approx(1.0)
+
+
+def test_negative_rates_of_signed_spikes_are_drawn():
+    z = torch.tensor([[-1.0, 0.0, 1.0]]).expand(4, 3)
+    bars = plot.rate_histogram(z, 0.01, bins=4).patches
+    assert [bar.get_height() for bar in bars] == [1.0, 0.0, 1.0, 1.0]
+    assert bars[0].get_x() == -100.0
+
+
 def test_rates_over_time_are_means_of_windows():
     z = spikes(11, 3, 4)
     ax = plot.rate_over_time(z, DT, window=2 * DT)
@@ -135,6 +158,7 @@ def test_rates_over_time_are_means_of_windows():
         (lambda: plot.potential_histogram(torch.tensor([0.0, torch.inf])), "finite numbers, got inf"),
         (lambda: plot.potential_histogram(torch.ones(0)), "finite numbers, got none"),
         (lambda: plot.rate_histogram(torch.ones(5)), r"spikes must be \[T, N\].*\[5\]"),
+        (lambda: plot.rate_histogram(torch.tensor([[1.0, torch.nan]])), "finite numbers, a mean.* is nan"),
         (lambda: plot.rate_over_time(torch.ones(5, 3), window=-1.0), "window .*got -1.0"),
         (lambda: plot.rate_over_time(torch.ones(5, 3), torch.nan), "dt .*dt=nan"),
     ],
