@@ -135,7 +135,10 @@ def stdp_step_linear(
 
 def _pairs(post: Tensor, pre: Tensor, w: Tensor) -> Tensor:
     """Product of the two sides of every synapse, summed over the samples where they share it."""
-    return post.T @ pre if w.dim() == 2 else post.unsqueeze(2) * pre.unsqueeze(1)
+    if w.dim() == 3:
+        return post.unsqueeze(2) * pre.unsqueeze(1)
+    dtype = torch.promote_types(post.dtype, pre.dtype)
+    return post.T.to(dtype) @ pre.to(dtype)
 
 
 def _check_shapes(z_pre: Tensor, z_post: Tensor, w: Tensor) -> None:

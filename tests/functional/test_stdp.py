@@ -172,3 +172,12 @@ def test_weights_of_each_samples_own_change_as_if_it_were_alone(algorithm):
     for b in range(3):
         alone, _ = learn(z_pre[:, b : b + 1], z_post[:, b : b + 1], w[b], p)
         torch.testing.assert_close(new[b], alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.bfloat16])
+def test_spikes_may_have_any_dtype(dtype):
+    generator = torch.Generator().manual_seed(4)
+    z_pre, z_post = (torch.rand(3, n, generator=generator) < 0.5 for n in (5, 2))
+    traces, w = STDPState(torch.rand(3, 5), torch.rand(3, 2)), torch.rand(2, 5)
+    found = stdp_step_linear(z_pre.to(dtype), z_post.to(dtype), w, traces)
+    torch.testing.assert_close(found, stdp_step_linear(z_pre.float(), z_post.float(), w, traces))
