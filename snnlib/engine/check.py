@@ -1,6 +1,7 @@
 """What is refused at the door: values and shapes that no neuron can have, each named and shown."""
 
 import math
+import operator
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ __all__ = [
     "check_kind_of_parameters",
     "check_parameters",
     "check_stable",
+    "checked_length",
     "is_compiled",
     "is_concrete",
     "is_exported",
@@ -157,6 +159,21 @@ def check_parameters(p: Any, dt: float) -> None:
             wrong = not isinstance(value, Real) or not (math.isfinite(value) and float(value) >= 0)
         if wrong:
             raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {name}={value}")
+
+
+def checked_length(name: str, value: int) -> int:
+    """A number of steps, neurons or spikes, of any kind of integer.
+
+    Raises:
+        ValueError: it is no integer of at least 1.
+    """
+    try:
+        length = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        length = 0
+    if length < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {name}={value!r}")
+    return length
 
 
 def check_kind(state: Any, fields: tuple[str, ...]) -> None:

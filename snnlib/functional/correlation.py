@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snnlib.engine.check import check_parameters
+from snnlib.engine.check import check_parameters, checked_length
 from snnlib.engine.step import Scalar
 
 __all__ = [
@@ -166,9 +166,7 @@ def correlation_based_update(
         ValueError: ``ts_frequency`` is no positive integer, or ``linear_update`` returns a wrong number of
             values.
     """
-    if not isinstance(ts_frequency, int) or ts_frequency < 1:
-        raise ValueError(f"ts_frequency must be an integer of at least 1, got ts_frequency={ts_frequency!r}")
-    if ts % ts_frequency != 0:
+    if ts % checked_length("ts_frequency", ts_frequency) != 0:
         return weights
     traces = (correlation_state.correlation_trace, correlation_state.anti_correlation_trace)
     change = linear_update(torch.stack(traces).flatten())

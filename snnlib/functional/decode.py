@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from snnlib.engine.check import check_parameters
+from snnlib.engine.check import check_parameters, checked_length
 from snnlib.engine.step import integration_dtype
 
 __all__ = [
@@ -115,8 +115,7 @@ def spike_index_decode(spikes: Tensor, count: int = 1) -> Tensor:
         ValueError: ``spikes`` has no step, or ``count`` is no positive integer.
     """
     _check_time(spikes, 0, "spikes")
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"count must be a positive number of spikes, got {count!r}")
+    count = checked_length("count", count)
     z = spikes.to(integration_dtype(spikes.dtype))
     steps = torch.arange(z.shape[0], dtype=z.dtype, device=z.device).view(-1, *[1] * (z.dim() - 1))
     times = torch.where(z.detach() > 0, steps, torch.inf).sort(0).values[:count]

@@ -1,13 +1,12 @@
 """From values to spikes: constant currents, Poisson spikes, latencies and populations."""
 
 import math
-import operator
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
-from snnlib.engine.check import check_parameters, is_concrete
+from snnlib.engine.check import check_parameters, checked_length, is_concrete
 from snnlib.engine.scan import scan
 from snnlib.engine.step import Scalar, integration_dtype
 from snnlib.functional.lif import LIFParameters
@@ -59,7 +58,7 @@ def constant_current_lif_encode(
     Source:
         Gerstner et al. 2014, Neuronal Dynamics, chapter 1.
     """
-    seq_length = _length("seq_length", seq_length)
+    seq_length = checked_length("seq_length", seq_length)
     _check_values("input_current", input_current)
     # scan wants a batch: a single number becomes a batch of one
     batch = input_current.reshape(1) if input_current.dim() == 0 else input_current
@@ -100,7 +99,7 @@ def poisson_encode(
     Source:
         Dayan & Abbott 2001, Theoretical Neuroscience, section 1.4.
     """
-    seq_length = _length("seq_length", seq_length)
+    seq_length = checked_length("seq_length", seq_length)
     return _fired(input_values, (seq_length,), 0.0, f_max, dt, generator).to(input_values.dtype)
 
 
@@ -129,7 +128,7 @@ def signed_poisson_encode(
 
     Arguments, result and errors as in :func:`poisson_encode`, with values in [-1, 1] and spikes -1, 0 or 1.
     """
-    seq_length = _length("seq_length", seq_length)
+    seq_length = checked_length("seq_length", seq_length)
     return _signed(_fired(input_values, (seq_length,), -1.0, f_max, dt, generator), input_values)
 
 
@@ -239,7 +238,7 @@ def population_encode(
     Source:
         Dayan & Abbott 2001, Theoretical Neuroscience, section 3.3.
     """
-    out_features = _length("out_features", out_features)
+    out_features = checked_length("out_features", out_features)
     _check_values("input_values", input_values)
     if scale is None and not input_values.numel():
         raise ValueError("scale must be given where input_values is empty: it is their largest value otherwise")
@@ -267,14 +266,6 @@ def _fired(
 
 def _signed(fired: Tensor, values: Tensor) -> Tensor:
     return torch.where(fired, values.detach().sign(), 0.0)
-
-
-def _length(name: str, value: int) -> int:
-    """A number of steps or neurons, of any kind of integer."""
-    length = operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else 0
-    if length < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {name}={value!r}")
-    return length
 
 
 def _check_values(name: str, values: Tensor, low: float = -math.inf, high: float = math.inf) -> None:

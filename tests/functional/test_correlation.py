@@ -149,10 +149,12 @@ def test_update_hands_all_traces_over_flat_and_adds_the_result_in_place_of_each_
     assert torch.equal(weights, torch.full((3, 2), 10.0))
 
 
-def test_update_comes_every_ts_frequency_steps():
+@pytest.mark.parametrize("every", [3, np.int64(3)])
+def test_update_comes_every_ts_frequency_steps(every):
     weights = torch.zeros(3, 2)
     changed = [
-        bool(correlation_based_update(ts, lambda x: x[:6], weights, sensors(), 1.0, 3).any()) for ts in range(7)
+        bool(correlation_based_update(ts, lambda x: x[:6], weights, sensors(), 1.0, every).any())
+        for ts in range(7)
     ]
     assert changed == [True, False, False, True, False, False, True]
 

@@ -116,8 +116,13 @@ def test_a_wrong_time_step_is_refused():
 
 @pytest.mark.parametrize("count", [0, -1, 1.5])
 def test_a_count_that_is_none_is_refused(count):
-    with pytest.raises(ValueError, match=f"count must be a positive number of spikes, got {count}"):
+    with pytest.raises(ValueError, match=f"count must be an integer of at least 1, got count={count}"):
         spike_index_decode(torch.ones(3, 2), count)
+
+
+def test_every_kind_of_integer_is_a_count():
+    z = torch.eye(3)
+    assert torch.equal(spike_index_decode(z, np.int64(2)), spike_index_decode(z, 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
