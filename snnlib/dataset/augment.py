@@ -24,7 +24,8 @@ def random_affine(x: Tensor, shift: float = 0.08, rotation: float = 0.1, scale: 
         x: images ``[B, C, H, W]``, floating point.
         shift: largest move along each axis, in widths and heights of the image.
         rotation: largest angle, rad; images that are not square are sheared too.
-        scale: largest relative change of size.
+        scale: largest relative change of the grid at which the image is sampled: its size changes by a factor
+            between ``1 / (1 + scale)`` and ``1 / (1 - scale)``.
 
     Returns:
         The images, sampled bilinearly, in the shape of ``x``; random numbers from torch's global generator.

@@ -39,7 +39,7 @@ def constant_current_lif_encode(
         z[t], v = lif_box_feed_forward_step(input_current, v, p, dt)        t = 0 .. T-1, from v = v_leak
 
     There is no synapse: of :class:`~snnlib.functional.lif.LIFParameters`, ``tau_syn_inv`` is not read. A
-    current that does not exceed ``v_th - v_leak`` never makes a spike.
+    current that does not exceed ``v_th - v_leak`` never makes a spike where ``v_leak <= v_th``.
 
     Parameters:
         input_current: current in units of voltage, any shape, floating point.

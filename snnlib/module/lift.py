@@ -143,6 +143,10 @@ class Lift(nn.Module):
         output, state = Lift(cell)((input, state))      the same, as Norse takes it
         output = Lift(conv)(input)                      one without, once over [T*B, ...]
 
+    A sequence that is one step repeated without a copy (``x.expand(T, ...)``) passes a module without a state
+    once over ``[B, ...]``. (Dropout is drawn for each step, but not what a module of your own draws: give it
+    ``x.expand(T, ...).clone()``.)
+
     Parameters:
         module: a cell, a SequentialState of cells, or a module without a state.
 
