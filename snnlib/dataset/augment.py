@@ -53,9 +53,12 @@ def add_noise(x: Tensor, noise: Tensor, volume: float, share: float = 0.8) -> Te
         noise: pieces of noise to draw from, ``[M, samples]``; int16 is scaled to lie between -1 and 1.
         volume: largest factor of the noise.
         share: part of the clips that get any.
+
+    Returns:
+        Clips in the shape and dtype of ``x``; random numbers from torch's global generator.
     """
     chosen = scaled(noise[torch.randint(len(noise), (len(x),), device=x.device)]).to(x.dtype)
-    factor = volume * torch.rand(len(x), 1, device=x.device)
+    factor = (volume * torch.rand(len(x), 1, device=x.device)).to(x.dtype)
     return x + chosen * factor * (torch.rand(len(x), 1, device=x.device) < share)
 
 

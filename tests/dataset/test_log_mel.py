@@ -89,6 +89,17 @@ def test_noise_is_mixed_at_a_volume_of_its_own():
     assert torch.equal(add_noise(x, noise, 0.0), x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_noise_keeps_the_dtype_of_the_clips(dtype):
+    x, noise = torch.zeros(20, 10), torch.full((3, 10), 16384, dtype=torch.int16)
+    torch.manual_seed(0)
+    wanted = add_noise(x, noise, 0.4)
+    torch.manual_seed(0)
+    found = add_noise(x.to(dtype), noise, 0.4)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, rtol=0.01, atol=0.0)
+
+
 def test_masks_are_one_stretch_of_time_and_one_of_bands():
     torch.manual_seed(0)
     x = torch.ones(300, 50, 40)
