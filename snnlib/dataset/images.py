@@ -109,7 +109,12 @@ def generated_images(count: int = 64, classes: int = 4, size: int = 8) -> Images
         count: images in each of the three sets.
         classes: at most 4.
         size: side of an image, pixels.
+
+    Raises:
+        ValueError: there are no quarters for so many ``classes``.
     """
+    if not 1 <= classes <= 4:
+        raise ValueError(f"classes must be from 1 to 4, got classes={classes}")
     generator = torch.Generator().manual_seed(0)
 
     def draw() -> tuple[Tensor, Tensor]:

@@ -201,6 +201,12 @@ def test_generated_images_differ_between_the_splits():
     assert not rows(data.x_train) & rows(data.x_test)
 
 
+@pytest.mark.parametrize("classes", [0, 5])
+def test_a_generated_image_has_four_quarters_for_its_class(classes):
+    with pytest.raises(ValueError, match=f"classes must be from 1 to 4, got classes={classes}"):
+        generated_images(classes=classes)
+
+
 def test_random_affine_moves_at_most_by_its_bounds():
     torch.manual_seed(0)
     x = torch.zeros(64, 1, 9, 9)
