@@ -43,7 +43,7 @@ class ConvNet(nn.Module):
         gain: what the weights of the batch norms begin with, see :class:`.ResNet`.
 
     Raises:
-        ValueError: ``neuron`` is a layer, not what makes one.
+        ValueError: ``neuron`` is a layer, not what makes one, or ``kernel_size`` is even.
 
     Shapes:
         input ``[T, B, C, H, W]``, output log-probabilities ``[B, classes]``.
@@ -66,6 +66,8 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         check_maker(neuron)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got kernel_size={kernel_size}")
         neuron = neuron or (lambda: LIF(p, dt, backend=backend))
         unbiased: dict[str, Any] = {"bias": False, "backend": weigher(backend)}
         maps, height, width = shape

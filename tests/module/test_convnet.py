@@ -128,6 +128,11 @@ def test_other_neurons_take_the_place_of_all_spiking_ones():
     assert net(torch.rand(1, 4, 3, 16, 16)).shape == (4, 5)
 
 
+def test_an_even_kernel_is_refused():
+    with pytest.raises(ValueError, match="kernel_size must be odd, got kernel_size=4"):
+        small((1, 9, 9), kernel_size=4)
+
+
 @pytest.mark.parametrize("backend", ["auto", "reference", "cpu"])
 def test_the_reference_has_torchs_convolutions(backend):
     net = small((1, 8, 8), backend=backend)
