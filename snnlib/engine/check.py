@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "NaNInputError",
     "check_backend",
+    "check_broadcasts",
     "check_fits",
     "check_input",
     "check_kind",
@@ -199,8 +200,18 @@ def check_fits(what: str, values: Any, shape: Sequence[int]) -> None:
         ValueError: a field does not broadcast to ``shape``.
     """
     for name, value in zip(values._fields, values, strict=True) if hasattr(values, "_fields") else ():
-        if not isinstance(value, Tensor) or value.shape == shape:
-            continue
-        pairs = zip(reversed(value.shape), reversed(shape), strict=False)
-        if value.dim() > len(shape) or any(have not in (1, want) for have, want in pairs):
-            raise ValueError(f"{what}.{name} must broadcast to {list(shape)}, got shape {list(value.shape)}")
+        if isinstance(value, Tensor):
+            check_broadcasts(f"{what}.{name}", value, shape)
+
+
+def check_broadcasts(name: str, value: Tensor, shape: Sequence[int]) -> None:
+    """Refuse a tensor that does not broadcast to ``shape``.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if value.shape == shape:
+        return
+    pairs = zip(reversed(value.shape), reversed(shape), strict=False)
+    if value.dim() > len(shape) or any(have not in (1, want) for have, want in pairs):
+        raise ValueError(f"{name} must broadcast to {list(shape)}, got shape {list(value.shape)}")

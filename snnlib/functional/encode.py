@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from snnlib.engine.check import check_parameters, checked_length, is_concrete
+from snnlib.engine.check import check_broadcasts, check_parameters, checked_length, is_concrete
 from snnlib.engine.scan import scan
 from snnlib.engine.step import Scalar, integration_dtype
 from snnlib.functional.lif import LIFParameters
@@ -233,7 +233,7 @@ def population_encode(
     Raises:
         ValueError: ``out_features`` is no positive integer; ``input_values`` are not floating point;
             ``input_values`` are not finite, or ``scale`` is not or is negative, as it is by default where all
-            values are (looked at on the CPU, outside compilers).
+            values are (looked at on the CPU, outside compilers), or does not broadcast over ``input_values``.
 
     Source:
         Dayan & Abbott 2001, Theoretical Neuroscience, section 3.3.
@@ -244,6 +244,7 @@ def population_encode(
         raise ValueError("scale must be given where input_values is empty: it is their largest value otherwise")
     scale = input_values.max() if scale is None else torch.as_tensor(scale).to(input_values)
     _check_values("scale", scale, 0.0)
+    check_broadcasts("scale", scale, input_values.shape)
     scale = scale.unsqueeze(-1)
     unit = torch.linspace(0, 1, out_features, dtype=input_values.dtype, device=input_values.device)
     values = input_values.unsqueeze(-1).expand(*input_values.shape, out_features)
@@ -255,6 +256,9 @@ def _fired(
 ) -> Tensor:
     """Which neurons spike, ``[*steps, *values.shape]``, each with probability ``dt f_max |values|``."""
     check_parameters(None, dt)
+    shape = list(getattr(f_max, "shape", ()))
+    if math.prod(shape) != 1:
+        raise ValueError(f"f_max must be one number, got shape {shape}; scale input_values instead")
     if not 0 <= dt * f_max <= 1:
         raise ValueError(f"dt * f_max must be a probability in [0, 1], got dt={dt}, f_max={f_max}")
     _check_values("input_values", values, low, 1.0)

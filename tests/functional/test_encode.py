@@ -262,6 +262,10 @@ def test_a_rate_that_is_no_probability_is_refused(step):
         step(torch.tensor([0.5]), -1)
     with pytest.raises(ValueError, match="dt=0"):
         step(torch.tensor([0.5]), 100, 0)
+    for several in (torch.tensor([5.0, 9.0]), np.array([5.0, 9.0])):
+        with pytest.raises(ValueError, match=r"f_max must be one number, got shape \[2\]"):
+            step(torch.tensor([0.5, 0.5]), several)
+    assert step(torch.tensor([0.5]), torch.tensor(5.0)).shape == (1,)
 
 
 def test_other_wrong_arguments_are_refused():
@@ -271,6 +275,9 @@ def test_other_wrong_arguments_are_refused():
         population_encode(torch.tensor([0.5]), 3, math.nan)
     with pytest.raises(ValueError, match=r"scale must be .*, got -0\.5"):
         population_encode(torch.tensor([-0.5, -2.0]), 3)
+    for scale in (torch.ones(3), torch.ones(1, 2)):
+        with pytest.raises(ValueError, match=r"scale must broadcast to \[2\], got shape"):
+            population_encode(torch.tensor([0.5, 1.0]), 3, scale)
     with pytest.raises(ValueError, match="tau_mem_inv=-1"):
         constant_current_lif_encode(torch.tensor([0.5]), 3, LIFBoxParameters(tau_mem_inv=-1.0))
 
