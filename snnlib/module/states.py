@@ -24,7 +24,7 @@ def detach_state(state: Any) -> Any:
             each other too. None, numbers and strings stay as they are.
 
     Returns:
-        The same structure: NamedTuples of the same types, and lists, tuples and dictionaries.
+        The same structure, in NamedTuples of the same types, lists, tuples and dictionaries.
 
     Raises:
         TypeError: there is something else in it, which may hold tensors.
