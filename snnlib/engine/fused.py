@@ -8,7 +8,6 @@ import hashlib
 import importlib
 import importlib.util
 import os
-import warnings
 from math import inf
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
-from snnlib.engine.check import is_followed
+from snnlib.engine.check import is_followed, warn
 from snnlib.engine.later import later_step
 from snnlib.engine.llvm.machine import unavailable
 from snnlib.engine.outside import outside
@@ -112,7 +111,7 @@ def _prepare(
             adjoint.check(step, p, key[0])
         reason = f"a parameter cannot be hashed ({error})"
         if not key[-1]:
-            warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}", stacklevel=8)
+            warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}")
         return "", reason, False, inf
     if (compiling or is_followed()) and made.kernel is not None:
         _IN_PROGRAMS[made.name] = made.kernel
@@ -185,7 +184,7 @@ def _compiled(
                 found = kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
     except UntraceableError as error:
         if not chosen:
-            warnings.warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}", stacklevel=9)
+            warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}")
         return _Made("", str(error), None)
     return _Made(name, "", found, most_steps=traced.most_steps)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from snnlib.engine.llvm.machine import NUMBER
 from snnlib.engine.loops.sizes import LINE
 
-__all__ = ["empty", "in_lines", "keep_memory", "on_cpu", "zeros_on_cpu"]
+__all__ = ["empty", "keep_memory", "on_cpu", "zeros_on_cpu"]
 
 _LARGE = 1 << 22
 """Bytes from which NumPy's memory is on large pages."""
@@ -43,15 +43,9 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
     if count * dtype.itemsize < _LARGE or torch.are_deterministic_algorithms_enabled():
         return on_cpu(*shape, dtype=dtype)
-    _, numbers = in_lines(count, dtype)
-    return numbers[:count].view(shape)
-
-
-def in_lines(count: int, dtype: torch.dtype) -> tuple[np.ndarray, Tensor]:
-    """Memory for so many numbers, and these: they begin where a vector lies in one line of the cache."""
-    memory = np.empty(count + LINE // dtype.itemsize, NUMBER[dtype])
-    numbers = torch.from_numpy(memory)
-    return memory, numbers[-numbers.data_ptr() % LINE // dtype.itemsize :]
+    numbers = torch.from_numpy(np.empty(count + LINE // dtype.itemsize, NUMBER[dtype]))
+    first = -numbers.data_ptr() % LINE // dtype.itemsize  # where a vector lies in one line of the cache
+    return numbers[first : first + count].view(shape)
 
 
 def on_cpu(*shape: int, dtype: torch.dtype) -> Tensor:
