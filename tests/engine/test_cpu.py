@@ -154,11 +154,11 @@ def test_nothing_is_written_behind_what_is_packed(
         monkeypatch.setattr(np, "empty", empty)
         for memory, count in rooms:
             assert (memory[count:] == -7).all()
-        for memory, first, end, begin in self._rooms:
+        for memory, first, plan in self._rooms:
             (_, (_, numbers, spare, *_)), *_ = self.own
-            assert numbers == first + begin
-            assert memory[first + end] >= 50 * size
-            assert numbers + _of(self._count, memory[first + end], self._size) <= spare
+            assert numbers == first + plan.begin
+            assert memory[first + plan.end] >= 50 * size
+            assert numbers + _of(self._count, memory[first + plan.end], self._size) <= spare
         return kept(self)
 
     monkeypatch.setattr(np, "empty", guarded)

@@ -9,7 +9,10 @@ there are, and in lines of the cache behind them the numbers of these. While the
 those of one step behind all.
 """
 
+import ctypes
+import functools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +20,6 @@ from torch import Tensor
 
 from snnlib.engine.llvm.machine import Array, as_array
 from snnlib.engine.loops.sizes import LANES, LINE, LONG, WORD
-from snnlib.engine.memory import on_cpu
 from snnlib.engine.program import Traced
 
 __all__ = ["Own", "Packed", "unpacked"]
@@ -28,6 +30,19 @@ _Shares = Sequence[tuple[int, int]]
 """The neurons of each thread: the first and the one after the last."""
 Own = tuple[list[Array], tuple[int, ...]]
 """What one thread is given beside what all are: arrays and integers."""
+
+
+class _Plan(NamedTuple):
+    """Where in the room of a thread its parts are."""
+
+    end: int
+    """Of the words, where the number of events is."""
+    begin: int
+    """Of the numbers."""
+    behind: int
+    """All of these, where a step has room."""
+    size: int
+    """Of the whole, from any address on."""
 
 
 class Packed:
@@ -52,17 +67,15 @@ class Packed:
             self._make(steps, shares, block)
 
     def _make(self, steps: int, shares: _Shares, block: int) -> None:
-        self._rooms, spare = [], _of_step(self._count, block, self._size)
+        self._rooms: list[tuple[Any, int, _Plan]] = []
+        self._kept = [torch.from_numpy(np.empty(0, np.float32))]
         for k, (start, stop) in enumerate(shares):
-            end, begin = _places(steps, stop - start, block)
-            # the events of a step may be filled up to whole vectors
-            most = -(-(stop - start) // LANES) * LANES * steps
-            behind = begin + _of(self._count, most, self._size)
-            memory = np.empty(behind + spare + _LINE, np.int64)
+            plan = _plan(self._count, steps, stop - start, block, self._size)
+            memory = np.empty(plan.size, np.int64)
             room = torch.from_numpy(memory)
             first = -room.data_ptr() % LINE // 8  # where a line of the cache begins
-            self._rooms.append((memory, first, end, begin))
-            self.own[k] = [as_array(room)], (first, first + begin, first + behind, start, stop)
+            self._rooms.append((memory, first, plan))
+            self.own[k] = [as_array(room)], (first, first + plan.begin, first + plan.behind, start, stop)
 
     def kept(self) -> list[Tensor]:
         """What was packed, in tensors that are as large; what is in :attr:`own` is to be forgotten before.
@@ -73,10 +86,10 @@ class Packed:
         self.own = []
         if not self._count:
             return []
-        tensors = [torch.from_numpy(np.empty(0, np.float32))]
-        for memory, first, end, begin in self._rooms:
-            packed = _of(self._count, memory.item(first + end), self._size)
-            memory.resize(first + begin + packed, refcheck=False)
+        tensors = self._kept
+        for memory, first, plan in self._rooms:
+            packed = _of(self._count, memory.item(first + plan.end), self._size)
+            memory.resize(first + plan.begin + packed, refcheck=False)
             tensors.append(torch.from_numpy(memory[first:]))
         return tensors
 
@@ -94,31 +107,39 @@ def unpacked(
     Raises:
         RuntimeError: somebody who kept them has changed them.
     """
-    spare = _of_step(len(traced.between.outputs), block, dtype.itemsize)
-    scratch = on_cpu(spare * len(shares), dtype=torch.int64)
+    count, size = len(traced.events), dtype.itemsize
+    spare = _of_step(len(traced.between.outputs), block, size)
+    scratch = torch.from_numpy(np.empty(spare * len(shares) + _LINE, np.int64))  # in a third of torch's time
+    first = -scratch.data_ptr() % LINE // 8
     own: list[Own] = []
     for k, (room, (start, stop)) in enumerate(zip(kept[1:], shares, strict=True)):
-        end, begin = _places(steps, stop - start, block)
-        _check(room, end, begin, len(traced.events), dtype.itemsize)
-        own.append(([as_array(room)], (end, begin, k * spare, start, stop)))
+        end, begin, *_ = _plan(count, steps, stop - start, block, size)
+        _check(room, end, begin, count, size)
+        own.append(([as_array(room)], (end, begin, first + k * spare, start, stop)))
     return as_array(scratch), own
 
 
 def _check(room: Tensor, end: int, begin: int, count: int, size: int) -> None:
     """Refuse a room of which a loop would read more than there is."""
-    whole = room.dtype == torch.int64 and room.is_cpu and len(room) > end
-    if not whole or len(room) != begin + _of(count, room.numpy().item(end), size):
+    whole = room.dtype == torch.int64 and room.is_cpu and room.is_contiguous() and room.numel() > end
+    # by its address: what more a view would need is out of the caches behind a long sequence
+    events = ctypes.c_int64.from_address(room.data_ptr() + 8 * end).value if whole else 0
+    if not whole or room.numel() != begin + _of(count, events, size):
         raise RuntimeError(
             "what the adjoint kept of its spikes is bits, and was changed: saved_tensors_hooks that pack "
             "tensors to another type must leave those of torch.int64"
         )
 
 
-def _places(steps: int, neurons: int, block: int) -> tuple[int, int]:
-    """Where the words of so many neurons end, and where their numbers begin."""
+@functools.lru_cache(maxsize=256)
+def _plan(count: int, steps: int, neurons: int, block: int, size: int) -> _Plan:
+    """For so many neurons, with ``count`` numbers of each event."""
     whole, rest = divmod(neurons, block)
     end = steps * (whole * -(-block // WORD) + -(-rest // WORD))
-    return end, _in_lines(end + 1, 8)
+    begin = _in_lines(end + 1, 8)
+    # the events of a step may be filled up to whole vectors
+    behind = begin + _of(count, -(-neurons // LANES) * LANES * steps, size)
+    return _Plan(end, begin, behind, behind + _of_step(count, block, size) + _LINE)
 
 
 def _of(count: int, events: int, size: int) -> int:
@@ -126,6 +147,7 @@ def _of(count: int, events: int, size: int) -> int:
     return _in_lines(count * events + LONG, size)
 
 
+@functools.lru_cache(maxsize=256)
 def _of_step(count: int, block: int, size: int) -> int:
     """Integers as large as the events of one step, of so many numbers each of so many bytes."""
     return _in_lines(count * (block + LONG), size)
