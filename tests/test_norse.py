@@ -34,6 +34,10 @@ def defined(module: ModuleType) -> list[str]:
     return [name for name in own if not name.startswith("_") and name != "T"]
 
 
+THEIRS = {name: getattr(norse, name) for name in norse.__all__}
+THEIRS |= {name: getattr(module, name) for module in modules() for name in defined(module)}
+
+
 def test_every_public_name_stands_in_the_page():
     names = {name for name in norse.__all__ if not name.startswith("_")}
     assert len(names) > 200
@@ -78,6 +82,24 @@ OTHERWISE = {
 def positional(thing: object) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [n for n, p in inspect.signature(thing).parameters.items() if p.kind in kinds]
+
+
+def test_renamed_arguments_stand_at_the_top_of_the_page():
+    """Of every function that has the same name."""
+    top = set(re.findall(r"`(\w+)`", PAGE[: PAGE.index("## What behaves differently")]))
+    compared = 0
+    for name, theirs in THEIRS.items():
+        ours = getattr(snnlib, name, None)
+        if inspect.isfunction(theirs) and inspect.isfunction(ours) and name not in ("to_nir", "from_nir"):
+            assert set(positional(theirs)) - set(positional(ours)) - {"_"} <= top, name
+            compared += 1
+    assert compared > 40
+
+
+def test_fields_of_parameters_that_are_none_here_stand_in_the_page():
+    for name in snnlib.__all__:
+        if name.endswith("Parameters"):
+            assert set(positional(THEIRS[name])) - set(getattr(snnlib, name)._fields) <= LISTED, name
 
 
 def test_arguments_are_in_the_same_places():
