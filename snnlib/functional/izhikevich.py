@@ -91,7 +91,7 @@ IZHIKEVICH_BEHAVIORS: dict[str, IzhikevichParameters] = {
     "class_2_excitability": IzhikevichParameters(a=0.2, b=0.26, d=0.0),
     "subthreshold_oscillation": IzhikevichParameters(a=0.05, b=0.26, c=-60.0, d=0.0),
     "resonator": IzhikevichParameters(a=0.1, b=0.26, c=-60.0, d=-1.0),
-    "rebound_spike": IzhikevichParameters(a=0.03, b=0.25, c=-60.0, d=4.0),
+    "rebound_spike": IzhikevichParameters(a=0.03, b=0.25, c=-60.0, d=4.0, tau_inv=200.0),
     "rebound_burst": IzhikevichParameters(a=0.03, b=0.25, c=-52.0, d=0.0, tau_inv=200.0),
 }
 """Behaviours of real neurons, after Izhikevich 2004, IEEE Transactions on Neural Networks 15(5).

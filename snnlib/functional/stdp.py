@@ -19,10 +19,10 @@ class STDPParameters(NamedTuple):
     """What a presynaptic spike adds to its trace."""
     a_post: Scalar = 1.0
     """What a postsynaptic spike adds to its trace."""
-    tau_pre_inv: Scalar = 50.0
-    """Inverse time constant of the presynaptic trace, 1/s (20 ms)."""
-    tau_post_inv: Scalar = 50.0
-    """Inverse time constant of the postsynaptic trace, 1/s (20 ms)."""
+    tau_pre_inv: Scalar = 20.0
+    """Inverse time constant of the presynaptic trace, 1/s (50 ms)."""
+    tau_post_inv: Scalar = 20.0
+    """Inverse time constant of the postsynaptic trace, 1/s (50 ms)."""
     w_min: Scalar = 0.0
     """Lower bound of the weights."""
     w_max: Scalar = 1.0

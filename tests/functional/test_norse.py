@@ -4,8 +4,7 @@ import pytest
 import torch
 
 import snnlib
-
-norse = pytest.importorskip("norse.torch", reason="Norse is not installed: no extra of snnlib's brings it")
+from tests.test_norse import THEIRS, norse
 
 
 @pytest.mark.parametrize("name", ["LIF", "LIFEx", "IAF", "LIFBoxCell"])
@@ -47,3 +46,32 @@ def test_a_script_written_for_norse_runs_with_equal_spikes():
     assert torch.equal(results[0][0], results[1][0])
     assert float(results[0][1].detach().abs().max()) > 0.01
     torch.testing.assert_close(results[1][1], results[0][1], atol=1e-6, rtol=1e-5)
+
+
+OTHERWISE = {"LSNNParameters": {"tau_adapt_inv", "beta"}, "LIFRefracParameters": {"rho_reset"}}
+"""What docs/norse.md lists; and ``alpha`` is None everywhere."""
+
+
+@pytest.mark.parametrize("name", sorted(name for name in snnlib.__all__ if name.endswith("Parameters")))
+def test_defaults_are_those_of_norse(name: str):
+    ours = getattr(snnlib, name)
+    given = (0.02, 0.2, -65.0, 6.0) if name == "IzhikevichParameters" else ()  # it has no defaults for these
+    usual, differ = THEIRS[name](*given), {"alpha", *OTHERWISE.get(name, ())}
+    if name == "LIFRefracParameters":
+        usual = usual.lif
+    compared = [field for field in ours._fields if hasattr(usual, field) and field not in differ]
+    assert len(compared) >= 2
+    for field in compared:
+        expected = getattr(usual, field)
+        value = expected if isinstance(expected, str) else pytest.approx(float(expected))
+        assert getattr(ours(), field) == value, field
+
+
+@pytest.mark.parametrize("name", snnlib.IZHIKEVICH_BEHAVIORS)
+def test_behaviours_of_izhikevich_have_the_numbers_of_norse(name: str):
+    theirs = getattr(norse.functional.izhikevich, name.replace("excitability", "exc"))
+    p = snnlib.IZHIKEVICH_BEHAVIORS[name]
+    for field in set(theirs.p._fields) - {"method", "alpha"}:
+        assert getattr(p, field) == pytest.approx(float(getattr(theirs.p, field))), field
+    # the page says how far apart they start
+    assert float(snnlib.IzhikevichState.initial(p).v) == pytest.approx(float(theirs.s.v), abs=1.5 + 1e-9)

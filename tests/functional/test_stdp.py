@@ -46,8 +46,8 @@ def test_window_is_exponential_on_both_sides(distance):
 
 
 def test_euler_window_is_as_documented():
-    assert change_of_a_pair([5], [15]) == pytest.approx(1e-3 * 0.95**10, rel=1e-12)
-    assert change_of_a_pair([15], [5]) == pytest.approx(-1e-3 * 0.95**10, rel=1e-12)
+    assert change_of_a_pair([5], [15]) == pytest.approx(1e-3 * 0.98**10, rel=1e-12)
+    assert change_of_a_pair([15], [5]) == pytest.approx(-1e-3 * 0.98**10, rel=1e-12)
 
 
 def test_a_pair_does_not_depend_on_the_time_step():
