@@ -86,27 +86,31 @@ def test_every_public_name_has_a_docstring():
             assert not thing.__doc__.startswith(f"{name}("), f"{name} has only the docstring of a NamedTuple"
 
 
-def test_help_names_the_options_of_a_neuron():
-    """With their defaults, and what they are; a class of one's own shows its own arguments."""
-    kinds = [thing for thing in map(vars(snnlib).get, snnlib.__all__) if isinstance(thing, type)]
-    neurons = [kind for kind in kinds if issubclass(kind, snnlib.Neuron)]
-    assert snnlib.LIFRecurrent in neurons
-    for kind in neurons:
-        assert all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values()), kind
+NEURONS = [thing for thing in map(vars(snnlib).get, snnlib.__all__) if isinstance(thing, type)]
+NEURONS = [kind for kind in NEURONS if issubclass(kind, snnlib.Neuron)]
+
+
+@pytest.mark.parametrize("kind", NEURONS)
+def test_help_names_the_options_of_a_neuron(kind: type):
+    """With what they are, and the shapes and errors, once each."""
+    text = inspect.getdoc(kind)
+    shown = inspect.signature(kind).parameters
+    assert all(p.kind is not p.VAR_KEYWORD for p in shown.values())
+    parameters = re.search(r"\nParameters:\n((?: .*\n)+)", text)[1]
+    told = re.findall(r"^ {4}([\w, ]+): ", parameters, flags=re.MULTILINE)
+    assert ", ".join(told).split(", ") == list(shown)
+    for section in ("Parameters", "Shapes", "Raises"):
+        assert text.count(f"\n\n{section}:\n    ") == 1, section
+    assert text.index("Parameters:") < text.index("Shapes:") < text.index("Raises:")
+
+
+def test_help_shows_the_defaults_of_the_options():
+    assert {snnlib.Neuron, snnlib.LIFCell, snnlib.LIFRecurrent} < set(NEURONS)
     usual = inspect.signature(snnlib.RecurrentLayer).parameters
     shown = inspect.signature(snnlib.LIFRecurrent).parameters
     assert set(usual) - set(shown) == {"step", "state"}
     for name in set(shown) - {"p"}:
         assert shown[name].default == usual[name].default
-    text = snnlib.LIFRecurrent.__doc__
-    assert all(re.search(rf"^ {{8}}[\w, ]*\b{name}\b[\w, ]*: ", text, flags=re.MULTILINE) for name in shown)
-    assert "step:" not in text
-
-    class Mine(snnlib.LIF):
-        def __init__(self, size: int) -> None:
-            super().__init__(backend="reference")
-
-    assert list(inspect.signature(Mine).parameters) == ["size"]
 
 
 @pytest.mark.parametrize("neuron", declared(), ids=lambda neuron: neuron.name)

@@ -4,7 +4,6 @@ from typing import Unpack
 
 from snnlib.functional.iaf import IAFParameters, IAFState, iaf_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["IAF", "IAFCell", "IAFRecurrent", "IAFRecurrentCell"]
@@ -20,7 +19,6 @@ class IAFCell(Cell):
         super().__init__(iaf_feed_forward_step, p, dt)
 
 
-@with_options
 class IAF(Layer):
     """Integrate-and-fire, a sequence.
 
@@ -36,7 +34,6 @@ class IAF(Layer):
         super().__init__(iaf_feed_forward_step, p, dt, **options)
 
 
-@with_options
 class IAFRecurrentCell(RecurrentCell):
     """Integrate-and-fire with recurrent weights, one step.
 
@@ -54,7 +51,6 @@ class IAFRecurrentCell(RecurrentCell):
         super().__init__(iaf_feed_forward_step, input_size, hidden_size, p, dt, state=IAFState, **options)
 
 
-@with_options
 class IAFRecurrent(RecurrentLayer):
     """Integrate-and-fire with recurrent weights, a sequence.
 

@@ -8,7 +8,6 @@ from snnlib.functional.izhikevich import (
     izhikevich_feed_forward_step,
 )
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
@@ -24,7 +23,6 @@ class IzhikevichCell(Cell):
         super().__init__(izhikevich_feed_forward_step, p, dt)
 
 
-@with_options
 class Izhikevich(Layer):
     """Izhikevich's neuron, a sequence.
 
@@ -40,7 +38,6 @@ class Izhikevich(Layer):
         super().__init__(izhikevich_feed_forward_step, p, dt, **options)
 
 
-@with_options
 class IzhikevichRecurrentCell(RecurrentCell):
     """Izhikevich's neuron with recurrent weights, one step.
 
@@ -66,7 +63,6 @@ class IzhikevichRecurrentCell(RecurrentCell):
         )
 
 
-@with_options
 class IzhikevichRecurrent(RecurrentLayer):
     """Izhikevich's neuron with recurrent weights, a sequence.
 

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from snnlib.functional.li import LIParameters, li_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 
 __all__ = ["LI", "LICell", "LILinearCell"]
 
@@ -21,7 +20,6 @@ class LICell(Cell):
         super().__init__(li_feed_forward_step, p, dt)
 
 
-@with_options
 class LI(Layer):
     """Leaky integrator, a sequence.
 
@@ -46,7 +44,11 @@ class LILinearCell(LICell):
         dt: time step in s.
 
     Shapes:
-        input ``[B, M]``, output and every field of the state ``[B, N]``.
+        input ``[B, M]``, output and every field of the state ``[B, N]``; ``state=None`` is the resting state.
+
+    Raises:
+        ValueError: a parameter or the first input (``state=None``) has a value that no neuron can have, or the
+            state does not fit.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ from typing import Unpack
 
 from snnlib.functional.li_box import LIBoxParameters, li_box_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 
 __all__ = ["LIBox", "LIBoxCell"]
 
@@ -19,7 +18,6 @@ class LIBoxCell(Cell):
         super().__init__(li_box_feed_forward_step, p, dt)
 
 
-@with_options
 class LIBox(Layer):
     """Leaky integrator without a synapse, a sequence.
 

@@ -4,7 +4,6 @@ from typing import Unpack
 
 from snnlib.functional.lif import LIFParameters, LIFState, lif_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
@@ -20,7 +19,6 @@ class LIFCell(Cell):
         super().__init__(lif_feed_forward_step, p, dt)
 
 
-@with_options
 class LIF(Layer):
     """Leaky integrate-and-fire, a sequence.
 
@@ -36,7 +34,6 @@ class LIF(Layer):
         super().__init__(lif_feed_forward_step, p, dt, **options)
 
 
-@with_options
 class LIFRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire with recurrent weights, one step.
 
@@ -54,7 +51,6 @@ class LIFRecurrentCell(RecurrentCell):
         super().__init__(lif_feed_forward_step, input_size, hidden_size, p, dt, state=LIFState, **options)
 
 
-@with_options
 class LIFRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire with recurrent weights, a sequence.
 

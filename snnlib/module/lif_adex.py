@@ -4,7 +4,6 @@ from typing import Unpack
 
 from snnlib.functional.lif_adex import LIFAdExParameters, LIFAdExState, lif_adex_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
@@ -20,7 +19,6 @@ class LIFAdExCell(Cell):
         super().__init__(lif_adex_feed_forward_step, p, dt)
 
 
-@with_options
 class LIFAdEx(Layer):
     """Adaptive exponential leaky integrate-and-fire, a sequence.
 
@@ -36,7 +34,6 @@ class LIFAdEx(Layer):
         super().__init__(lif_adex_feed_forward_step, p, dt, **options)
 
 
-@with_options
 class LIFAdExRecurrentCell(RecurrentCell):
     """Adaptive exponential leaky integrate-and-fire with recurrent weights, one step.
 
@@ -56,7 +53,6 @@ class LIFAdExRecurrentCell(RecurrentCell):
         )
 
 
-@with_options
 class LIFAdExRecurrent(RecurrentLayer):
     """Adaptive exponential leaky integrate-and-fire with recurrent weights, a sequence.
 

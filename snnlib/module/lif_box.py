@@ -4,7 +4,6 @@ from typing import Unpack
 
 from snnlib.functional.lif_box import LIFBoxParameters, LIFBoxState, lif_box_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFBox", "LIFBoxCell", "LIFBoxRecurrent", "LIFBoxRecurrentCell"]
@@ -20,7 +19,6 @@ class LIFBoxCell(Cell):
         super().__init__(lif_box_feed_forward_step, p, dt)
 
 
-@with_options
 class LIFBox(Layer):
     """Leaky integrate-and-fire without a synapse, a sequence.
 
@@ -36,7 +34,6 @@ class LIFBox(Layer):
         super().__init__(lif_box_feed_forward_step, p, dt, **options)
 
 
-@with_options
 class LIFBoxRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire without a synapse with recurrent weights, one step.
 
@@ -56,7 +53,6 @@ class LIFBoxRecurrentCell(RecurrentCell):
         )
 
 
-@with_options
 class LIFBoxRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire without a synapse with recurrent weights, a sequence.
 

@@ -4,7 +4,6 @@ from typing import Unpack
 
 from snnlib.functional.lif_ex import LIFExParameters, LIFExState, lif_ex_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
@@ -20,7 +19,6 @@ class LIFExCell(Cell):
         super().__init__(lif_ex_feed_forward_step, p, dt)
 
 
-@with_options
 class LIFEx(Layer):
     """Exponential leaky integrate-and-fire, a sequence.
 
@@ -36,7 +34,6 @@ class LIFEx(Layer):
         super().__init__(lif_ex_feed_forward_step, p, dt, **options)
 
 
-@with_options
 class LIFExRecurrentCell(RecurrentCell):
     """Exponential leaky integrate-and-fire with recurrent weights, one step.
 
@@ -54,7 +51,6 @@ class LIFExRecurrentCell(RecurrentCell):
         super().__init__(lif_ex_feed_forward_step, input_size, hidden_size, p, dt, state=LIFExState, **options)
 
 
-@with_options
 class LIFExRecurrent(RecurrentLayer):
     """Exponential leaky integrate-and-fire with recurrent weights, a sequence.
 

@@ -4,7 +4,6 @@ from typing import Unpack
 
 from snnlib.functional.lif_refrac import LIFRefracParameters, LIFRefracState, lif_refrac_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
@@ -20,7 +19,6 @@ class LIFRefracCell(Cell):
         super().__init__(lif_refrac_feed_forward_step, p, dt)
 
 
-@with_options
 class LIFRefrac(Layer):
     """Leaky integrate-and-fire with a refractory period, a sequence.
 
@@ -36,7 +34,6 @@ class LIFRefrac(Layer):
         super().__init__(lif_refrac_feed_forward_step, p, dt, **options)
 
 
-@with_options
 class LIFRefracRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire with a refractory period with recurrent weights, one step.
 
@@ -56,7 +53,6 @@ class LIFRefracRecurrentCell(RecurrentCell):
         )
 
 
-@with_options
 class LIFRefracRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire with a refractory period with recurrent weights, a sequence.
 

@@ -4,7 +4,6 @@ from typing import Unpack
 
 from snnlib.functional.lsnn import LSNNParameters, LSNNState, lsnn_feed_forward_step
 from snnlib.module.neuron import Cell, Layer, LayerOptions
-from snnlib.module.options import with_options
 from snnlib.module.recurrent import RecurrentCell, RecurrentLayer, RecurrentLayerOptions, RecurrentOptions
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
@@ -20,7 +19,6 @@ class LSNNCell(Cell):
         super().__init__(lsnn_feed_forward_step, p, dt)
 
 
-@with_options
 class LSNN(Layer):
     """Leaky integrate-and-fire with an adaptive threshold, a sequence.
 
@@ -36,7 +34,6 @@ class LSNN(Layer):
         super().__init__(lsnn_feed_forward_step, p, dt, **options)
 
 
-@with_options
 class LSNNRecurrentCell(RecurrentCell):
     """Leaky integrate-and-fire with an adaptive threshold with recurrent weights, one step.
 
@@ -54,7 +51,6 @@ class LSNNRecurrentCell(RecurrentCell):
         super().__init__(lsnn_feed_forward_step, input_size, hidden_size, p, dt, state=LSNNState, **options)
 
 
-@with_options
 class LSNNRecurrent(RecurrentLayer):
     """Leaky integrate-and-fire with an adaptive threshold with recurrent weights, a sequence.
 

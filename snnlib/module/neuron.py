@@ -17,6 +17,7 @@ from snnlib.engine.step import (
     returned,
     state_type,
 )
+from snnlib.module.options import describe
 from snnlib.module.parameters import Parametric
 from snnlib.module.states import recorded
 
@@ -40,6 +41,22 @@ class LayerOptions(TypedDict, total=False):
 class Neuron(Parametric):
     """A step and its parameters, which are registered, see :class:`.Parametric`.
 
+    The docstring of a class that is made from this one or from another neuron takes over what it does not say
+    itself of parameters, shapes and errors.
+
+    Parameters:
+        step: the neuron, see :mod:`snnlib.engine.step`.
+        p: its parameters; the step's own defaults if None.
+        dt: time step in s.
+
+    Shapes:
+        input and output of ``forward`` ``[T, B, *features]`` where ``over_time``, else ``[B, *features]``.
+
+    Raises:
+        ValueError: ``p`` or ``dt`` has a value that no neuron can have, or ``p`` is of another class.
+        TypeError: ``step`` is none: it does not say which state it has.
+        AttributeError: a number of ``p`` is assigned to the module itself.
+
     Attributes:
         step: the neuron's step.
         state: the NamedTuple in which the step keeps its state.
@@ -48,6 +65,10 @@ class Neuron(Parametric):
     """
 
     over_time: bool
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        describe(cls, [base for base in cls.__mro__[1:] if issubclass(base, Neuron)])
 
     def __init__(self, step: Step, p: Any = None, dt: float = 0.001) -> None:
         usual = default_parameters(step)

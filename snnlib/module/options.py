@@ -1,41 +1,84 @@
-"""What neurons take as ``**options``, as ``help`` shows it: the names, their defaults, and what they are."""
+"""What ``help`` shows of a neuron's class: the names and defaults of its ``**options``, and the parameters,
+shapes and errors of the class that it is made from.
+"""
 
 import inspect
 import re
 import textwrap
-from typing import Any, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
-from snnlib.module.neuron import Layer
-from snnlib.module.recurrent import RecurrentCell
+__all__ = ["describe"]
 
-__all__ = ["with_options"]
-
-_Kind = TypeVar("_Kind", bound=type)
+_OTHER_STYLES = re.compile(r"^(?:(?:Args|Arguments):|-{3,}$|:(?:param|raises)\b)", flags=re.MULTILINE)
+"""Sections as Google, NumPy and Sphinx write them, beside which these would be strange."""
 
 
-def with_options(kind: _Kind) -> _Kind:
-    """Decorate a class: its signature names the options with the defaults of the class that it is made from,
-    and its docstring has all parameters, in the words of :class:`.Layer` and :class:`.RecurrentCell`.
+def describe(kind: type, bases: Sequence[type]) -> None:
+    """Complete the signature and the docstring of a class.
+
+    The signature of its ``__init__`` names the options that ``**options: Unpack[...]`` stands for. A docstring
+    without a section ``Parameters`` gets one where the bases say what each parameter is; one without ``Shapes``
+    or ``Raises`` gets those of the nearest base that has them, unless the class has a ``forward`` of its own.
+    A docstring whose sections are in another style stays as it is.
+
+    Parameters:
+        kind: the class, as it is made.
+        bases: the classes that it inherits from and that are neurons, the nearest first.
     """
-    init: Any = kind.__init__  # type: ignore[misc]
-    signature = inspect.signature(init)
-    *given, options = signature.parameters.values()
-    (names,) = get_args(options.annotation)
-    usual = inspect.signature(kind.__base__).parameters  # type: ignore[arg-type]
-    given += [usual[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in names.__annotations__]
-    init.__signature__ = signature.replace(parameters=given)  # on the class, subclasses would inherit it
-    if kind.__doc__:  # there is none with python -OO
-        told = dict.fromkeys(_TEXTS[parameter.name] for parameter in given if parameter.name in _TEXTS)
-        text = textwrap.indent("\n".join(["Parameters:", *told]), "    ")
-        kind.__doc__ = f"{kind.__doc__.rstrip()}\n\n{text}\n    "
-    return kind
+    _name_options(vars(kind).get("__init__"), bases)
+    text = inspect.cleandoc(kind.__doc__ or "")
+    if not text or _OTHER_STYLES.search(text):  # with python -OO there is none
+        return
+    own, inherited = _sections(kind), [_sections(base) for base in bases]
+    begin = min((text.index(f"\n{name}:\n") for name in own), default=len(text))
+    parts = [text[:begin].strip(), *([] if "Parameters" in own else _parameters(kind, inherited))]
+    parts += [text[begin:].strip()] if own else []
+    for name in ("Shapes", "Raises") if "forward" not in vars(kind) else ():
+        if name not in own:
+            parts += [f"{name}:\n{found[name]}" for found in inherited if name in found][:1]
+    kind.__doc__ = "\n\n".join(parts) + "\n"
 
 
-def _texts(kind: type) -> dict[str, str]:
-    """What a docstring says of each parameter; several may share a text."""
-    section = re.search(r"^Parameters:\n((?: .*\n)+)", inspect.cleandoc(kind.__doc__ or ""), flags=re.MULTILINE)
-    texts = re.split(r"\n(?=    \S)", section[1].rstrip()) if section else []
-    return {name.strip(): text for text in texts for name in text.partition(":")[0].split(",")}
+def _name_options(init: Any, bases: Sequence[type]) -> None:
+    """Write the options with the defaults that they have in a base; those without names stay ``**options``."""
+    found = _signature(init) if inspect.isfunction(init) else None
+    given = list(found.parameters.values()) if found else []
+    if found is None or not given or given[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        return
+    options = [
+        name for kind in get_args(given.pop().annotation) for name in getattr(kind, "__annotations__", ())
+    ]
+    known: dict[str, inspect.Parameter] = {}
+    for base in reversed(bases):
+        known |= getattr(_signature(base), "parameters", {})
+    if options and known.keys() >= set(options):
+        names = [name for name in options if name not in found.parameters]
+        given += [known[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in names]
+        init.__signature__ = found.replace(parameters=given)  # on the class, subclasses would inherit it
 
 
-_TEXTS = {**_texts(Layer), **_texts(RecurrentCell)}
+def _signature(thing: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(thing)
+    except (NameError, TypeError, ValueError):  # annotations may have names that only a type checker knows
+        return None
+
+
+def _parameters(kind: type, inherited: list[dict[str, str]]) -> list[str]:
+    """The section of a class whose parameters all are known; several of them may share a text."""
+    texts: dict[str, str] = {}
+    for found in reversed(inherited):
+        for text in re.split(r"\n(?=    \S)", found.get("Parameters", "")):
+            texts |= {name.strip(): text for name in text.partition(":")[0].split(",")}
+    names = list(getattr(_signature(kind), "parameters", ()))
+    if not names or not texts.keys() >= set(names):
+        return []
+    return ["\n".join(["Parameters:", *dict.fromkeys(texts[name] for name in names)])]
+
+
+def _sections(kind: type) -> dict[str, str]:
+    """The sections of a docstring by their names, each as it is indented."""
+    text = inspect.cleandoc(kind.__doc__ or "") + "\n"
+    found = re.findall(r"(?<=\n)(\w+):\n((?:(?: .*)?\n)+)", text)
+    return {name: textwrap.indent(textwrap.dedent(block).strip("\n"), "    ") for name, block in found}

@@ -38,7 +38,26 @@ class RecurrentLayerOptions(LayerOptions, RecurrentOptions, total=False):
 
 
 class _Recurrent(Neuron):
-    """Input and recurrent weights, both ``[to, from]``; no input weights with ``input_size=None``."""
+    """Input and recurrent weights, both ``[to, from]``; no input weights with ``input_size=None``.
+
+    The parameters are those of both its classes, into whose docstrings they come.
+
+    Parameters:
+        step: the neuron, see :mod:`snnlib.engine.step`.
+        input_size, hidden_size: numbers of inputs M and of neurons N. ``input_size=None`` gives the neurons
+            their currents themselves, ``[B, N]``: those of a Linear and a batch norm before them, say.
+        p: its parameters; the step's own defaults if None.
+        dt: time step in s.
+        state: the NamedTuple of its state, ``z`` first; made from the step's own if None.
+        backend, checkpoint_every: what runs it and what it keeps, see :func:`snnlib.engine.scan`; of the
+            weighted input too, only one chunk at a time.
+        record_states: return the states after each step, with time in front of each field, in the place of the
+            last one. It is slower: the steps are run one by one.
+        input_weights, recurrent_weights: ``[N, M]`` and ``[N, N]`` to start with; drawn from a normal
+            distribution of variance 2 / fan-in (He et al. 2015) if None.
+        autapses: whether a neuron may hear itself. If not, the diagonal of the recurrent weights is set to
+            zero, of given ones too.
+    """
 
     def __init__(
         self,
@@ -113,18 +132,6 @@ class RecurrentCell(_Recurrent):
         x             = input + recurrent_weights z(t-1)                      where input_size is None
         z, state      = step(x, state)
 
-    Parameters:
-        step: the neuron, see :mod:`snnlib.engine.step`.
-        input_size, hidden_size: numbers of inputs M and of neurons N. ``input_size=None`` gives the neurons
-            their currents themselves, ``[B, N]``: those of a Linear and a batch norm before them, say.
-        p: its parameters; the step's own defaults if None.
-        dt: time step in s.
-        state: the NamedTuple of its state, ``z`` first; made from the step's own if None.
-        input_weights, recurrent_weights: ``[N, M]`` and ``[N, N]`` to start with; drawn from a normal
-            distribution of variance 2 / fan-in (He et al. 2015) if None.
-        autapses: whether a neuron may hear itself. If not, the diagonal of the recurrent weights is set to
-            zero, of given ones too.
-
     Shapes:
         input ``[B, M]``, output and every field of the state ``[B, N]``; ``state=None`` is the resting state.
 
@@ -155,11 +162,12 @@ class RecurrentCell(_Recurrent):
 class RecurrentLayer(_Recurrent):
     """Neurons that hear each other's last spikes, over time: :class:`RecurrentCell` for a whole sequence.
 
-    Its parameters are those of :class:`RecurrentCell`, ``backend`` and ``record_states`` as in :class:`.Layer`.
-    With ``checkpoint_every`` the weighted input too is kept for one chunk at a time only.
-
     Shapes:
-        input ``[T, B, M]``, output ``[T, B, N]``, every field of the state ``[B, N]``.
+        input ``[T, B, M]``, output ``[T, B, N]``, every field of the state ``[B, N]``; ``state=None`` is the
+        resting state.
+
+    Raises:
+        ValueError: ``backend`` is none, weights or a parameter do not fit, and see :func:`snnlib.engine.scan`.
     """
 
     over_time = True
