@@ -3,12 +3,15 @@
 import inspect
 import re
 from pathlib import Path
+from types import FunctionType
+from typing import get_origin
 
 import pytest
 
 import snnlib
 from docs._ext.declared import Declared, declared
 from docs._ext.drawn import ON, SPIKES, response
+from snnlib import dataset, engine, exchange
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -81,9 +84,35 @@ def test_names_in_the_table_of_neurons_exist():
 def test_every_public_name_has_a_docstring():
     for name in snnlib.__all__:
         thing = getattr(snnlib, name)
-        if callable(thing):
+        if callable(thing) and not get_origin(thing):  # an alias of a type has that type's
             assert thing.__doc__, name
             assert not thing.__doc__.startswith(f"{name}("), f"{name} has only the docstring of a NamedTuple"
+
+
+PACKAGES = (snnlib, engine, dataset, exchange)
+FUNCTIONS = {name: getattr(package, name) for package in PACKAGES for name in package.__all__}
+FUNCTIONS = {name: thing for name, thing in FUNCTIONS.items() if inspect.isfunction(thing)}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_function_that_says_what_its_parameters_are_says_so_of_all(function: FunctionType):
+    """Or its first line names another function that says it."""
+    text = inspect.getdoc(function)
+    if "\nParameters:\n" in text and "arguments as in" not in text:
+        told = re.findall(r"^ {4}([\w, ]+): ", text, flags=re.MULTILINE)
+        assert not inspect.signature(function).parameters.keys() - set(", ".join(told).split(", "))
+
+
+@pytest.mark.parametrize("function", [snnlib.gate, snnlib.reset, engine.recurrent_step])
+def test_parts_of_a_step_of_one_s_own_say_what_they_take_and_return(function: FunctionType):
+    assert all(f"\n\n{section}:\n" in inspect.getdoc(function) for section in ("Parameters", "Returns"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "snnlib").rglob("*.py")), ids=lambda path: str(path.name))
+def test_what_is_returned_begins_with_no_colon(path: Path):
+    """Sphinx would take the words before it for a type."""
+    for text in re.findall(r"\n +(?:Returns|Yields):\n +(.*)", path.read_text()):
+        assert not re.match(r"[\w`.\[\], ]+(?<!:):(?![:\w])", text), text
 
 
 NEURONS = [thing for thing in map(vars(snnlib).get, snnlib.__all__) if isinstance(thing, type)]

@@ -36,8 +36,8 @@ def check(spec: Spec) -> dict[str, Any]:
     where no spike flipped, because a flip changes them rightly.
 
     Returns:
-        ``refused``: why the backend's speed must not be printed, or empty; ``flips``: outputs of 0 or 1 that
-        differ in float32, of ``outputs``.
+        By name why the backend's speed must not be printed (``refused``, empty if it may), and how many outputs
+        of 0 or 1 differ in float32 (``flips``, of ``outputs``).
 
     Raises:
         UntraceableError: the backend cannot run this.

@@ -250,6 +250,14 @@ def recurrent_step(
         current: the input after its own weights, ``[B, N]``.
         state: a NamedTuple with ``z`` first and the step's own fields after it; ``z`` may be a number.
         recurrent_weights: ``[N, N]``, to row from column.
+        p: the step's parameters, whose tensors broadcast against ``[B, N]``.
+        dt: time step in s.
+
+    Returns:
+        The output ``z(t)``, ``[B, N]``, and the new state in the class of ``state``.
+
+    Raises:
+        ValueError: ``step`` does not return its output and its state.
     """
     z = state.z if isinstance(state.z, Tensor) else current.new_tensor(state.z)
     z = z if z.dim() else z.expand(current.shape)  # one number for all

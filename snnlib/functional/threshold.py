@@ -220,6 +220,14 @@ def gate(x: Tensor, width: float, method: Method) -> Tensor:
 
     A surrogate gives it no gradient. The adjoint gives it that of the time at which it opens: one over
     ``width``, in the step before.
+
+    Parameters:
+        x: the variable less what it must exceed, ``[B, *features]``, in any unit: s for time.
+        width: what ``x`` rises by in one step, a positive number in the unit of ``x``: ``dt`` for time in s.
+        method: how the gradient passes spikes, the neuron's ``p.method``: see :func:`spike`.
+
+    Returns:
+        1.0 where ``x`` > 0 and else 0.0, in the shape and dtype of ``x``.
     """
     return method.gate(x, width) if isinstance(method, Probe) else heaviside(x)
 
@@ -232,11 +240,15 @@ def reset(v: Tensor, z: Tensor, v_reset: Scalar, detach: bool = True) -> Tensor:
         v <- v + z (v_reset - v)
 
     Parameters:
-        v: membrane before the reset.
-        z: spikes.
-        v_reset: where a neuron that spiked starts again.
+        v: membrane before the reset, ``[B, *features]``, or another variable that a spike sets.
+        z: spikes, 0 or 1, in the shape of ``v``.
+        v_reset: where a neuron that spiked starts again, in the unit of ``v``; a number, or a tensor that
+            broadcasts.
         detach: keep the gradient from passing through ``z`` here, so that it reaches the spike only by what
             the spike does to others. Zenke & Vogels 2021 found learning to be more robust that way.
+
+    Returns:
+        ``v`` where there was no spike and ``v_reset`` where there was one, in the shape of ``v``.
     """
     z = z.detach() if detach else z
     return v + z * (v_reset - v)

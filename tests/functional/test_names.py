@@ -32,3 +32,7 @@ def test_all_names_exist():
         assert len(set(module.__all__)) == len(module.__all__)
         for name in module.__all__:
             assert hasattr(module, name), name
+
+
+def test_snnlib_has_all_of_functional():
+    assert set(functional.__all__) <= set(snnlib.__all__)
