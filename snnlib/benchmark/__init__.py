@@ -2,3 +2,5 @@
 
 ``python -m snnlib.benchmark --help`` shows what can be chosen, ``docs/performance.md`` says how it is measured.
 """
+
+__all__: list[str] = []

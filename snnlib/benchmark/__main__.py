@@ -31,6 +31,8 @@ from snnlib.task import _error, _files, _flags, _train
 from snnlib.task._flags import at_least, between, define
 from snnlib.task._launch import process_seconds
 
+__all__ = ["FLAGS", "main"]
+
 FLAGS = _flags.shared(device="auto", seed=0, output_dir="runs", plot=True)
 _CHOICES = {"workloads": tuple(WORKLOADS), "peers": ("snnlib", *PEERS)}
 # fmt: off

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from snnlib._console import say
 
+__all__ = ["described", "state"]
+
 
 def described(script: Path) -> tuple[str, list[str]]:
     """The first line of a script's docstring and its NEEDS, without importing it."""

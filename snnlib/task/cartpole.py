@@ -27,6 +27,8 @@ from snnlib.task._error import DivergedError
 from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 
+__all__ = ["FLAGS", "Agent", "policy", "prepare", "train"]
+
 NEEDS = ("gymnasium", "tensorboard", "matplotlib", "PIL")
 
 # fmt: off

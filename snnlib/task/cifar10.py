@@ -32,6 +32,8 @@ from snnlib.task._classifier import ImageClassifier, fit_images
 from snnlib.task._flags import LIGHTNING, at_least, between, define, fill, one_of, refuse_beside, shared
 from snnlib.task._launch import launch
 
+__all__ = ["FLAGS", "Classifier", "load", "network", "prepare", "train"]
+
 NEEDS = ("pytorch_lightning", "torchvision", "tensorboard", "matplotlib")
 
 # fmt: off

@@ -45,6 +45,8 @@ from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of
 from snnlib.task._launch import launch
 from snnlib.task._random import own_seed
 
+__all__ = ["FLAGS", "PlasticNet", "prepare", "train"]
+
 NEEDS = ("tensorboard", "matplotlib")
 
 CONTROLS = ["none", "shuffled", "rates"]

@@ -32,6 +32,8 @@ from snnlib.task._launch import launch
 from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._trainer import fit, scheduled, trainer
 
+__all__ = ["FLAGS", "Memory", "Net", "prepare", "train"]
+
 NEEDS = ("pytorch_lightning", "tensorboard", "matplotlib")
 
 # fmt: off

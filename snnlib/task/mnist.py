@@ -39,6 +39,8 @@ from snnlib.task._flags import POSITIVE, Bound, at_least, between, define, fill,
 from snnlib.task._launch import launch
 from snnlib.task._spikes import with_spikes
 
+__all__ = ["FLAGS", "augmented", "encode", "image_flags", "load", "network", "picture", "prepare", "train"]
+
 NEEDS = ("torchvision", "sklearn", "tensorboard", "matplotlib")
 
 DATASETS = (*NAMES, "nmnist")

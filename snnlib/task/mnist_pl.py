@@ -24,6 +24,8 @@ from snnlib.task._launch import launch
 from snnlib.task._trainer import trainer
 from snnlib.task.mnist import augmented, encode, image_flags, load, network, picture, prepare
 
+__all__ = ["FLAGS", "Classifier", "train"]
+
 NEEDS = ("pytorch_lightning", "torchvision", "sklearn", "tensorboard", "matplotlib")
 
 FLAGS = image_flags(**LIGHTNING)

@@ -1,1 +1,3 @@
 """Spoken words: the script is :mod:`snnlib.task.speech_commands.run`."""
+
+__all__: list[str] = []

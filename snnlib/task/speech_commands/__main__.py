@@ -2,5 +2,7 @@
 
 from snnlib.task.speech_commands.run import main
 
+__all__: list[str] = []
+
 if __name__ == "__main__":
     main()

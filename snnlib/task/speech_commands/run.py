@@ -45,6 +45,8 @@ from snnlib.task._lightning import MeanMetric, pl
 from snnlib.task._processes import share_batch_norms
 from snnlib.task._trainer import fit, scheduled, trainer
 
+__all__ = ["FLAGS", "Classifier", "load", "main", "network", "prepare", "train"]
+
 NEEDS = ("pytorch_lightning", "torchaudio", "soundfile", "tensorboard", "matplotlib")
 BANDS = 40
 HIDDEN = 256
