@@ -82,11 +82,22 @@ class _Recurrent(Neuron):
         self.recurrent_weights: nn.Parameter
         self.input_weights = _weights("input_weights", input_weights, hidden_size, input_size)
         self.recurrent_weights = _weights("recurrent_weights", recurrent_weights, hidden_size, hidden_size)
-        if not autapses:
-            with torch.no_grad():
-                self.recurrent_weights.fill_diagonal_(0.0)
+        self._forget_autapses()
         self.register_buffer("_diagonal", None, persistent=False)
         self._make_diagonal()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as a constructor does that is given none; ``p`` stays as it is."""
+        for weights in (self.input_weights, self.recurrent_weights):
+            if weights is not None:
+                weights.copy_(_drawn(*weights.shape))
+        self._forget_autapses()
+
+    @torch.no_grad()
+    def _forget_autapses(self) -> None:
+        if not self.autapses:
+            self.recurrent_weights.fill_diagonal_(0.0)
 
     def _make_diagonal(self) -> None:
         device = self.recurrent_weights.device
@@ -214,13 +225,18 @@ class RecurrentLayer(_Recurrent):
         )
 
 
+def _drawn(rows: int, columns: int) -> Tensor:
+    scale: float = (2.0 / max(columns, 1)) ** 0.5
+    return torch.randn(rows, columns) * scale
+
+
 def _weights(name: str, given: Tensor | None, rows: int, columns: int | None) -> Any:
     if columns is None:
         if given is not None:
             raise ValueError(f"input_size=None gives the neurons their currents; it does not go with {name}")
         return None
     if given is None:
-        given = torch.randn(rows, columns) * (2.0 / max(columns, 1)) ** 0.5
+        given = _drawn(rows, columns)
     if given.shape != (rows, columns):
         raise ValueError(f"{name} must be [{rows}, {columns}], got shape {list(given.shape)}")
     return nn.Parameter(given.detach().clone())

@@ -165,3 +165,21 @@ def test_weights_arrive_in_a_layer_that_was_made_without_memory(assign: bool):
     x = 3 * torch.rand(20, 2, 5)
     assert torch.equal(other.recurrence(), layer.recurrence())
     assert torch.equal(other(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("kind", [LIFRecurrent, LIFRecurrentCell])
+@pytest.mark.parametrize("autapses", [False, True])
+def test_weights_are_drawn_anew_as_they_were_drawn_at_first(kind, autapses: bool):
+    torch.manual_seed(3)
+    wanted = kind(M, N, autapses=autapses).state_dict()
+    with torch.device("meta"):
+        empty = kind(M, N, autapses=autapses)
+    for module in (kind(M, N, autapses=autapses), empty.to_empty(device="cpu")):
+        torch.manual_seed(3)
+        module.reset_parameters()
+        same(list(module.state_dict().values()), list(wanted.values()), rtol=0, atol=0)
+        assert all(value.requires_grad for value in module.parameters())
+        assert bool(module.recurrence().diagonal().any()) == autapses
+    without = kind(None, N)
+    without.reset_parameters()
+    assert without.input_weights is None
