@@ -64,7 +64,7 @@ def stdp_step_linear(
     z_pre: Tensor,
     z_post: Tensor,
     w: Tensor,
-    state: STDPState,
+    state: STDPState | None = None,
     p: STDPParameters = STDPParameters(),
     dt: float = 0.001,
 ) -> tuple[Tensor, STDPState]:
@@ -104,7 +104,7 @@ def stdp_step_linear(
         z_pre: presynaptic spikes, ``[B, M]``.
         z_post: postsynaptic spikes, ``[B, N]``.
         w: weights ``[N, M]`` or ``[B, N, M]``, to row from column; not changed in place.
-        state: traces, see :class:`STDPState`.
+        state: traces, see :class:`STDPState`; None for zeros.
         p: see :class:`STDPParameters`.
         dt: time step in s.
 
@@ -122,6 +122,8 @@ def stdp_step_linear(
         raise ValueError(f"stdp_algorithm must be one of {list(_DEPENDENCE)}, got {p.stdp_algorithm!r}")
     check_parameters(p, dt)
     _check_shapes(z_pre, z_post, w)
+    if state is None:
+        state = STDPState(w.new_zeros(z_pre.shape), w.new_zeros(z_post.shape))
     t_pre = state.t_pre - dt * p.tau_pre_inv * state.t_pre + p.a_pre * z_pre
     t_post = state.t_post - dt * p.tau_post_inv * state.t_post + p.a_post * z_post
     f = _DEPENDENCE[p.stdp_algorithm]

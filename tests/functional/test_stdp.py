@@ -181,3 +181,13 @@ def test_spikes_may_have_any_dtype(dtype):
     traces, w = STDPState(torch.rand(3, 5), torch.rand(3, 2)), torch.rand(2, 5)
     found = stdp_step_linear(z_pre.to(dtype), z_post.to(dtype), w, traces)
     torch.testing.assert_close(found, stdp_step_linear(z_pre.float(), z_post.float(), w, traces))
+
+
+def test_no_state_is_no_trace():
+    z_pre, z_post, w = torch.ones(2, 3), torch.ones(2, 4), torch.rand(4, 3)
+    zeros = STDPState(torch.zeros(2, 3), torch.zeros(2, 4))
+    for given in ((None,), ()):
+        for found, wanted in zip(
+            stdp_step_linear(z_pre, z_post, w, *given), stdp_step_linear(z_pre, z_post, w, zeros), strict=True
+        ):
+            torch.testing.assert_close(found, wanted)
