@@ -1,6 +1,6 @@
 """Networks that choose actions: recurrent spiking neurons between an encoder and a readout."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ class SpikingPolicy(nn.Module):
         backend: see :func:`snnlib.engine.scan`.
 
     Shapes:
-        input ``[B, M]``, around 1 in size; output ``[B, A]``, unnormalised log-probabilities.
+        input ``[B, M]``, around 1 in size; output ``[B, A]``, unnormalised log-probabilities. One observation,
+        ``[M]``, has scores ``[A]``.
 
     Raises:
         ValueError: a time constant is not one number; and see :func:`snnlib.engine.scan` and
@@ -69,6 +70,8 @@ class SpikingPolicy(nn.Module):
         self.readout = LI(readout, dt, backend=backend)
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.dim() == 1:
+            return cast(Tensor, self(input[None])[0])
         current = self.input_scale * torch.cat([input.relu(), (-input).relu()], 1)
         encoder = LIFParameters(tau_mem_inv=self.hidden.p.tau_mem_inv)
         spikes = constant_current_lif_encode(current, self.seq_length, encoder, self.dt)
