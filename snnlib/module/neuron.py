@@ -17,7 +17,7 @@ from snnlib.engine.step import (
     returned,
     state_type,
 )
-from snnlib.module.options import describe
+from snnlib.module.options import answer_names, describe
 from snnlib.module.parameters import Parametric
 from snnlib.module.states import recorded
 
@@ -68,6 +68,7 @@ class Neuron(Parametric):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        answer_names(cls)
         describe(cls, [base for base in cls.__mro__[1:] if issubclass(base, Neuron)])
 
     def __init__(self, step: Step, p: Any = None, dt: float = 0.001) -> None:

@@ -2,13 +2,14 @@
 shapes and errors of the class that it is made from.
 """
 
+import functools
 import inspect
 import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any, get_args
 
-__all__ = ["describe"]
+__all__ = ["answer_names", "describe"]
 
 _OTHER_STYLES = re.compile(r"^(?:(?:Args|Arguments):|-{3,}$|:(?:param|raises)\b)", flags=re.MULTILINE)
 """Sections as Google, NumPy and Sphinx write them, beside which these would be strange."""
@@ -38,6 +39,33 @@ def describe(kind: type, bases: Sequence[type]) -> None:
         if name not in own:
             parts += [f"{name}:\n{found[name]}" for found in inherited if name in found][:1]
     kind.__doc__ = "\n\n".join(parts) + "\n"
+
+
+def answer_names(kind: type) -> None:
+    """Let a class that is given a parameter by name say that these come together, as ``p``.
+
+    A class whose ``__init__`` has no ``p`` with a default, or takes any name, stays as it is.
+    """
+    init: Any = vars(kind).get("__init__")
+    found = _signature(init) if inspect.isfunction(init) else None
+    named = found.parameters if found else {}
+    usual: Any = named["p"].default if "p" in named else None
+    any_name = any(a.kind is a.VAR_KEYWORD and not get_args(a.annotation) for a in named.values())
+    if not hasattr(usual, "_fields") or any_name:
+        return
+    before = "" if list(named).index("p") == 1 else "..., "
+
+    @functools.wraps(init)
+    def answering(self: Any, *arguments: Any, **options: Any) -> None:
+        for name in options:
+            if name in usual._fields and name not in named:
+                way = f"use {kind.__name__}({before}{type(usual).__name__}({name}=...))"
+                raise TypeError(
+                    f"{kind.__name__} has no argument {name}, which is one of its parameters p: {way}"
+                )
+        init(self, *arguments, **options)
+
+    kind.__init__ = answering  # type: ignore[misc]
 
 
 def _name_options(init: Any, bases: Sequence[type]) -> None:
