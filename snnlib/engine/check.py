@@ -4,7 +4,7 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,7 @@ __all__ = [
     "NaNInputError",
     "check_backend",
     "check_broadcasts",
+    "check_dense",
     "check_fits",
     "check_input",
     "check_kind",
@@ -27,6 +28,7 @@ __all__ = [
     "is_exported",
     "is_followed",
     "warn",
+    "worst",
 ]
 
 
@@ -76,6 +78,29 @@ def check_backend(backend: str, known: Sequence[str]) -> None:
         raise ValueError(f"backend must be one of {list(known)}, got {backend!r}")
 
 
+def check_dense(input: Tensor) -> None:
+    """Refuse what is no tensor in rows of equal length: arrays, packed sequences, sparse and nested tensors.
+
+    Raises:
+        ValueError: it says what to make of it.
+    """
+    if isinstance(input, Tensor) and input.layout is torch.strided and not input.is_nested:
+        return
+    known: Any = input
+    if not isinstance(known, Tensor):
+        kind = type(known).__name__
+        ways = {
+            "ndarray": "; use torch.from_numpy(input)",
+            "PackedSequence": "; use pad_packed_sequence(input)[0]",
+        }
+        kind, way = ("None" if known is None else kind), ways.get(kind, "")
+    elif input.is_nested:
+        kind, way = "a nested one", "; use input.to_padded_tensor(0.0)"
+    else:
+        kind, way = str(input.layout), "; use input.to_dense()"
+    raise ValueError(f"input must be a dense tensor, got {kind}{way}")
+
+
 def check_input(input: Tensor) -> None:
     """Refuse an input that no neuron can integrate.
 
@@ -99,8 +124,10 @@ def check_kind_of_parameters(p: Any, usual: Any) -> None:
 
     Raises:
         ValueError: it is no NamedTuple, lacks a field of ``usual`` or has others, or has something else for a
-            number.
+            number; or ``usual`` is no NamedTuple.
     """
+    if usual is not None and not hasattr(usual, "_fields"):
+        raise ValueError(f"p of a step must be a NamedTuple, its default {type(usual).__name__} is none")
     if p is not None and not hasattr(p, "_fields"):
         wanted = "a NamedTuple" if usual is None else f"{type(usual).__name__}(...)"
         raise ValueError(f"p must be {wanted}, got {p!r}; there are as many neurons as the input has features")
@@ -159,7 +186,18 @@ def check_parameters(p: Any, dt: float) -> None:
         else:
             wrong = not isinstance(value, Real) or not (math.isfinite(value) and float(value) >= 0)
         if wrong:
-            raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {name}={value}")
+            shown = worst(name, value, lambda rate: rate.isfinite() & (rate >= 0))
+            raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {shown}")
+
+
+def worst(name: str, value: Any, is_fine: Callable[[Tensor], Tensor]) -> str:
+    """A wrong value for a sentence; of a tensor the one that is furthest out, and where it stands."""
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return f"{name}={value}"
+    value = value.detach()
+    rank = torch.where(is_fine(value), torch.inf, value.double().nan_to_num(-torch.inf, -torch.inf))
+    index = [int(i) for i in torch.unravel_index(rank.argmin(), value.shape)]
+    return f"{name}={value[tuple(index)].item()} at index {index}"
 
 
 def checked_length(name: str, value: int) -> int:
@@ -214,4 +252,6 @@ def check_broadcasts(name: str, value: Tensor, shape: Sequence[int]) -> None:
         return
     pairs = zip(reversed(value.shape), reversed(shape), strict=False)
     if value.dim() > len(shape) or any(have not in (1, want) for have, want in pairs):
-        raise ValueError(f"{name} must broadcast to {list(shape)}, got shape {list(value.shape)}")
+        over_time = name.startswith("state.") and value.shape[1:] == shape
+        hint = f"; these are the states of all steps, take the last, {name}[-1]" if over_time else ""
+        raise ValueError(f"{name} must broadcast to {list(shape)}, got shape {list(value.shape)}{hint}")

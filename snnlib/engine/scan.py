@@ -8,7 +8,13 @@ from torch.nn.functional import linear
 
 from snnlib.engine import adjoint, reference
 from snnlib.engine.begin import begin
-from snnlib.engine.check import check_backend, check_input, check_kind_of_parameters, is_exported
+from snnlib.engine.check import (
+    check_backend,
+    check_dense,
+    check_input,
+    check_kind_of_parameters,
+    is_exported,
+)
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.later import handed, later_step
 from snnlib.engine.step import (
@@ -77,6 +83,7 @@ def scan(
         UntraceableError: ``backend`` is "cpu" or "gpu", and the step cannot be fused or the input is elsewhere.
     """
     check_backend(backend, ("auto", *BACKENDS))
+    check_dense(input)
     p = default_parameters(step) if p is None else p
     if p is not None and not hasattr(p, "_fields"):
         check_kind_of_parameters(p, default_parameters(step))

@@ -85,7 +85,13 @@ def _noted(step: Step, name: str, make: Callable[[Step], Any]) -> Any:
 
 def _state_type(step: Step) -> type[NamedTuple]:
     # with extras: torch.compile sees into this, and of Python 3.12 cannot follow how they are stripped
-    found = get_type_hints(_function_of(step), include_extras=True).get("state")
+    try:
+        found = get_type_hints(_function_of(step), include_extras=True).get("state")
+    except NameError as error:
+        raise TypeError(
+            f"the annotations of {name_of(step)} must be found from its module: {error}; define "
+            "it there, not in a function, or leave out 'from __future__ import annotations'"
+        ) from error
     if not (isinstance(found, type) and hasattr(found, "_fields")):
         raise TypeError(
             f"the state of {name_of(step)} must be annotated with a NamedTuple "
@@ -278,6 +284,9 @@ def returned(step: Step, found: Any, fields: int) -> tuple[Tensor, Any]:
         wanted = f"{name_of(step)} must return its output and a {state_type(step).__name__}"
         raise ValueError(f"{wanted}, it returns {type(new).__name__}")
     output, new = found
+    if not isinstance(output, Tensor):
+        kind = type(output).__name__
+        raise ValueError(f"the output of {name_of(step)} must be one tensor, it returns {kind} and its state")
     return output, new
 
 

@@ -158,7 +158,8 @@ def _recorded(case: _Case, shape: tuple[int, ...]) -> tuple[list[Line], list[Val
     except ValueError:  # what the step itself refuses, an unknown surrogate say
         raise
     except Exception as error:
-        raise UntraceableError(_brief(error)) from error
+        tried = f"it was tried with an input of shape {list(shape)}"
+        raise UntraceableError(f"{_brief(error)} ({tried})") from error
     try:
         recorder = _Recorder([*inputs, *gradients])
         with recorder:

@@ -1,15 +1,16 @@
 """The spike: a Heaviside step whose derivative is replaced by a surrogate."""
 
+import inspect
 import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snnlib.engine.adjoint import NAME, Probe
-from snnlib.engine.check import is_concrete
+from snnlib.engine.check import is_concrete, worst
 from snnlib.engine.step import Scalar, heaviside
 
 __all__ = [
@@ -202,8 +203,12 @@ def check_method(method: Method, alpha: Scalar | None = None) -> None:
     """Refuse a method that does not exist.
 
     Raises:
-        ValueError: there is none of that name, or ``alpha`` is not positive.
+        ValueError: there is none of that name, ``alpha`` is not positive, or a function takes something else
+            than (x, alpha).
     """
+    if callable(method):
+        _check_function(method)
+        return
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)} or a function, got method={method!r}")
     known: Any = alpha
@@ -212,7 +217,27 @@ def check_method(method: Method, alpha: Scalar | None = None) -> None:
     else:
         positive = alpha is None or (isinstance(known, Real) and alpha > 0)
     if not positive:
-        raise ValueError(f"alpha must be a positive number, got alpha={alpha!r}")
+        shown = f"alpha={alpha!r}"
+        if isinstance(alpha, Tensor):
+            shown = worst("alpha", alpha, lambda value: value > 0)
+        raise ValueError(f"alpha must be a positive number, got {shown}")
+
+
+def _check_function(method: Callable[[Tensor, Any], Tensor]) -> None:
+    """Refuse a function that does not take two arguments, as the surrogates of other libraries."""
+    function: Any = method.forward if isinstance(method, nn.Module) else method
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of what is written in C nobody knows
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        name = getattr(method, "__name__", type(method).__name__)
+        raise ValueError(
+            f"method must be a function (x, alpha) -> spikes, {name} takes {signature}; if it takes x alone, "
+            "use lambda x, alpha: function(x)"
+        ) from error
 
 
 def gate(x: Tensor, width: float, method: Method) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 from torch import Tensor, nn
 
 from snnlib.engine.begin import given_state
-from snnlib.engine.check import check_backend, check_fits, check_input
+from snnlib.engine.check import check_backend, check_dense, check_fits, check_input
 from snnlib.engine.scan import BACKENDS, scan
 from snnlib.engine.step import (
     Step,
@@ -115,6 +115,7 @@ class Cell(Neuron):
     over_time = False
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        check_dense(input)
         p = fitted(self.p, integration_dtype(input.dtype))
         if state is None:
             check_input(input)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snnlib.engine import adjoint
 from snnlib.engine.begin import given_state
-from snnlib.engine.check import check_backend, check_fits, check_input
+from snnlib.engine.check import check_backend, check_dense, check_fits, check_input
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import BACKENDS, scan
 from snnlib.engine.step import (
@@ -153,6 +153,7 @@ class RecurrentCell(_Recurrent):
     over_time = False
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        check_dense(input)
         if state is None:
             check_input(input)
         current = input
@@ -211,6 +212,7 @@ class RecurrentLayer(_Recurrent):
 
     def run(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
         """What ``forward`` does, with the last state, also where that records all."""
+        check_dense(input)
         if state is None and input.dim() > 1:
             state = self.resting(input, (*input.shape[1:-1], self.hidden_size))
         return scan(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint
+from snnlib.engine.check import check_dense
 
 __all__ = ["check_layer", "detach_state", "recorded", "state_over_time"]
 
@@ -98,6 +99,7 @@ def recorded(layer: Any, input: Tensor, state: Any, every: int = 1) -> tuple[Ten
     Raises:
         RuntimeError: gradients are wanted of the adjoint, which needs the whole sequence.
     """
+    check_dense(input)
     if adjoint.is_exact(layer.p) and torch.is_grad_enabled():
         raise RuntimeError(
             "record_states=True runs single steps, of which method='adjoint' has no gradients: "
