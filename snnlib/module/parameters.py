@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from snnlib.engine.check import check_kind_of_parameters, check_parameters, check_stable
+from snnlib.engine.check import check_kind_of_parameters, check_parameters, check_stable, warn
 from snnlib.functional.threshold import check_method
 
 __all__ = ["Parametric", "described", "register"]
@@ -46,8 +46,11 @@ class Parametric(nn.Module):
         check_kind_of_parameters(p, self._usual)
         check_parameters(p, self.dt)
         check_stable(p, self.dt)
-        if hasattr(p, "method") and not callable(p.method):
+        if hasattr(p, "method"):
             check_method(p.method, getattr(p, "alpha", None))
+        for name, value in p._asdict().items() if p is not None else ():
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.is_leaf:
+                _warn_of_unseen(name, value)
 
     def _take(self, p: Any) -> None:
         """Register the tensors, each in the place that it had before, in which optimisers look for it."""
@@ -62,10 +65,10 @@ class Parametric(nn.Module):
             held = self._parameters if isinstance(tensors.get(name), nn.Parameter) else self._buffers
             if name not in computed and (name not in tensors or name not in held):
                 delattr(self, name)
+        self._tensors = tuple(tensors)
         for name, value in tensors.items():
             if name not in computed:
                 register(self, name, value)
-        self._tensors = tuple(tensors)
         # only the numbers stay here: what is registered may be moved, copied or replaced
         self._numbers = p._replace(**dict.fromkeys(tensors)) if tensors else p
 
@@ -96,13 +99,33 @@ class Parametric(nn.Module):
         self._take(p)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_number(name)
+        super().__setattr__(name, value)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        self._refuse_number(name)
+        super().register_parameter(name, param)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        self._refuse_number(name)
+        super().register_buffer(name, tensor, persistent)
+
+    def _refuse_number(self, name: str) -> None:
+        """Refuse to hold what p, which has a number of this name, would not see."""
         numbers = getattr(self._numbers, "_fields", ())
         if name in numbers and name not in (*self._tensors, *_OWN) and not hasattr(self, name):
             raise AttributeError(f"{name} is a number of p: use layer.p = layer.p._replace({name}=...)")
-        super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         return described(**(self.p._asdict() if self.p is not None else {}), dt=self.dt)
+
+
+def _warn_of_unseen(name: str, value: Tensor) -> None:
+    if value.requires_grad:
+        warn(
+            f"p.{name} requires a gradient and is no torch.nn.Parameter: an optimiser of module.parameters() "
+            "does not see it; use torch.nn.Parameter(...)"
+        )
 
 
 def register(module: nn.Module, name: str, value: Any) -> None:
