@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnlib.engine.check import check_dense
 from snnlib.functional.lift import step_by_step
+from snnlib.module.encode import ConstantCurrentLIFEncoder, PoissonEncoder
 
 __all__ = ["Lift", "batched", "is_stateful", "refuse_misfit", "time_of"]
 
@@ -104,8 +106,12 @@ def batched(
         whole sequence with zeros, and add its steps up again.
 
     Raises:
-        ValueError: the module does not keep dimension 0.
+        ValueError: the module does not keep dimension 0, or there is no batch, of which the module would take
+            features for samples.
     """
+    check_dense(x)
+    if x.dim() < 6:
+        _refuse_unbatched(name, module, x)
     steps, batch = x.shape[:2]
     random = any(isinstance(m, _RANDOM) for m in module.modules())
     if steps > 1 and x.stride(0) == 0 and not (random and module.training):
@@ -114,15 +120,33 @@ def batched(
     return _rows(name, module, x.flatten(0, 1)).unflatten(0, (steps, batch)), None
 
 
+_BY_FEATURES = (nn.Linear, nn.LayerNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+
+
+def _refuse_unbatched(name: str, module: nn.Module, x: Tensor) -> None:
+    """Refuse a sequence that lacks its batch: torch's modules would take all of it for one sample."""
+    least = 3 if isinstance(module, _BY_FEATURES) else 0
+    if isinstance(module, nn.modules.conv._ConvNd):
+        least = 3 + len(module.kernel_size)
+    if x.dim() < least:
+        raise ValueError(
+            f"input must be [T, B, *features] before {_who(name, module)}, in {least} dimensions or more, got "
+            f"shape {list(x.shape)}; one sequence: x.unsqueeze(1)"
+        )
+
+
 def _rows(name: str, module: nn.Module, x: Tensor) -> Tensor:
     """What a module makes of rows ``[T*B, ...]`` or ``[B, ...]``, if that has as many."""
     y = module(x)
     if not isinstance(y, Tensor) or y.shape[:1] != x.shape[:1]:
         found = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        way_out = "call it by itself before or after the net, or set over_time = True where it takes and "
+        way_out += "returns [T, B, *features]"
+        if isinstance(module, ConstantCurrentLIFEncoder | PoissonEncoder):
+            way_out = f"call it by itself before the net: net({type(module).__name__}(...)(x))"
         raise ValueError(
             f"{_who(name, module)} must keep the first dimension of {list(x.shape)}, which counts "
-            f"steps and samples, got {found}: call it by itself before or after the net, or set "
-            "over_time = True where it takes and returns [T, B, *features]"
+            f"steps and samples, got {found}: {way_out}"
         )
     return y
 

@@ -187,9 +187,20 @@ def _refuse_whole(net: nn.Module) -> None:
             )
 
 
+def _gives_list(net: nn.Module) -> bool:
+    """Whether the output of a chain is a list, its own or that of the chain at its end."""
+    return isinstance(net, SequentialState) and (net.return_hidden or (len(net) > 0 and _gives_list(net[-1])))
+
+
 def _common_time(net: SequentialState) -> bool | None:
     times = {}
+    before = None
     for name, module in net.named_children():
+        if before is not None and _gives_list(net._modules[before]):
+            raise ValueError(
+                f"module {before} returns a list (return_hidden=True), {name} behind it wants a tensor"
+            )
+        before = name
         refuse_misfit(name, module)
         time = _common_time(module) if isinstance(module, SequentialState) else time_of(module)
         if time is not None:
