@@ -156,7 +156,9 @@ def _chained(made: _Modules) -> SequentialState:
     named: OrderedDict[str, nn.Module] = OrderedDict()
     taken = SequentialState()
     for link, module in made:
-        name = link.name.replace(".", "_")
+        # a recurrent layer is written as a graph of its own, which has its name
+        name = link.name.removesuffix(".lif") if link.recurrent is not None else link.name
+        name = name.replace(".", "_")
         while name in named or hasattr(taken, name):
             name += "_"
         named[name] = module

@@ -1,6 +1,7 @@
 """Modules as a graph of NIR, see :func:`snnlib.exchange.to_nir`."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,12 +38,23 @@ def write(model: nn.Module, sample: Tensor) -> nir.NIRGraph:
         except ValueError as error:
             raise ValueError(f"module {path or 'at the top'} ({type(module).__name__}): {error}") from error
         for kind, node in made.items():
-            nodes[f"{kind}_{index}"] = node
+            nodes[_name(path, kind, index, nodes)] = node
             if isinstance(node, nir.Conv2d):  # NIR takes kernels for square and groups for one
                 node.input_type, node.output_type = {"input": _shape(x)}, {"output": _shape(y)}
         x = y
     nodes["output"] = nir.Output(_shape(x))
     return nir.NIRGraph(nodes, list(itertools.pairwise(nodes)), {"dt": steps.pop()} if steps else {})
+
+
+def _name(path: str, kind: str, index: int, taken: dict[str, nir.NIRNode]) -> str:
+    """That which a chain gives a module, "fc", or else its kind and its place, "linear_0"."""
+    kind, _, part = kind.partition(".")
+    numbered = all(name.isdigit() for name in path.split(".")) or not path
+    name = f"{kind}_{index}" if numbered else re.sub(r"\W", "_", path)
+    name += part and f"_{part}"
+    while name in taken or name == "output":
+        name += "_"
+    return name
 
 
 def _one_step_of(sample: Tensor, over_time: bool) -> Tensor:
@@ -58,7 +70,9 @@ def _shape(x: Tensor) -> Any:
 
 def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """The modules that compute something, in their order and with their paths."""
-    if isinstance(module, SequentialState | Lift) or type(module) is nn.Sequential:
+    if isinstance(module, Lift):
+        yield from _leaves(module.lifted, path)
+    elif isinstance(module, SequentialState) or type(module) is nn.Sequential:
         for name, inner in module._modules.items():
             if inner is not None:
                 yield from _leaves(inner, f"{path}.{name}" if path else name)
@@ -71,7 +85,7 @@ def _is_dropout(module: nn.Module) -> bool:
 
 
 def _nodes(module: nn.Module, x: Tensor) -> dict[str, nir.NIRNode]:
-    """The nodes that stand for a module, by what their names begin with."""
+    """The nodes that stand for a module, by its kind, and behind a dot the part of it that a node is."""
     name, features = type(module).__name__.lower(), x.shape[1:]
     if type(module) in STATELESS:
         return {name: stateless_node(module, features)}
@@ -85,7 +99,7 @@ def _nodes(module: nn.Module, x: Tensor) -> dict[str, nir.NIRNode]:
     layer = {name: _recurrent(module)}
     if module.input_weights is None:
         return layer
-    return {f"{name}_in": nir.Linear(array(module.input_weights), metadata=dict(INPUT_WEIGHTS)), **layer}
+    return {f"{name}.in": nir.Linear(array(module.input_weights), metadata=dict(INPUT_WEIGHTS)), **layer}
 
 
 def _recurrent(layer: RecurrentCell | RecurrentLayer) -> nir.NIRGraph:

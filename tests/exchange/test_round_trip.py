@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import OrderedDict
 from fractions import Fraction
 
 import nir
@@ -232,3 +233,28 @@ def test_a_missing_nir_is_named(monkeypatch):
         from_nir("net.nir")
     with pytest.raises(ImportError, match=r"pip install 'snnlib\[nir\]'"):
         to_nir(LIF(), torch.zeros(1, 1, 1))
+
+
+def test_names_of_modules_are_kept():
+    block = nn.Sequential(OrderedDict(fc=nn.Linear(N, 15), none=nn.Identity(), fc2=nn.Linear(15, N)))
+    net = SequentialState(
+        OrderedDict(
+            fc=nn.Linear(M, N),
+            lif=Lift(LIFCell(LIF_P)),
+            block=block,
+            rec=LIFRecurrent(N, N, LIF_P),
+            rec_in=LIFRecurrent(None, N, LIF_P),
+            output=SequentialState(nn.Linear(N, 3), LIF(LIF_P)),
+        )
+    )
+    x = spikes(M)
+    names = ["fc", "lif", "block_fc", "block_fc2", "rec_in", "rec", "rec_in_", "output_0", "output_1"]
+    graph = to_nir(net, x)
+    assert list(graph.nodes) == ["input", *names, "output"]
+    read = from_nir(graph)
+    modules = [name for name, _ in read.named_children()]
+    assert modules == ["fc", "lif", "block_fc", "block_fc2", "rec", "rec_in_", "output_0", "output_1"]
+    assert torch.equal(read(x)[0], net(x)[0])
+    assert list(to_nir(read, x).nodes) == [*graph.nodes]
+    only = to_nir(SequentialState(OrderedDict(output=nn.Linear(M, 3))), x[0])
+    assert list(only.nodes) == ["input", "output_", "output"]
