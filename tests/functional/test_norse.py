@@ -75,3 +75,29 @@ def test_behaviours_of_izhikevich_have_the_numbers_of_norse(name: str):
         assert getattr(p, field) == pytest.approx(float(getattr(theirs.p, field))), field
     # the page says how far apart they start
     assert float(snnlib.IzhikevichState.initial(p).v) == pytest.approx(float(theirs.s.v), abs=1.5 + 1e-9)
+
+
+def test_lsnn_hears_its_input_a_step_earlier_than_norse():
+    torch.manual_seed(0)
+    x = torch.rand(60, 3, 7)
+    theirs, _ = norse.LSNN(p=norse.LSNNParameters(beta=torch.tensor(0.0)))(x)
+    ours, _ = snnlib.LSNN(snnlib.LSNNParameters(beta=0.0))(x)
+    assert float(ours.sum()) > 100
+    assert torch.equal(theirs[1:], ours[:-1])
+    assert torch.equal(ours, snnlib.LIF()(x)[0])
+
+
+def test_recurrent_spikes_of_lsnn_come_two_steps_later_in_norse():
+    """How long after a spike of neuron 0 the membrane of neuron 1 feels it: two steps there, one here."""
+    x = torch.zeros(60, 1, 1)
+    x[0] = 100.0
+    first = []
+    for library, p in ((norse, {"beta": torch.tensor(0.0)}), (snnlib, {"beta": 0.0})):
+        layer = library.LSNNRecurrent(1, 2, library.LSNNParameters(**p))
+        with torch.no_grad():
+            layer.input_weights.copy_(torch.tensor([[1.0], [0.0]]))
+            layer.recurrent_weights.copy_(torch.tensor([[0.0, 0.0], [1000.0, 0.0]]))
+        z, _ = layer(x)
+        spikes = [int(z[:, 0, n].detach().nonzero()[0]) for n in (0, 1)]
+        first.append(spikes[1] - spikes[0])
+    assert first == [2, 1]
