@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import snnlib
-from snnlib import LIParameters
+from snnlib import LIF, LIFParameters, LIParameters
 from tests.module.kinds import M, N, build, every_kind, every_neuron, first_number, learnable, run, sample
 from tests.neurons import draw_parameters, generator, same
 
@@ -158,3 +158,24 @@ def test_functional_call(neuron, kind):
         torch.testing.assert_close(found[name], wanted, rtol=1e-5, atol=1e-5)
         seen = seen or bool(wanted.any())
     assert seen
+
+
+def test_one_value_a_map_is_a_column_of_the_shape():
+    """As docs/neurons.md says: [C, 1, 1]; [C] is one value for each column of pixels."""
+    th = torch.tensor([0.5, 100.0, 0.5])
+    x = 2 * torch.rand(30, 2, 3, 4, 3)
+    maps, _ = LIF(LIFParameters(v_th=th[:, None, None]))(x)
+    columns, _ = LIF(LIFParameters(v_th=th))(x)
+    assert (
+        (maps.sum((0, 1, 3, 4)) > 0).tolist() == (columns.sum((0, 1, 2, 3)) > 0).tolist() == [True, False, True]
+    )
+    with pytest.raises(ValueError, match=r"p\.v_th must broadcast to \[2, 3, 4, 4\], got shape \[3\]"):
+        LIF(LIFParameters(v_th=th))(2 * torch.rand(30, 2, 3, 4, 4))
+
+
+def test_alpha_gets_no_gradient():
+    alpha = torch.nn.Parameter(torch.tensor(5.0))
+    x = (2 * torch.rand(20, 2, 4)).requires_grad_()
+    LIF(LIFParameters(alpha=alpha))(x)[0].sum().backward()
+    assert x.grad.any()
+    assert alpha.grad is None or not alpha.grad.any()
