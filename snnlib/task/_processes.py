@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from snnlib.engine.step import integration_dtype
+
 __all__ = ["is_chief", "place", "share_batch_norms", "summed"]
 
 
@@ -35,6 +37,8 @@ class _SharedNorm:
         m = sum x / n
         v = sum (x - m)^2 / n          over the n values of a channel in all processes
         y = weight (x - m) / sqrt(v + eps) + bias
+
+    It is computed in float32 at least, and y has the dtype of x.
     """
 
     def __init__(self, norm: Any) -> None:
@@ -46,16 +50,18 @@ class _SharedNorm:
             return self.alone(x)  # type: ignore[no-any-return]
         over = [d for d in range(x.dim()) if d != 1]
         shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+        dtype = x.dtype
+        x = x.to(integration_dtype(dtype))  # bfloat16 counts to 256, and sums as badly
         n = summed(x.new_tensor(float(x.numel() // x.shape[1])))
         mean = summed(x.sum(over)) / n
         centred = x - mean.view(shape)
         var = summed(centred.square().sum(over)) / n
         with torch.no_grad():
             norm.num_batches_tracked += 1
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(var * n / (n - 1), norm.momentum)
+            for kept, now in ((norm.running_mean, mean), (norm.running_var, var * n / (n - 1))):
+                kept.lerp_(now.to(kept.dtype), norm.momentum)
         scale = norm.weight * (var + norm.eps).rsqrt()
-        return centred * scale.view(shape) + norm.bias.view(shape)  # type: ignore[no-any-return]
+        return (centred * scale.view(shape) + norm.bias.view(shape)).to(dtype)  # type: ignore[no-any-return]
 
 
 def place() -> tuple[int, int]:

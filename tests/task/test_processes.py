@@ -36,3 +36,19 @@ def test_a_shared_norm_is_that_of_the_whole_batch(monkeypatch: pytest.MonkeyPatc
     again(x)
     torch.testing.assert_close(norm.running_mean, again.running_mean)
     torch.testing.assert_close(norm.running_var, again.running_var)
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=str)
+def test_a_shared_norm_of_half_precision_is_computed_in_float32(
+    monkeypatch: pytest.MonkeyPatch, weights: torch.dtype
+):
+    """Under Lightning's bf16-mixed and bf16-true; both processes have the same half, far from 0."""
+    x = (20 + torch.randn(300, 3)).bfloat16()
+    monkeypatch.setattr(_processes, "place", lambda: (0, 2))
+    monkeypatch.setattr(_processes, "summed", lambda part: 2 * part)
+    norm, whole = share_batch_norms(nn.BatchNorm1d(3).to(weights)), nn.BatchNorm1d(3)
+    out, expected = norm(x), whole(torch.cat([x, x]).float())[:300]
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected.bfloat16())
+    torch.testing.assert_close(norm.running_mean, whole.running_mean.to(weights))
+    torch.testing.assert_close(norm.running_var, whole.running_var.to(weights), rtol=1e-2, atol=1e-2)
