@@ -226,7 +226,7 @@ __all__ = [
     "voltage_accumulator",
 ]
 
-# a state may lie beside weights in a file that torch.load reads by its default, weights_only=True
-torch.serialization.add_safe_globals(
-    [value for name, value in globals().items() if name.endswith(("State", "_feed_forward_step"))]
-)
+# states, and the parameters that Lightning's save_hyperparameters writes, may lie beside weights in a file that
+# torch.load reads by its default, weights_only=True
+_IN_FILES = ("State", "Parameters", "_feed_forward_step")
+torch.serialization.add_safe_globals([value for name, value in globals().items() if name.endswith(_IN_FILES)])

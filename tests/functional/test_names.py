@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+import torch
 
 import snnlib
 import snnlib.functional as functional
@@ -36,3 +37,14 @@ def test_all_names_exist():
 
 def test_snnlib_has_all_of_functional():
     assert set(functional.__all__) <= set(snnlib.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in functional.__all__ if name.endswith("Parameters")])
+def test_parameters_are_read_by_torch_load_as_it_is(name, tmp_path):
+    """Lightning's save_hyperparameters writes them, and ckpt_path reads them so."""
+    p = getattr(functional, name)()
+    p = p._replace(**{p._fields[0]: torch.nn.Parameter(torch.tensor(0.5))})
+    torch.save({"p": p}, tmp_path / "p.pt")
+    again = torch.load(tmp_path / "p.pt")["p"]
+    assert type(again) is type(p)
+    assert again == p
