@@ -16,6 +16,7 @@ from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
 from snnlib.engine.check import is_followed, warn
+from snnlib.engine.effects import EffectError
 from snnlib.engine.later import later_step
 from snnlib.engine.llvm.machine import unavailable
 from snnlib.engine.outside import outside
@@ -102,8 +103,11 @@ def _prepare(
         read += tuple(found for value in numbers if callable(value) for found in outside(value))
     kinds = tuple(map(type, numbers))  # True and 1 are equal
     p = kind(*numbers) if hasattr(kind, "_fields") else None
+    step_key = StepKey(step)
+    if read and len(refused := _refused(step_key)) > 1:
+        read = refused[0]  # it changes what it reads, and is not traced again for that
     try:
-        made = _compiled(StepKey(step), read, kinds, p, *key)
+        made = _compiled(step_key, read, kinds, p, *key)
     except TypeError as error:  # a list among the parameters, say
         if can_be_hashed((*read, p, *key)):
             raise
@@ -124,6 +128,12 @@ _prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _IN_PROGRAMS: dict[str, kernel.Kernel] = {}
 """Of programs that torch.compile or another tracer made, which know no more than a name."""
+
+
+@functools.lru_cache(maxsize=256)
+def _refused(key: StepKey) -> list[tuple[Any, ...]]:
+    """What a step read outside when it was refused because it changed that: once may be to fill a cache."""
+    return []
 
 
 class _Made(NamedTuple):
@@ -183,6 +193,8 @@ def _compiled(
             if found is None:
                 found = kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
     except UntraceableError as error:
+        if isinstance(error, EffectError):
+            _refused(key).append(read)
         if not chosen:
             warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}")
         return _Made("", str(error), None)

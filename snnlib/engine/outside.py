@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["outside"]
+__all__ = ["Search", "outside"]
 
 _DEEP = 4
 """Functions and objects that are looked into, one within the other."""
@@ -38,14 +38,18 @@ def outside(function: Callable[..., Any]) -> tuple[Any, ...]:
     """
     if (getattr(function, "__module__", None) or "").startswith("snnlib.functional."):
         return ()  # they read nothing else, and a small layer would notice the time
-    return tuple(_Search().function(getattr(function, "exact_of", function), _DEEP))
+    return tuple(Search().start(getattr(function, "exact_of", function)))
 
 
-class _Search:
+class Search:
     """A walk through what a function reads, that looks at each thing once."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[int, Any]] = set()
+
+    def start(self, function: Any) -> Iterator[Any]:
+        """See :func:`outside`."""
+        return self.function(function, _DEEP)
 
     def function(self, function: Any, deep: int) -> Iterator[Any]:
         """What a function, a method or another object that can be called reads."""

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 from snnlib._words import first_line
 from snnlib.engine import adjoint
 from snnlib.engine.check import is_followed
+from snnlib.engine.effects import refuse_effects
 from snnlib.engine.program import Line, Traced, Value
 from snnlib.engine.program.arms import shortened
 from snnlib.engine.program.cut import split
@@ -60,8 +61,10 @@ def trace(
     # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value)
     with _LOCK, _without_modes(), torch.inference_mode(False), torch.device("cpu"), hooks:
-        lines, results = _recorded(case, (3,))
-        if repr((lines, results)) != repr(_recorded(case, (2, 5))):  # NaN is not equal to itself
+        with refuse_effects(step, list(filter(callable, numbers or ())), lambda: case.run(*case.inputs((3,)))):
+            lines, results = _recorded(case, (3,))
+            again = _recorded(case, (2, 5))
+        if repr((lines, results)) != repr(again):  # NaN is not equal to itself
             raise UntraceableError("what it computes depends on the shape of its input")
     exact = adjoint.is_exact(numbers)
     out, grads = results[: 1 + case.fields], results[1 + case.fields :]
@@ -104,6 +107,9 @@ class _Case(NamedTuple):
     def tangents(self) -> tuple[str, ...]:
         """Of the gradients of output and states."""
         return ("gz", *(f"g{k}" for k in range(self.fields)))
+
+    def inputs(self, shape: tuple[int, ...]) -> list[Tensor]:
+        return [torch.full(shape, 0.5, dtype=self.dtype) for _ in self.names]
 
     def valued(self, given: Sequence[Tensor]) -> Any:
         """The parameters with these tensors."""
@@ -151,7 +157,7 @@ def _gradients(ends: list[Tensor], starts: list[Tensor], wanted: list[Tensor]) -
 
 def _recorded(case: _Case, shape: tuple[int, ...]) -> tuple[list[Line], list[Value]]:
     """The lines of a step and of the way back, for inputs of this shape, and what they result in."""
-    inputs = [torch.full(shape, 0.5, dtype=case.dtype) for _ in case.names]
+    inputs = case.inputs(shape)
     gradients = [torch.full(shape, 0.5, dtype=case.dtype) for _ in case.tangents]
     try:
         case.run(*inputs)
