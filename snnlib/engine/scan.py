@@ -20,6 +20,7 @@ from snnlib.engine.later import handed, later_step
 from snnlib.engine.step import (
     Step,
     UntraceableError,
+    default_dt,
     default_parameters,
     integration_dtype,
     name_of,
@@ -39,7 +40,7 @@ def scan(
     state: Any = None,
     p: Any = None,
     *,
-    dt: float = 0.001,
+    dt: float | None = None,
     recurrent_weights: Tensor | None = None,
     input_weights: Tensor | None = None,
     backend: str = "auto",
@@ -64,7 +65,7 @@ def scan(
             output of the step before.
         p: the neuron's parameters; the step's own defaults if None. Fields may be tensors that broadcast
             against ``input[0]``; gradients reach them.
-        dt: time step in s.
+        dt: time step in s; the step's own default if None.
         recurrent_weights: ``[N, N]`` for ``input`` of shape ``[T, B, N]``.
         input_weights: beside recurrent ones, ``[N, M]`` for ``input`` of shape ``[T, B, M]``.
         backend: "reference", a plain loop; "cpu" and "gpu", the same arithmetic fused into one compiled loop
@@ -85,6 +86,7 @@ def scan(
     check_backend(backend, ("auto", *BACKENDS))
     check_dense(input)
     p = default_parameters(step) if p is None else p
+    dt = default_dt(step) if dt is None else dt
     if p is not None and not hasattr(p, "_fields"):
         check_kind_of_parameters(p, default_parameters(step))
     if backend in ("auto", "reference") and is_exported():
@@ -174,7 +176,7 @@ def _check_weights(recurrent: Tensor | None, inward: Tensor | None, input: Tenso
 def source(
     step: Any,
     p: Any = None,
-    dt: float = 0.001,
+    dt: float | None = None,
     dtype: torch.dtype = torch.float32,
     recurrent: bool = False,
     backend: str = "cpu",
@@ -184,7 +186,7 @@ def source(
     Parameters:
         step: the neuron's step, or a layer of such neurons, or its class: ``source(LIF)``.
         p: its parameters; the layer's, or the step's own defaults, if None.
-        dt: time step in s.
+        dt: time step in s; the layer's, or the step's own default, if None.
         dtype: of its state.
         recurrent: whether its output returns through recurrent weights.
         backend: "cpu" for that of the loops on the CPU, "gpu" for Triton's.
@@ -202,6 +204,8 @@ def source(
     step = getattr(layer, "step", layer)
     p = getattr(layer, "p", None) if p is None else p
     p = default_parameters(step) if p is None else p
+    dt = getattr(layer, "dt", None) if dt is None else dt
+    dt = default_dt(step) if dt is None else dt
     tensors, learned, _ = sort_parameters(p)
     step = later_step(step) if adjoint.is_exact(p) else step
     traced = trace.trace(step, p, tensors, learned, dt, dtype, trace.KEEPS[backend])

@@ -32,6 +32,7 @@ __all__ = [
     "as_tensors",
     "can_be_hashed",
     "constant",
+    "default_dt",
     "default_parameters",
     "fitted",
     "heaviside",
@@ -158,6 +159,13 @@ def default_parameters(step: Step) -> Any:
     """The parameters that ``step`` declares as the default of its argument ``p``, or None."""
     argument = inspect.signature(step).parameters.get("p")
     return None if argument is None or argument.default is argument.empty else argument.default
+
+
+def default_dt(step: Step) -> float:
+    """The time step in s that ``step`` declares as the default of its argument ``dt``, or 0.001."""
+    argument = inspect.signature(step).parameters.get("dt")
+    found = None if argument is None or argument.default is argument.empty else argument.default
+    return 0.001 if found is None else cast(float, found)
 
 
 def recurrent_state_type(step: Step) -> type[NamedTuple]:

@@ -10,6 +10,7 @@ from snnlib.engine.check import check_backend, check_dense, check_fits, check_in
 from snnlib.engine.scan import BACKENDS, scan
 from snnlib.engine.step import (
     Step,
+    default_dt,
     default_parameters,
     fitted,
     initial_state,
@@ -47,7 +48,7 @@ class Neuron(Parametric):
     Parameters:
         step: the neuron, see :mod:`snnlib.engine.step`.
         p: its parameters; the step's own defaults if None.
-        dt: time step in s.
+        dt: time step in s; the step's own default if None, which is 0.001 for all neurons of snnlib.
 
     Shapes:
         input and output of ``forward`` ``[T, B, *features]`` where ``over_time``, else ``[B, *features]``.
@@ -71,9 +72,9 @@ class Neuron(Parametric):
         answer_names(cls)
         describe(cls, [base for base in cls.__mro__[1:] if issubclass(base, Neuron)])
 
-    def __init__(self, step: Step, p: Any = None, dt: float = 0.001) -> None:
+    def __init__(self, step: Step, p: Any = None, dt: float | None = None) -> None:
         usual = default_parameters(step)
-        super().__init__(usual if p is None else p, usual, dt)
+        super().__init__(usual if p is None else p, usual, default_dt(step) if dt is None else dt)
         self.step = step
         self.state = state_type(step)
 
@@ -102,7 +103,7 @@ class Cell(Neuron):
     Parameters:
         step: the neuron, see :mod:`snnlib.engine.step`.
         p: its parameters; the step's own defaults if None.
-        dt: time step in s.
+        dt: time step in s; the step's own default if None, which is 0.001 for all neurons of snnlib.
 
     Shapes:
         input, output and every field of the state ``[B, *features]``; ``state=None`` is the resting state.
@@ -137,7 +138,7 @@ class Layer(Neuron):
     Parameters:
         step: the neuron, see :mod:`snnlib.engine.step`.
         p: its parameters; the step's own defaults if None.
-        dt: time step in s.
+        dt: time step in s; the step's own default if None, which is 0.001 for all neurons of snnlib.
         backend, checkpoint_every: what runs it and what it keeps, see :func:`snnlib.engine.scan`.
         record_states: return the states after each step, with time in front of each field, in the place of the
             last one. It is slower: the steps are run one by one.
@@ -157,7 +158,7 @@ class Layer(Neuron):
         self,
         step: Step,
         p: Any = None,
-        dt: float = 0.001,
+        dt: float | None = None,
         backend: str = "auto",
         checkpoint_every: int | None = None,
         record_states: bool = False,

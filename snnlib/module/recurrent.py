@@ -47,7 +47,7 @@ class _Recurrent(Neuron):
         input_size, hidden_size: numbers of inputs M and of neurons N. ``input_size=None`` gives the neurons
             their currents themselves, ``[B, N]``: those of a Linear and a batch norm before them, say.
         p: its parameters; the step's own defaults if None.
-        dt: time step in s.
+        dt: time step in s; the step's own default if None, which is 0.001 for all neurons of snnlib.
         state: the NamedTuple of its state, ``z`` first; made from the step's own if None.
         backend, checkpoint_every: what runs it and what it keeps, see :func:`snnlib.engine.scan`; of the
             weighted input too, only one chunk at a time.
@@ -65,7 +65,7 @@ class _Recurrent(Neuron):
         input_size: int | None,
         hidden_size: int,
         p: Any = None,
-        dt: float = 0.001,
+        dt: float | None = None,
         *,
         state: Any = None,
         input_weights: Tensor | None = None,
@@ -190,7 +190,7 @@ class RecurrentLayer(_Recurrent):
         input_size: int | None,
         hidden_size: int,
         p: Any = None,
-        dt: float = 0.001,
+        dt: float | None = None,
         *,
         state: Any = None,
         backend: str = "auto",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import snnlib
-from snnlib import LIF, Cell, Layer, LIFParameters, RecurrentCell, RecurrentLayer
+from snnlib import LIF, Cell, Layer, LIFParameters, RecurrentCell, RecurrentLayer, scan
+from snnlib.engine import source
 from tests.module.kinds import B, M, N, every_kind, over_time
 from tests.neurons import generator, same
 
@@ -70,6 +71,27 @@ def test_a_parameter_of_ones_own_learns():
     output, _ = layer(torch.ones(3, 1, 1))
     output[-1].sum().backward()
     assert layer.keep.grad.item() == pytest.approx(1 + 2 * 0.5)  # of keep^2 + keep + 1
+
+
+def step_of_one(input: Tensor, state: MyState, p: MyParameters = MyParameters(), dt: float = 1.0):
+    return dt * input, MyState(p.keep * state.v + dt * input)
+
+
+def test_the_time_step_is_the_steps_own_unless_given():
+    x = torch.rand(6, B, M)
+    for module in (Layer(step_of_one), RecurrentLayer(step_of_one, M, N), Cell(step_of_one)):
+        assert module.dt == 1.0
+    assert RecurrentCell(step_of_one, M, N).dt == 1.0
+    assert torch.equal(Layer(step_of_one)(x)[0], x)
+    assert torch.equal(scan(step_of_one, x, backend="reference")[0], x)
+    assert torch.equal(scan(step_of_one, x, dt=0.5)[0], Layer(step_of_one, dt=0.5)(x)[0])
+    assert source(step_of_one) == source(Layer(step_of_one)) == source(step_of_one, dt=1.0)
+    assert source(Layer(step_of_one, dt=0.25)) == source(step_of_one, dt=0.25) != source(step_of_one)
+
+    def without(input: Tensor, state: MyState, p: MyParameters, dt: float):
+        return step_of_one(input, state, p, dt)
+
+    assert Layer(without, MyParameters()).dt == 0.001
 
 
 @every_kind

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 @every_kind
 @every_neuron
 def test_a_bad_number_is_refused_when_the_module_is_made(neuron, kind):
-    for dt in (0.0, -1.0, math.nan, "1", None, torch.tensor(0.001)):
+    for dt in (0.0, -1.0, math.nan, "1", [0.001], torch.tensor(0.001)):
         with pytest.raises(ValueError, match=rf"dt must be .* got dt={re.escape(repr(dt))}"):
             build(neuron, kind, neuron.parameters(), dt=dt)
     for name in neuron.ranges:
