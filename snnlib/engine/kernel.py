@@ -16,7 +16,7 @@ from torch import Tensor
 
 from snnlib.engine.check import is_followed
 from snnlib.engine.later import beyond
-from snnlib.engine.program import Traced
+from snnlib.engine.program import Traced, without_gradient
 from snnlib.engine.step import constant
 
 __all__ = ["KERNELS", "Kernel", "run"]
@@ -43,6 +43,11 @@ class Kernel:
     traced: Traced
     forward: Callable[..., list[Tensor]]
     backward: Callable[..., list[Tensor]]
+
+    @functools.cached_property
+    def without_gradient(self) -> tuple[int, ...]:
+        """Of output and states, see :func:`snnlib.engine.program.without_gradient`."""
+        return without_gradient(self.traced)
 
 
 KERNELS: MutableMapping[str, Kernel] = weakref.WeakValueDictionary()
@@ -130,6 +135,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.states, ctx.weights, ctx.sizes = len(states), len(weights), [value.shape for value in parameters]
     ctx.learned = [k for k, value in enumerate(parameters) if value.requires_grad]
     ctx.asked = [input.requires_grad, *(w.requires_grad for w in weights), False, False][:3]
+    if none := ctx.kernel.without_gradient:
+        # the first state of a recurrent layer is its output
+        places = [k + 1 for k in none] + [0] * (0 in none) if weights else none
+        ctx.mark_non_differentiable(*(output[k] for k in places))  # as in the plain loop
     recurrent = [weights[0], states[0], output[0]] if weights else []
     recurrent += [weights[1], input] if len(weights) > 1 else []
     saved = output[1 + len(states) :]

@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Line", "Program", "Traced", "Value", "closure", "numbers_of", "without_backward"]
+__all__ = [
+    "Line",
+    "Program",
+    "Traced",
+    "Value",
+    "closure",
+    "numbers_of",
+    "without_backward",
+    "without_gradient",
+]
 
 Value = str | float | bool
 """The name of what an input or an earlier line gives, or a constant."""
@@ -85,6 +94,19 @@ class Traced(NamedTuple):
     def kept(self) -> int:
         """How many outputs the forward program has for the backward program."""
         return len(self.saved) + len(self.events) + bool(self.marked)
+
+
+def without_gradient(traced: Traced) -> tuple[int, ...]:
+    """Which of the output and the new states have a gradient that reaches nothing, counted from the output."""
+    program = traced.backward
+    if traced.exact or not program.outputs:
+        return ()
+    lines = {line.name: line for line in program.lines}
+    found = closure(lines, program.outputs, stop=set())
+    read = {*program.outputs, *(a for name in found for a in lines[name].arguments)}
+    states = len(traced.forward.outputs) - traced.kept - 1
+    names = ("gz", *(f"g{k}" for k in range(states)))
+    return tuple(k for k, name in enumerate(names) if name not in read)
 
 
 def without_backward(traced: Traced) -> Traced:
