@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._pytree import tree_leaves
 
 from snnlib.engine.check import check_kind_of_parameters, check_parameters, check_stable, warn
 from snnlib.functional.threshold import check_method
@@ -28,7 +29,8 @@ class Parametric(nn.Module):
         dt: time step in s.
 
     Raises:
-        ValueError: ``p`` or ``dt`` has a value that no neuron can have, or ``p`` is of another class.
+        ValueError: ``p`` or ``dt`` has a value that no neuron can have, ``p`` is of another class, or holds a
+            tensor in a container.
         AttributeError: a number of ``p`` is assigned to the module itself.
     """
 
@@ -44,6 +46,7 @@ class Parametric(nn.Module):
 
     def _check(self, p: Any) -> None:
         check_kind_of_parameters(p, self._usual)
+        _refuse_hidden(p)
         check_parameters(p, self.dt)
         check_stable(p, self.dt)
         if hasattr(p, "method"):
@@ -126,6 +129,20 @@ def _warn_of_unseen(name: str, value: Tensor) -> None:
             f"p.{name} requires a gradient and is no torch.nn.Parameter: an optimiser of module.parameters() "
             "does not see it; use torch.nn.Parameter(...)"
         )
+
+
+def _refuse_hidden(p: Any) -> None:
+    """Refuse tensors within a field: no optimiser, no ``.to()`` and no ``state_dict`` would see them.
+
+    Raises:
+        ValueError: a field is a container that holds one.
+    """
+    for name, value in p._asdict().items() if p is not None else ():
+        if not isinstance(value, Tensor) and any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
+            raise ValueError(
+                f"p.{name} is a {type(value).__name__} that holds a tensor, which the module would not see: "
+                "make the tensor a field of p"
+            )
 
 
 def register(module: nn.Module, name: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -179,3 +180,24 @@ def test_alpha_gets_no_gradient():
     LIF(LIFParameters(alpha=alpha))(x)[0].sum().backward()
     assert x.grad.any()
     assert alpha.grad is None or not alpha.grad.any()
+
+
+class Nested(NamedTuple):
+    inner: Any = LIParameters()
+
+
+def nested_step(input: torch.Tensor, state: snnlib.LIBoxState, p: Nested = Nested(), dt: float = 0.001):
+    return input, state
+
+
+def test_a_tensor_within_a_field_is_refused():
+    """It would not be registered: neither trained, nor moved, nor saved."""
+    tensor = nn.Parameter(torch.tensor(100.0))
+    for inner in (LIParameters(tau_mem_inv=tensor), [1.0, tensor], {"a": (tensor,)}):
+        message = rf"p\.inner is a {type(inner).__name__} that holds a tensor, .* make the tensor a field of p"
+        with pytest.raises(ValueError, match=message):
+            snnlib.Layer(nested_step, Nested(inner))
+        layer = snnlib.Layer(nested_step)
+        with pytest.raises(ValueError, match=message):
+            layer.p = Nested(inner)
+    assert snnlib.Layer(nested_step, Nested([0.5, LIParameters()])).p.inner[0] == 0.5
