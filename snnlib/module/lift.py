@@ -48,7 +48,8 @@ def time_of(module: nn.Module) -> bool | None:
 
 
 def refuse_misfit(name: str, module: nn.Module) -> None:
-    """Refuse what cannot stand in a chain: it takes more than one tensor, or what is inside it cannot be there.
+    """Refuse what cannot stand in a chain: it takes more than one tensor, it attends over what to it is one
+    sequence, or what is inside it cannot be there.
 
     A container of torch's own hands no state on, and knows no time.
     """
@@ -79,6 +80,16 @@ def refuse_misfit(name: str, module: nn.Module) -> None:
             f"{_who(name, module)} would run over [T*B, *features], and the {seer} inside it needs to see "
             "time; use SequentialState in its place, or set over_time = True on it"
         )
+    if not time_of(module) and any(isinstance(m, nn.MultiheadAttention) and not m.batch_first for m in inner):
+        raise _mixing(name, module)
+
+
+def _mixing(name: str, module: nn.Module) -> ValueError:
+    return ValueError(
+        f"{_who(name, module)} would attend over rows [T*B, ...], of all samples and steps: to attend over "
+        "time set over_time = True on it, which is then given [T, B, *features]; to attend within a step "
+        "give it batch_first=True and an input [T, B, tokens, features]"
+    )
 
 
 def _who(name: str, module: nn.Module) -> str:
@@ -137,6 +148,8 @@ def _refuse_unbatched(name: str, module: nn.Module, x: Tensor) -> None:
 
 def _rows(name: str, module: nn.Module, x: Tensor) -> Tensor:
     """What a module makes of rows ``[T*B, ...]`` or ``[B, ...]``, if that has as many."""
+    if x.dim() == 2 and isinstance(module, nn.TransformerEncoderLayer | nn.TransformerEncoder):
+        raise _mixing(name, module)  # which torch takes for one sequence without a batch
     y = module(x)
     if not isinstance(y, Tensor) or y.shape[:1] != x.shape[:1]:
         found = list(y.shape) if isinstance(y, Tensor) else type(y).__name__

@@ -357,6 +357,22 @@ def test_what_takes_more_than_one_tensor_is_refused():
         SequentialState(nn.Bilinear(3, 4, 5))
 
 
+def test_attention_does_not_mix_samples_and_steps():
+    """A transformer of torch's takes rows [T*B, E] for one sequence, and [T*B, L, E] for L samples."""
+    x = torch.rand(T, B, 4)
+    for wrap in (lambda m: m, nn.Sequential, Lift, lambda m: nn.TransformerEncoder(m, 1, None, False)):
+        with pytest.raises(ValueError, match=r"would attend over rows \[T\*B, .* all samples and"):
+            SequentialState(wrap(nn.TransformerEncoderLayer(4, 2)), LIF())
+    rows = nn.TransformerEncoderLayer(4, 2, batch_first=True).eval()
+    with pytest.raises(ValueError, match=r"module 1 .* would attend over rows .* set over_time = True"):
+        SequentialState(LIF(), rows)(x)
+    tokens = torch.rand(T, B, 3, 4)
+    close(SequentialState(rows, LIF())(tokens)[0], LIF()(torch.stack([rows(step) for step in tokens]))[0])
+    over_time = nn.TransformerEncoderLayer(4, 2).eval()
+    over_time.over_time = True
+    close(SequentialState(over_time, LIF())(x)[0], LIF()(over_time(x))[0])
+
+
 def test_a_net_that_begins_at_rest_is_refused_with_what_does_work():
     net, x = ConvNet((1, 8, 8), 10), torch.rand(T, B, 1, 8, 8)
     with pytest.raises(
