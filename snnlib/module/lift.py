@@ -2,13 +2,15 @@
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snnlib.engine.check import check_dense
+from snnlib.engine.check import check_dense, is_followed
+from snnlib.engine.step import is_recorded
 from snnlib.functional.lift import step_by_step
 from snnlib.module.encode import ConstantCurrentLIFEncoder, PoissonEncoder
 
@@ -124,10 +126,10 @@ def batched(
     if x.dim() < 6:
         _refuse_unbatched(name, module, x)
     steps, batch = x.shape[:2]
-    random = any(isinstance(m, _RANDOM) for m in module.modules())
-    if steps > 1 and x.stride(0) == 0 and not (random and module.training):
-        y = _rows(name, module, x[0] if once is None else once)
-        return _repeated(y, steps), y
+    if steps > 1 and x.stride(0) == 0 and not _draws(module):
+        y = _undrawn(module, x.device, lambda: _rows(name, module, x[0] if once is None else once))
+        if y is not None:
+            return _repeated(y, steps), y
     return _rows(name, module, x.flatten(0, 1)).unflatten(0, (steps, batch)), None
 
 
@@ -144,6 +146,35 @@ def _refuse_unbatched(name: str, module: nn.Module, x: Tensor) -> None:
             f"input must be [T, B, *features] before {_who(name, module)}, in {least} dimensions or more, got "
             f"shape {list(x.shape)}; one sequence: x.unsqueeze(1)"
         )
+
+
+_DRAWING: dict[bool, weakref.WeakSet[nn.Module]] = {mode: weakref.WeakSet() for mode in (False, True)}
+"""Modules that were seen to draw numbers, in evaluation and in training."""
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether it is known to draw numbers, so that each step has to have its own."""
+    if not is_followed() and module in _DRAWING[module.training]:
+        return True
+    return module.training and any(isinstance(m, _RANDOM) for m in module.modules())
+
+
+def _undrawn(module: nn.Module, device: torch.device, run: Callable[[], Tensor]) -> Tensor | None:
+    """What ``run`` gives, or None if it drew numbers of torch's, which are then as if it had not."""
+    kind = type(module).__module__
+    if is_recorded(device) or (not module._modules and kind.startswith(("torch.nn.", "snnlib.module.sparse"))):
+        return run()  # a Linear, say
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    before = [generator.get_state() for generator in generators]
+    y = run()
+    if all(was.equal(generator.get_state()) for was, generator in zip(before, generators, strict=True)):
+        return y
+    for was, generator in zip(before, generators, strict=True):
+        generator.set_state(was)
+    _DRAWING[module.training].add(module)
+    return None
 
 
 def _rows(name: str, module: nn.Module, x: Tensor) -> Tensor:
@@ -181,8 +212,7 @@ class Lift(nn.Module):
         output = Lift(conv)(input)                      one without, once over [T*B, ...]
 
     A sequence that is one step repeated without a copy (``x.expand(T, ...)``) passes a module without a state
-    once over ``[B, ...]``. (Dropout is drawn for each step, but not what a module of your own draws: give it
-    ``x.expand(T, ...).clone()``.)
+    once over ``[B, ...]``, unless it draws random numbers of torch's, which are drawn for each step.
 
     Parameters:
         module: a cell, a SequentialState of cells, or a module without a state.

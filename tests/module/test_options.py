@@ -1,8 +1,8 @@
 """What ``help`` shows of a class of one's own that is made from a neuron."""
 
 import inspect
-import re
 import pickle
+import re
 from typing import Any, Unpack
 
 import pytest

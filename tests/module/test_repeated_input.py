@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnlib import LI, SequentialState
+from snnlib import LI, Lift, SequentialState
 from tests.module.chains import B, Calls, T, close, conv_net, images
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -98,3 +98,35 @@ def test_dropout_draws_anew_at_every_step_of_a_repeated_input(dropout):
     hidden, _ = net(x)
     assert [call.rows for call in calls] == [[B, B], [T * B, B]]
     close(hidden[1], hidden[0])
+
+
+class Noise(nn.Module):
+    """Of one's own, in training."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+def test_a_module_that_draws_does_so_for_each_step(lifted):
+    """It runs once to see whether it draws, and nothing is left of that."""
+    noise = Noise()
+    seen = nn.Sequential(nn.Identity(), noise)
+    net = Lift(seen) if lifted else SequentialState(nn.Linear(40, 40), seen, LI(), return_hidden=True)
+    x = torch.rand(B, 40).expand(T, B, 40)
+
+    def run(x):
+        torch.manual_seed(0)
+        return net(x) if lifted else net(x)[0][1]
+
+    calls = Calls(noise)
+    noisy = run(x)
+    after = torch.rand(())
+    close(noisy, run(x.clone()))
+    assert torch.equal(after, torch.rand(()))
+    close(noisy, run(x))
+    assert [row.unique(dim=0).shape[0] for row in noisy.transpose(0, 1)] == [T] * B
+    assert calls.rows == [B, T * B, T * B, T * B]  # once known it is not tried again
+    net.eval()
+    run(x)
+    assert calls.rows[4:] == [B]
