@@ -63,7 +63,7 @@ def _begun(
     step: Step, input: Tensor, state: Any, p: Any, dt: float, weights: list[Tensor], exact: bool
 ) -> Begun:
     """See :func:`begin`."""
-    check_parameters(p, dt)
+    check_parameters(p, dt, warns=True)
     shape, dtype = input.shape[1:], integration_dtype(input.dtype)
     if len(weights) > 1:
         shape = torch.Size((shape[0], len(weights[1])))

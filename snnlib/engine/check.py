@@ -20,6 +20,7 @@ __all__ = [
     "check_input",
     "check_kind",
     "check_kind_of_parameters",
+    "check_numbers",
     "check_parameters",
     "check_stable",
     "checked_length",
@@ -33,7 +34,7 @@ __all__ = [
 
 
 class NaNInputError(ValueError):
-    """The input of a neuron is not a number; in training, what came before has diverged."""
+    """The input of a neuron, its weights or its parameters are not numbers; in training, something diverged."""
 
 
 def is_concrete(tensor: Tensor) -> bool:
@@ -110,9 +111,7 @@ def check_input(input: Tensor) -> None:
     """
     if not input.is_floating_point():
         raise ValueError(f"input must be floating point, got dtype {input.dtype}; use input.float()")
-    if is_concrete(input) and not input.equal(input):  # NaN is not, and this is one operator
-        first = input.isnan().nonzero()[0].tolist()
-        raise NaNInputError(f"input must not contain NaN, got nan at index {first}")
+    check_numbers("input", input)
 
 
 def check_kind_of_parameters(p: Any, usual: Any) -> None:
@@ -149,17 +148,18 @@ def check_kind_of_parameters(p: Any, usual: Any) -> None:
         )
 
 
-def _rates(p: Any) -> list[tuple[str, Any]]:
-    """The inverse time constants among some parameters, by name."""
-    fields = zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ()
-    return [(name, value) for name, value in fields if name.startswith("tau_") and name.endswith("_inv")]
+def _is_rate(name: str) -> bool:
+    """Whether the parameter of this name is an inverse time constant."""
+    return name.startswith("tau_") and name.endswith("_inv")
 
 
 def check_stable(p: Any, dt: float) -> None:
     """Warn of a rate with which Euler's steps grow instead of shrinking: 1 - dt rate is below -1."""
-    for name, value in _rates(p):
+    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
+        if not _is_rate(name):
+            continue
         if isinstance(value, Tensor):
-            fastest = float(value.detach().max()) if is_concrete(value) and value.numel() else 0.0
+            _, fastest = _range(value)
         else:
             fastest = value
         if dt * fastest > 2:
@@ -169,25 +169,69 @@ def check_stable(p: Any, dt: float) -> None:
             )
 
 
-def check_parameters(p: Any, dt: float) -> None:
-    """Refuse a time step or an inverse time constant that no neuron can have.
+def check_parameters(p: Any, dt: float, warns: bool = False) -> None:
+    """Refuse a time step or parameters that no neuron can have.
+
+    Parameters:
+        warns: warn of tensors of rates that are too fast, as :func:`check_stable` does where a module is made.
 
     Raises:
         ValueError: ``dt`` is not positive or not finite, or a field ``tau_*_inv`` is negative or not finite;
             names it and shows its value.
+        NaNInputError: another tensor has NaN, where the values can be looked at for free.
     """
     known: Any = dt
     if not isinstance(known, Real) or not (math.isfinite(dt) and dt > 0):
         hint = "; use dt.item()" if isinstance(known, Tensor) else ""
         raise ValueError(f"dt must be a positive number of seconds, got dt={dt!r}{hint}")
-    for name, value in _rates(p):
-        if isinstance(value, Tensor):
-            wrong = is_concrete(value) and not bool((value.isfinite() & (value >= 0)).all())
-        else:
-            wrong = not isinstance(value, Real) or not (math.isfinite(value) and float(value) >= 0)
-        if wrong:
-            shown = worst(name, value, lambda rate: rate.isfinite() & (rate >= 0))
-            raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {shown}")
+    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
+        if _is_rate(name):
+            _check_rate(name, value, dt, warns)
+        elif isinstance(value, Tensor):
+            check_numbers(f"p.{name}", value)
+
+
+def _check_rate(name: str, value: Any, dt: float, warns: bool) -> None:
+    """See :func:`check_parameters`."""
+    if isinstance(value, Tensor):
+        slowest, fastest = _range(value)
+        wrong = not (slowest >= 0 and math.isfinite(fastest))  # with NaN neither is
+        if warns and not wrong and dt * fastest > 2:
+            # in training the value is another one each time, and would be warned of as often
+            warn(
+                f"{name} is now above {2 / dt:g}/s, too fast for steps of dt={dt:g} s: what decays with it "
+                "grows instead; keep it below, with clamp_ say"
+            )
+    else:
+        wrong = not isinstance(value, Real) or not (math.isfinite(value) and float(value) >= 0)
+    if wrong:
+        shown = worst(name, value, lambda rate: rate.isfinite() & (rate >= 0))
+        raise ValueError(f"{name} must be a finite rate in 1/s that is not negative, got {shown}")
+
+
+_FEW = 4096
+"""Numbers up to which it is faster to compare them than to add them up, of which NaN makes NaN."""
+
+
+def check_numbers(name: str, value: Tensor) -> None:
+    """Refuse NaN, of which neurons would make silence.
+
+    Raises:
+        NaNInputError: there is one, where the values can be looked at for free.
+    """
+    if not is_concrete(value) or (value.numel() > _FEW and not math.isnan(value.detach().sum())):
+        return
+    if not value.equal(value):  # NaN is not, and this is one operator
+        first = value.isnan().nonzero()[0].tolist()
+        raise NaNInputError(f"{name} must not contain NaN, got nan at index {first}")
+
+
+def _range(value: Tensor) -> tuple[float, float]:
+    """The smallest and the largest number of a tensor, NaN if it has one; 0 where that is not free."""
+    if not is_concrete(value) or not value.numel():
+        return 0.0, 0.0
+    least, most = value.detach().aminmax()
+    return float(least), float(most)
 
 
 def worst(name: str, value: Any, is_fine: Callable[[Tensor], Tensor]) -> str:

@@ -13,6 +13,7 @@ from snnlib.engine.check import (
     check_dense,
     check_input,
     check_kind_of_parameters,
+    check_numbers,
     is_exported,
 )
 from snnlib.engine.checkpoint import in_chunks
@@ -58,8 +59,8 @@ def scan(
 
     Parameters:
         step: the neuron, see :mod:`snnlib.engine.step`.
-        input: ``[T, B, *features]``, floating point. Its first step is looked at for NaN where that is
-            free: on the CPU, not while compiling.
+        input: ``[T, B, *features]``, floating point. Its first step, weights and parameters are looked at for
+            NaN where that is free: on the CPU, not while compiling.
         state: the state before the first step, or None for the neuron's resting state. Each field
             broadcasts against ``input[0]``. With ``recurrent_weights`` its first field is ``z``, the
             output of the step before.
@@ -81,6 +82,7 @@ def scan(
 
     Raises:
         ValueError: an argument has a wrong shape, type or value; the message names it and shows the value.
+        NaNInputError: input, weights or parameters have NaN.
         UntraceableError: ``backend`` is "cpu" or "gpu", and the step cannot be fused or the input is elsewhere.
     """
     check_backend(backend, ("auto", *BACKENDS))
@@ -95,6 +97,9 @@ def scan(
         raise ValueError(f"input must be [T, B, *features], got shape {list(input.shape)}")
     _check_weights(recurrent_weights, input_weights, input)
     check_input(input[:1])
+    for name, value in (("recurrent_weights", recurrent_weights), ("input_weights", input_weights)):
+        if value is not None:
+            check_numbers(name, value)
     if input_weights is not None and not _in_the_loop(backend, input, input_weights):
         input, input_weights = linear(input, input_weights), None
     weights = [w for w in (recurrent_weights, input_weights) if w is not None]

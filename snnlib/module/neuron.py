@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 from torch import Tensor, nn
 
 from snnlib.engine.begin import given_state
-from snnlib.engine.check import check_backend, check_dense, check_fits, check_input
+from snnlib.engine.check import check_backend, check_dense, check_fits, check_input, check_parameters
 from snnlib.engine.scan import BACKENDS, scan
 from snnlib.engine.step import (
     Step,
@@ -120,6 +120,7 @@ class Cell(Neuron):
         p = fitted(self.p, integration_dtype(input.dtype))
         if state is None:
             check_input(input)
+            check_parameters(p, self.dt, warns=True)
             check_fits("p", p, input.shape)
             state = self.resting(input)
         else:

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from snnlib.engine import adjoint
 from snnlib.engine.begin import given_state
-from snnlib.engine.check import check_backend, check_dense, check_fits, check_input
+from snnlib.engine.check import (
+    check_backend,
+    check_dense,
+    check_fits,
+    check_input,
+    check_numbers,
+    check_parameters,
+)
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import BACKENDS, scan
 from snnlib.engine.step import (
@@ -154,8 +161,12 @@ class RecurrentCell(_Recurrent):
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         check_dense(input)
+        recurrence = self.recurrence()
         if state is None:
             check_input(input)
+            check_numbers("recurrent_weights", recurrence)
+            if self.input_weights is not None:
+                check_numbers("input_weights", self.input_weights)
         current = input
         if self.input_weights is not None:
             current = nn.functional.linear(input, self.input_weights)
@@ -163,11 +174,12 @@ class RecurrentCell(_Recurrent):
             raise ValueError(f"input must be [B, {self.hidden_size}], got shape {list(input.shape)}")
         p = fitted(self.p, integration_dtype(current.dtype))
         if state is None:
+            check_parameters(p, self.dt, warns=True)
             check_fits("p", p, current.shape)
             state = self.resting(current)
         else:
             state = given_state(state, self.recurrent_state._fields, current, current.shape)
-        output, state = recurrent_step(self.step, current, state, self.recurrence(), p, self.dt)
+        output, state = recurrent_step(self.step, current, state, recurrence, p, self.dt)
         return output.to(current.dtype), state
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import initial_state, recurrent_step
-from snnlib.engine.check import check_parameters, is_concrete
+from snnlib.engine.check import NaNInputError, check_parameters, is_concrete
 from snnlib.engine.step import (
     default_parameters,
     integration_dtype,
@@ -259,6 +259,18 @@ def test_every_rate_of_every_neuron_is_checked(neuron, name, bad):
         check_parameters(p._replace(**{name: bad}), 0.001)
     check_parameters(p._replace(**{name: 0.0}), 0.001)
     check_parameters(p._replace(**{name: torch.tensor([0.0, 10.0])}), 0.001)
+
+
+@pytest.mark.parametrize("count", [3, 5000])
+def test_a_parameter_that_is_no_rate_has_no_nan(count):
+    """Of which a neuron would make silence, with a loss that falls."""
+    keep = torch.linspace(-1, 2, count).requires_grad_()
+    check_parameters(TraceParameters(keep=keep), 0.001)
+    check_parameters(TraceParameters(keep=keep * math.inf), 0.001)
+    with torch.no_grad():
+        keep[2] = math.nan
+    with pytest.raises(NaNInputError, match=r"p\.keep must not contain NaN, got nan at index \[2\]"):
+        check_parameters(TraceParameters(keep=keep), 0.001)
 
 
 def test_parameters_may_be_anything():

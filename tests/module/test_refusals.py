@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from functools import partial
 
 import numpy as np
@@ -33,6 +34,7 @@ from snnlib import (
     spike_slopes,
     state_over_time,
 )
+from snnlib.engine.check import NaNInputError
 from snnlib.module.resnet import Residual
 from tests.module.kinds import B, M, N, build, every_kind, every_neuron, sample
 from tests.neurons import NEURONS, SPIKING, name_of
@@ -161,6 +163,45 @@ def test_a_rate_that_is_too_fast_for_the_step_is_warned_of(rate, recwarn):
         layer = LIF(LIFParameters(tau_mem_inv=rate, v_th=math.inf))
     _, state = layer(torch.ones(60, 1, 2))
     assert state.v.abs().max() > 1e6
+
+
+@pytest.mark.parametrize("make", [LIF, LIFCell, partial(LIFRecurrent, 2, 2), partial(LIFRecurrentCell, 2, 2)])
+@pytest.mark.parametrize("rates", [(2500.0, 2600.0), (2700.0, 2700.0)])
+def test_a_rate_that_becomes_too_fast_in_training_is_warned_of_once(make, rates):
+    p = LIFParameters(tau_mem_inv=torch.nn.Parameter(torch.tensor([100.0, 2000.0])))
+    layer = make(p=p)
+    x = torch.ones(1, 2) if isinstance(layer, LIFCell | LIFRecurrentCell) else torch.ones(3, 1, 2)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        layer(x)
+        assert not seen
+        for rate in rates:
+            with torch.no_grad():
+                layer.tau_mem_inv[0] = rate
+            layer(x)
+    assert [str(w.message)[:66] for w in seen] == [
+        "tau_mem_inv is now above 2000/s, too fast for steps of dt=0.001 s:"
+    ]
+    assert seen[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["input_weights", "recurrent_weights", "v_th"])
+@pytest.mark.parametrize("made", [LIFRecurrent, LIFRecurrentCell])
+def test_weights_and_parameters_that_became_nan_are_refused(made, name):
+    """As is an input behind a Linear whose weights did: such neurons would be silent."""
+    layer = made(M, N, LIFParameters(v_th=torch.nn.Parameter(torch.ones(N))))
+    x = torch.rand(3, B, M) if made is LIFRecurrent else torch.rand(B, M)
+    layer(x)
+    with torch.no_grad():
+        getattr(layer, name).view(-1)[1] = math.nan
+    message = {"v_th": r"p\.v_th .* index \[1\]"}.get(name, rf"{name} .* index \[0, 1\]")
+    with pytest.raises(NaNInputError, match=message.replace(" .* ", " must not contain NaN, got nan at ")):
+        layer(x)
+
+
+def test_nan_in_other_parameters_is_refused_when_a_layer_is_made():
+    with pytest.raises(NaNInputError, match=r"p\.v_th must not contain NaN"):
+        LIF(LIFParameters(v_th=torch.tensor([1.0, math.nan])))
 
 
 def returns_its_output_alone(input, state: LIFFeedForwardState, p=LIFParameters(), dt=0.001):
