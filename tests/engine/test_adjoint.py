@@ -188,3 +188,13 @@ def test_slopes_can_be_counted():
     v = torch.tensor([[0.9]])
     (only,) = spike_slopes(LIF(EXACT), torch.tensor([[[3.0]]]), LIFFeedForwardState(v, torch.zeros(1, 1)))
     assert float(only) == pytest.approx(100 * (3.0 - 0.9), rel=1e-4)
+
+
+def test_slopes_of_a_sequence_in_parts():
+    torch.manual_seed(0)
+    layer, x = LIFRecurrent(5, 5, EXACT._replace(v_th=0.3), dt=0.002), 5 * torch.rand(50, 3, 5)
+    z, state = layer(x[:20])
+    assert z[-1].any()  # which the neurons hear in the second part
+    slopes = spike_slopes(layer, x)
+    assert torch.equal(slopes > 0, layer(x)[0] > 0)
+    torch.testing.assert_close(spike_slopes(layer, x[20:], state), slopes[20:])

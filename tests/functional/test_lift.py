@@ -42,7 +42,7 @@ def test_a_lifted_step_is_scan(x: torch.Tensor):
     assert torch.equal(state.v, last.v)
     assert expected.sum() > 10
     # the parameters of the call win, and the state goes on
-    first, state = lift(lif_feed_forward_step)(x[:7], p=P, dt=0.002)
+    first, state = lift(lif_feed_forward_step, LIFParameters(v_th=0.9))(x[:7], p=P, dt=0.002)
     rest, _ = pickle.loads(pickle.dumps(lift(lif_feed_forward_step)))(x[7:], state=state, p=P, dt=0.002)
     assert torch.equal(torch.cat([first, rest]), expected)
 

@@ -14,7 +14,11 @@ from snnlib import (
     SpikeLatencyEncoder,
     SpikeLatencyLIFEncoder,
     constant_current_lif_encode,
+    poisson_encode,
     population_encode,
+    signed_poisson_encode,
+    spike_latency_encode,
+    spike_latency_lif_encode,
 )
 from tests.neurons import generator, same
 
@@ -31,6 +35,27 @@ PLAIN = {
     "population": (lambda: PopulationEncoder(5, 2.0), "out_features=5, scale=2.0"),
 }
 CURRENT = 3 * torch.rand(2, 4, generator=generator(0))
+
+
+P = LIFBoxParameters(tau_mem_inv=140.0, v_th=0.7)
+RULE = (lambda d: 1 / (1 + d), lambda x, y: (x - y).abs())
+# an encoder, the function that it is a module of, and what both take after the input, none of it the default
+FUNCTIONS = [
+    (ConstantCurrentLIFEncoder, constant_current_lif_encode, lambda: (30, P, 0.002)),
+    (SpikeLatencyLIFEncoder, spike_latency_lif_encode, lambda: (30, P, 0.002)),
+    (SpikeLatencyEncoder, spike_latency_encode, lambda: ()),
+    (PoissonEncoder, poisson_encode, lambda: (30, 70.0, 0.004, generator(3))),
+    (SignedPoissonEncoder, signed_poisson_encode, lambda: (30, 70.0, 0.004, generator(3))),
+    (PopulationEncoder, population_encode, lambda: (5, 2.5, *RULE)),
+]
+
+
+@pytest.mark.parametrize(("made", "function", "given"), FUNCTIONS, ids=[f.__name__ for _, f, _ in FUNCTIONS])
+def test_an_encoder_is_its_function(made, function, given):
+    x = CURRENT / 3 if "oisson" in made.__name__ else CURRENT
+    output = made(*given())(x)
+    same(output, function(x, *given()))
+    assert output.std() > 0
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -1,6 +1,8 @@
 """Recurrent cells and layers: steps behind two matrices, autapses, weights and currents that are given."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -46,11 +48,12 @@ def test_recurrent_states_have_the_public_type(neuron):
     """LIFRecurrent returns a LIFState, and so on; what has no class of its own gets one that is made."""
     for kind in ("recurrent_cell", "recurrent_layer"):
         module = build(neuron, kind, neuron.parameters())
-        state = module(sample(neuron, kind))[1]
-        assert state._fields == ("z", *neuron.state._fields)
-        assert all(value.shape == (B, N) for value in state)
-        if isinstance(neuron.recurrent_cell, type):
-            assert type(state) is neuron.recurrent_state
+        for same_one in (module, pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
+            state = same_one(sample(neuron, kind))[1]
+            assert state._fields == ("z", *neuron.state._fields)
+            assert all(value.shape == (B, N) for value in state)
+            if isinstance(neuron.recurrent_cell, type):
+                assert type(state) is neuron.recurrent_state
 
 
 @pytest.mark.parametrize("kind", ["recurrent_cell", "recurrent_layer"])
