@@ -143,6 +143,11 @@ def test_own_images_of_any_size_and_type(tmp_path: Path):
     assert float(scaled.max()) == 1.0
 
 
+def test_scaled_is_from_black_to_white_and_no_further():
+    data = generated_images()._replace(low=0.0, high=2.0)
+    assert data.scaled(torch.tensor([-1.0, 1.0, 5.0])).tolist() == [0.0, 0.5, 1.0]
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -218,7 +223,8 @@ def test_random_affine_moves_at_most_by_its_bounds():
     where = torch.arange(9.0)
     centre = torch.stack([(moved.sum(2)[:, 0] * where).sum(1), (moved.sum(3)[:, 0] * where).sum(1)])
     assert float((centre - 4).abs().max()) <= 2.0 + 1e-4
-    assert float((centre - 4).abs().max()) > 1.5
+    assert float((centre - 4).min()) < -1.5
+    assert float((centre - 4).max()) > 1.5
     assert float(centre.std()) > 0.5
 
 
@@ -237,8 +243,18 @@ def test_random_affine_turns_about_the_centre():
     dy = (turned.sum(3)[:, 0] * rows_).sum(1) / total
     angle = torch.atan2(dy, dx)
     assert float(angle.abs().max()) <= 0.5 + 0.02
-    assert float(angle.abs().max()) > 0.4
+    assert float(angle.min()) < -0.4
+    assert float(angle.max()) > 0.4
     torch.testing.assert_close(torch.hypot(dx, dy), torch.full((64,), 6.0), atol=0.15, rtol=0)
+
+
+def test_random_affine_scales_both_ways():
+    torch.manual_seed(0)
+    x = torch.zeros(64, 1, 41, 41)
+    x[:, :, 10:31, 10:31] = 1.0
+    share = random_affine(x, shift=0.0, rotation=0.0, scale=0.2).sum((1, 2, 3)) / 21**2
+    assert 1 / 1.2**2 - 0.03 < float(share.min()) < 0.8
+    assert 1.3 < float(share.max()) < 1 / 0.8**2 + 0.03
 
 
 @pytest.fixture(params=["cifar10", "cifar100"])

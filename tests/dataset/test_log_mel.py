@@ -31,6 +31,9 @@ def test_it_hears_when():
     clip = torch.cat([torch.zeros(RATE // 2), tone(1000)[: RATE // 2]])[None]
     loud = LogMel(RATE, 0.01)(clip)[0].amax(1)
     assert loud[:48].max() < loud[52:].min()
+    click = torch.zeros(1, RATE)
+    click[0, RATE // 2] = 1.0
+    assert int(LogMel(RATE, 0.01)(click)[0].amax(1).argmax()) == 50  # a step is that around its beginning
 
 
 def test_bands_are_normalised_over_the_clips():
@@ -48,6 +51,7 @@ def test_bands_are_normalised_over_the_clips():
 
 def test_silence_is_finite():
     features = LogMel(RATE, 0.02)
+    torch.testing.assert_close(features(torch.zeros(2, RATE)), torch.full((2, 50, 40), 1e-6).log())
     features.fit(torch.zeros(2, RATE))
     assert features(torch.zeros(2, RATE)).isfinite().all()
     with torch.autocast("cpu", torch.bfloat16):
@@ -78,14 +82,18 @@ def test_clips_are_moved_without_wrapping():
 
 def test_noise_is_mixed_at_a_volume_of_its_own():
     torch.manual_seed(0)
-    noise = torch.full((3, 10), 16384, dtype=torch.int16)
-    added = add_noise(torch.zeros(2000, 10), noise, 0.4)[:, 0]
+    noise = torch.full((3, 12), 16384, dtype=torch.int16)
+    noise[:, 9:] *= 1 - torch.eye(3, dtype=torch.int16)  # which says what noise it is
+    added = add_noise(torch.zeros(2000, 12), noise, 0.4)
+    added, marks = added[:, 0], added[:, 9:]
     loud = added[added > 0]
+    for mark in marks[added > 0].T:
+        assert int((mark == 0).sum()) == pytest.approx(len(loud) / 3, abs=100)
     assert len(loud) == pytest.approx(1600, abs=5 * (2000 * 0.8 * 0.2) ** 0.5)
     assert float(loud.max()) == pytest.approx(0.2, abs=0.01)
     assert float(loud.max()) <= 0.2
     assert float(loud.mean()) == pytest.approx(0.1, abs=0.01)
-    x = torch.randn(4, 10)
+    x = torch.randn(4, 12)
     assert torch.equal(add_noise(x, noise, 0.0), x)
 
 
