@@ -98,11 +98,13 @@ def _who(name: str, module: nn.Module) -> str:
     return f"module {name} ({type(module).__name__})"
 
 
-_RANDOM = (
-    *(nn.modules.dropout._DropoutNd, nn.RReLU),
-    *(nn.FractionalMaxPool2d, nn.FractionalMaxPool3d),
-)
-"""Modules of torch's that draw numbers in training."""
+_RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_RANDOM = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+"""Modules of torch's that draw numbers, the first two in training and the others always."""
+
+
+def _is_random(module: nn.Module) -> bool:
+    return isinstance(module, _RANDOM) or (isinstance(module, _RANDOM_IN_TRAINING) and module.training)
 
 
 def batched(
@@ -156,7 +158,7 @@ def _draws(module: nn.Module) -> bool:
     """Whether it is known to draw numbers, so that each step has to have its own."""
     if not is_followed() and module in _DRAWING[module.training]:
         return True
-    return module.training and any(isinstance(m, _RANDOM) for m in module.modules())
+    return any(map(_is_random, module.modules()))
 
 
 def _undrawn(module: nn.Module, device: torch.device, run: Callable[[], Tensor]) -> Tensor | None:

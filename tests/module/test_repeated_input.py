@@ -47,6 +47,21 @@ def test_a_repeated_input_goes_from_module_to_module_as_one_step():
     assert third.shape == (T * B, 2)
 
 
+class Mean(nn.Module):
+    """Over time; given at every step, without a copy."""
+
+    over_time = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(0).exp().expand(x.shape)
+
+
+def test_a_module_that_sees_time_ends_the_one_step_that_was_repeated():
+    net = SequentialState(nn.Linear(4, 4), Mean(), nn.Tanh(), LI())
+    x = torch.rand(B, 4)
+    close(net(x.expand(T, B, 4)), net(x.repeat(T, 1, 1)))
+
+
 def test_gradient_through_a_repeated_input():
     """That of the copied input, in weights and in the input itself."""
     net = SequentialState(nn.Linear(4, 5), nn.Tanh(), LI())
@@ -98,6 +113,9 @@ def test_dropout_draws_anew_at_every_step_of_a_repeated_input(dropout):
     hidden, _ = net(x)
     assert [call.rows for call in calls] == [[B, B], [T * B, B]]
     close(hidden[1], hidden[0])
+    net[1][1].train()  # alone, to see how sure a net is
+    dropped = net(x)[0][1]
+    assert any(not torch.equal(dropped[0], dropped[t]) for t in range(1, T))
 
 
 class Noise(nn.Module):
@@ -130,3 +148,19 @@ def test_a_module_that_draws_does_so_for_each_step(lifted):
     net.eval()
     run(x)
     assert calls.rows[4:] == [B]
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.RReLU(), (40,)),
+        (nn.FractionalMaxPool2d(2, 3), (4, 9, 9)),
+        (nn.FractionalMaxPool3d(2, 3), (2, 9, 9, 9)),
+    ],
+)
+def test_what_else_torch_draws_is_drawn_at_every_step(module, shape):
+    x = torch.randn(B, *shape).expand(T, B, *shape)
+    output = Lift(module.train())(x)
+    assert not any(torch.equal(output[0], output[t]) for t in range(1, T))
+    output = Lift(module.eval())(x)  # where pooling draws too
+    assert torch.equal(output[0], output[1]) == isinstance(module, nn.RReLU)
