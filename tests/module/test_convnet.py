@@ -60,7 +60,11 @@ def test_output_is_the_maximum_over_time_of_the_readout():
 
 
 @pytest.mark.parametrize(
-    ("shape", "pools"), [((1, 8, 8), 1), ((3, 32, 32), 2), ((1, 28, 28), 2), ((2, 5, 7), 0), ((1, 7, 64), 0)]
+    ("shape", "pools"),
+    [
+        *(((1, 8, 8), 1), ((3, 32, 32), 2), ((1, 28, 28), 2)),
+        *(((2, 5, 7), 0), ((1, 7, 64), 0), ((1, 64, 7), 0)),
+    ],
 )
 def test_small_maps_are_not_pooled(shape, pools):
     """Pooling stops where a side is below 8 pixels."""

@@ -121,6 +121,12 @@ def test_the_way_around_is_a_convolution_with_stride(size: int):
     torch.testing.assert_close(convolution.weight.grad, weight.grad)
 
 
+def test_with_a_stride_alone_too_the_way_around_is_a_convolution():
+    block = Residual(3, 3, 2, lif)
+    assert len(block.shortcut) == 1
+    assert block(torch.rand(2, 1, 3, 8, 8))[0].shape == (2, 1, 3, 4, 4)
+
+
 def test_another_join_is_refused():
     with pytest.raises(ValueError, match=r"join must be one of .* got 'voltage'"):
         Residual(3, 3, 1, lif, join="voltage")

@@ -66,6 +66,16 @@ def test_another_backend_is_refused(made):
         made("gpu")
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference", "cpu"])
+def test_the_backend_is_the_one_that_was_given(backend: str, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    for name, place in (("conv2d", 7), ("linear", 3)):
+        monkeypatch.setattr(f"snnlib.module.sparse.{name}", lambda *args, at=place: seen.append(args[at]))
+    SpikeConv2d(1, 2, 3, backend=backend)(torch.zeros(1, 1, 3, 3))
+    SpikeLinear(1, 2, backend=backend)(torch.zeros(1))
+    assert seen == [backend, backend]
+
+
 def test_a_net_of_them_learns_what_a_net_of_torchs_learns():
     """Spikes are equal, and so are gradients but for rounding."""
     torch.manual_seed(0)
