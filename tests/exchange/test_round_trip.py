@@ -134,6 +134,38 @@ def test_a_second_round_trip_changes_nothing():
                 np.testing.assert_allclose(value, vars(second.nodes[name])[field], rtol=1e-14)
 
 
+def test_recurrent_weights_without_effect_are_not_written():
+    layer, x = plain(LIFRecurrent(M, N, LIF_P)), spikes(M)
+    with torch.no_grad():
+        layer.recurrent_weights.fill_diagonal_(1.0)
+    assert torch.equal(run(from_nir(to_nir(layer, x)), x), run(layer, x))
+
+
+def test_a_recurrent_bias_acts_beside_the_input_weights():
+    layer, x = LIFRecurrent(M, N, LIF_P), spikes(M)
+    graph = to_nir(layer, x)
+    inner = next(node for node in graph.nodes.values() if isinstance(node, nir.NIRGraph))
+    inner.nodes["w_rec"] = nir.Affine(inner.nodes["w_rec"].weight, np.full(N, 0.05, np.float32))
+    net = SequentialState(nn.Linear(M, N), LIFRecurrent(None, N, LIF_P))
+    with torch.no_grad():
+        net[0].weight.copy_(layer.input_weights)
+        net[0].bias.fill_(0.05)
+        net[1].recurrent_weights.copy_(layer.recurrent_weights)
+    assert torch.equal(run(from_nir(graph), x), run(net, x))
+    assert not torch.equal(run(net, x), run(layer, x))
+
+
+def test_a_gain_that_is_almost_one_is_not_one():
+    node = nir.LIF(*(np.array([value]) for value in (0.01, 1.005, 0.0, 1.0)))
+    assert from_nir(nir.NIRGraph.from_list(node), dt=0.001)[0].p.v_th == pytest.approx(1 / 1.005, rel=1e-12)
+
+
+def test_an_edge_that_is_named_twice_is_one():
+    graph = to_nir(LIF(), torch.zeros(1, 1, N))
+    graph.edges = [*graph.edges, *graph.edges]
+    assert type(from_nir(graph)[0]) is LIF
+
+
 @pytest.mark.parametrize(
     "model",
     [
