@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import snnlib.functional as F
 from tests.neurons import NEURONS, SPIKING, draw_input, draw_parameters, draw_state, generator, name_of, same
 
 
@@ -129,6 +130,31 @@ def test_step_is_its_equation(neuron, shape, dt):
             np.testing.assert_allclose(value.numpy(), fields[name], rtol=1e-12, atol=1e-12, err_msg=error)
     if neuron.spikes:
         assert 20 < spikes < 0.75 * x.numel(), "the test says little about the spike or what lies between"
+
+
+_SPIKE = ("super", None, True)
+_LIF = (200.0, 100.0, 0.0, 1.0, 0.0)
+# 1/s, thresholds and s; of izhikevich mV and ms
+DEFAULTS = {
+    "CorrelationSensorParameters": (1.0, 1.0, 10.0, 10.0),
+    "IAFParameters": (1.0, 0.0, *_SPIKE),
+    "IzhikevichParameters": (0.02, 0.2, -65.0, 6.0, 0.04, 5.0, 140.0, 30.0, 250.0, *_SPIKE),
+    "LIBoxParameters": (100.0, 0.0),
+    "LIFAdExParameters": (4.0, 0.02, 0.5, 2.0, *_LIF, *_SPIKE),
+    "LIFBoxParameters": (*_LIF[1:], *_SPIKE),
+    "LIFExParameters": (0.5, *_LIF, *_SPIKE),
+    "LIFParameters": (*_LIF, *_SPIKE),
+    "LIFRefracParameters": (*_LIF, 0.005, *_SPIKE),
+    "LIParameters": _LIF[:3],
+    "LSNNParameters": (200.0, 100.0, 1 / 0.7, 0.0, 1.0, 0.0, 0.18, *_SPIKE),
+    "STDPParameters": (1.0, 1.0, 20.0, 20.0, 0.0, 1.0, 0.001, 0.001, "additive", 0.0, True),
+    "TsodyksMakramParameters": (20.0, 50.0, 1 / 0.75, 0.45),
+}
+
+
+def test_the_defaults_are_these():
+    names = [name for name in F.__all__ if name.endswith("Parameters")]
+    assert {name: tuple(getattr(F, name)()) for name in names} == DEFAULTS
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=name_of)

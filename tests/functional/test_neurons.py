@@ -65,6 +65,30 @@ def test_rest_is_a_fixed_point(name):
     same(final, start, rtol=1e-13, atol=0.0)
 
 
+# rows (a, b, c, d) of the program for figure 1 of Izhikevich 2004
+FIGURE_1 = {
+    "tonic_spiking": (0.02, 0.2, -65, 6),
+    "phasic_spiking": (0.02, 0.25, -65, 6),
+    "tonic_bursting": (0.02, 0.2, -50, 2),
+    "phasic_bursting": (0.02, 0.25, -55, 0.05),
+    "mixed_mode": (0.02, 0.2, -55, 4),
+    "spike_frequency_adaptation": (0.01, 0.2, -65, 8),
+    "class_1_excitability": (0.02, -0.1, -55, 6),
+    "class_2_excitability": (0.2, 0.26, -65, 0),
+    "subthreshold_oscillation": (0.05, 0.26, -60, 0),
+    "resonator": (0.1, 0.26, -60, -1),
+    "rebound_spike": (0.03, 0.25, -60, 4),
+    "rebound_burst": (0.03, 0.25, -52, 0),
+}
+
+
+def test_izhikevich_behaviors_have_the_numbers_of_his_figure():
+    assert {name: p[:4] for name, p in IZHIKEVICH_BEHAVIORS.items()} == FIGURE_1
+    for name, p in IZHIKEVICH_BEHAVIORS.items():
+        parabola = (0.04, 4.1, 108) if name == "class_1_excitability" else (0.04, 5, 140)
+        assert (p.sq, p.mn, p.bias, p.v_th) == (*parabola, 30), name
+
+
 @pytest.mark.parametrize("behavior", IZHIKEVICH_BEHAVIORS)
 def test_izhikevich_behaviors_start_at_rest(behavior):
     """From ``initial`` and without input, none of them spikes."""
