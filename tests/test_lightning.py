@@ -1,6 +1,7 @@
 """The callback that watches spikes, beside what the net's own outputs say."""
 
 import copy
+import importlib
 import os
 import pickle
 import sys
@@ -17,7 +18,7 @@ pl = pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not i
 
 from snnlib.lightning import SpikeMonitor  # noqa: E402
 
-T, BATCH, SAMPLES = 30, 3, 8
+T, BATCH, SAMPLES, DT = 30, 3, 8, 0.002
 LAYERS = {"net.1": 6, "net.3": 5, "net.5.lifted": 4}
 OPTIONS: dict[str, Any] = {
     **{"accelerator": "cpu", "devices": 1, "max_epochs": 3, "enable_progress_bar": False},
@@ -34,13 +35,13 @@ class Net(pl.LightningModule):
         torch.manual_seed(0)
         self.net = SequentialState(
             nn.Linear(4, 6),
-            LIF(backend="reference"),
+            LIF(dt=DT, backend="reference"),
             nn.Linear(6, 5),
-            LIFRecurrent(None, 5, backend="reference"),
+            LIFRecurrent(None, 5, dt=DT, backend="reference"),
             nn.Linear(5, 4),
-            Lift(LIFCell()),
+            Lift(LIFCell(dt=DT)),
             nn.Linear(4, 2),
-            LI(backend="reference"),
+            LI(dt=DT, backend="reference"),
             return_hidden=True,
             checkpoint_every=every,
         )
@@ -86,7 +87,7 @@ def expected(net: Net, stage: str, steps: int = T) -> dict[str, float]:
     for name, size in LAYERS.items():
         z = hidden[int(name.split(".")[1])]
         assert z.shape == (steps, SAMPLES, size)
-        figures[f"{stage}_spike_rate_hz/{name}"] = float(z.mean()) / 0.001
+        figures[f"{stage}_spike_rate_hz/{name}"] = float(z.mean()) / DT
         figures[f"{stage}_silent_share/{name}"] = float((z.sum((0, 1)) == 0).float().mean())
     return figures
 
@@ -120,7 +121,7 @@ def test_under_mixed_precision_spikes_are_counted_in_full():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         z = net(net.x[:, : T // 2])[1]
     assert z.dtype == torch.bfloat16  # which cannot count beyond 256
-    assert found["valid_spike_rate_hz/net.1"] == pytest.approx(float(z.double().mean()) / 0.001, rel=1e-5)
+    assert found["valid_spike_rate_hz/net.1"] == pytest.approx(float(z.double().mean()) / DT, rel=1e-5)
 
 
 class Look(pl.Callback):
@@ -162,9 +163,13 @@ def test_hooks_are_removed_after_an_exception():
     assert hooks(net) == 0
 
 
-def test_tensorboard_gets_rasters_and_histograms_every_so_many_epochs(tmp_path: Path):
+def test_tensorboard_gets_rasters_and_histograms_every_so_many_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = pl.loggers.TensorBoardLogger(tmp_path)
+    drawn, time_steps = importlib.import_module("snnlib.plot").raster, set()
+    monkeypatch.setattr("snnlib.plot.raster", lambda z, dt: time_steps.add(dt) or drawn(z, dt))
     net = Net(rate=0.1)
     pl.Trainer(**OPTIONS, logger=logger, log_every_n_steps=3, callbacks=[SpikeMonitor(2)]).fit(net)
     found = accumulator.EventAccumulator(logger.log_dir, {"histograms": 0, "images": 0})
@@ -179,6 +184,7 @@ def test_tensorboard_gets_rasters_and_histograms_every_so_many_epochs(tmp_path: 
         (first, _) = found.Histograms(f"{stage}_potential/net.5.lifted")
         assert first.histogram_value.num == BATCH * LAYERS["net.5.lifted"]
     assert len(found.Scalars("train_spike_rate_hz/net.1")) == 3
+    assert time_steps == {DT}
 
 
 def test_of_a_layer_that_records_its_states_the_last_potential_is_shown(tmp_path: Path):
@@ -189,7 +195,7 @@ def test_of_a_layer_that_records_its_states_the_last_potential_is_shown(tmp_path
     pl.Trainer(**OPTIONS, logger=logger, callbacks=[SpikeMonitor()]).test(net, verbose=False)
     found = accumulator.EventAccumulator(logger.log_dir, {"histograms": 0})
     found.Reload()
-    _, last = LIF(backend="reference")(net.net[0](net.x[:BATCH].transpose(0, 1)))
+    _, last = LIF(dt=DT, backend="reference")(net.net[0](net.x[:BATCH].transpose(0, 1)))
     shown = found.Histograms("test_potential/net.1")[0].histogram_value
     assert shown.num == BATCH * LAYERS["net.1"]
     assert shown.sum == pytest.approx(last.v.sum().item(), rel=1e-4)

@@ -49,6 +49,7 @@ def test_of_many_neurons_some_are_drawn_which_the_label_says():
     ax = plot.raster(z, DT, rows=30)
     assert {n for _, n in marks(ax)} == set(range(0, 70, 3))
     assert ax.get_ylabel() == "neuron (1 of 3 drawn)"
+    assert {n for _, n in marks(plot.raster(z[:, :10], DT, rows=5))} == {0, 3, 6, 9}  # 2 divides 10
 
 
 def test_a_raster_of_maps_is_not_of_one_column():
@@ -83,6 +84,8 @@ def test_traces_are_the_values_and_the_threshold_a_line():
     lines = plot.traces(states.v, threshold=moving, neurons=[3]).get_lines()
     np.testing.assert_array_equal(lines[1].get_ydata(), moving[:, 0, 3])
     assert lines[0].get_color() == lines[1].get_color()
+    lines = plot.traces(states.v, sample=1, threshold=moving, neurons=[3]).get_lines()
+    np.testing.assert_array_equal(lines[1].get_ydata(), moving[:, 1, 3])
     assert len(plot.traces(states.v, threshold=torch.rand(6)).get_lines()) == 2 * 5
     assert not plot.traces(states.v, threshold=1.0, neurons=[]).get_lines()
 
@@ -134,6 +137,8 @@ def test_rates_over_time_are_means_of_windows():
     wanted = [float(part.mean()) / DT for part in z.split(2)]
     np.testing.assert_allclose(values, wanted, rtol=1e-6)
     np.testing.assert_allclose(edges, DT * np.array([0, 2, 4, 6, 8, 10, 11]))
+    _, edges, _ = plot.rate_over_time(z, 0.1, window=0.3).patches[0].get_data()  # 0.3 / 0.1 < 3
+    np.testing.assert_allclose(edges, [0, 0.3, 0.6, 0.9, 1.1])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("time (s)", "rate (Hz)")
 
 
