@@ -1,5 +1,6 @@
 """``python -m snnlib.task.cartpole``: as a process where that matters, in this one where only numbers do."""
 
+import copy
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from snnlib.task._environment import Environments, Episodes
 from tests.task.command import (
     assert_wrote,
     checkpoint,
+    clear,
     inside,
     metrics,
     result,
@@ -233,6 +235,43 @@ def test_no_split_shares_a_first_state():
     splits = (cartpole.TRIAL, cartpole.TRAIN, cartpole.VALID, cartpole.TEST)
     sets = [set(cartpole.seeds(split, first, 100)) for split in splits for first in (0, 100)]
     assert len(set.union(*sets)) == 100 * len(sets)
+
+
+def test_an_update_is_proximal_policy_optimisation():
+    """The loss of the second pass, after one step down the gradient of the first, by the paper's formula."""
+    clear(cartpole)
+    flags = ("--policy=ann", "--hidden_size=8", "--passes=2", "--optimizer=sgd", "--learning_rate=0.5")
+    cartpole.FLAGS(["cartpole", *flags, "--entropy=0.3", "--clip_ratio=0.02", "--clip_grad=0", "--gamma=0.9"])
+    torch.manual_seed(0)
+    agent = cartpole.Agent(3, 2)
+    seen, actions, rewards = torch.randn(41, 2, 3), torch.randint(2, (40, 2)), torch.rand(40, 2)
+    episodes = Episodes(seen, actions, rewards, torch.tensor([40, 30]), torch.tensor([True, False]))
+    rewards[30:, 1] = 0.0
+    seen, action = episodes.seen, actions[episodes.running]
+    mine = copy.deepcopy(agent)
+    with torch.no_grad():
+        values = mine.values(episodes.observations)
+        a = cartpole.advantages(episodes, values)[episodes.running]
+        target = a + values[:-1][episodes.running]
+        a = (a - a.mean()) / a.std(correction=0)
+        before = mine.scores(seen).softmax(1).gather(1, action[:, None])[:, 0]
+    for step in range(2):
+        chances = mine.scores(seen).softmax(1)
+        r = chances.gather(1, action[:, None])[:, 0] / before
+        gain = torch.where(a > 0, r.clamp(max=1.02), r.clamp(min=0.98)) * a
+        miss = 0.1**2 * (mine.values(seen) - target).square().mean()  # 1 - gamma
+        entropy = -(chances * chances.log()).sum(1).mean()
+        loss = miss - gain.mean() - 0.3 * entropy
+        if step == 0:
+            gradients = torch.autograd.grad(loss, list(mine.parameters()))
+            with torch.no_grad():
+                for p, g in zip(mine.parameters(), gradients, strict=True):
+                    p -= 0.5 * g
+    assert ((r > 1.02) & (a > 0)).any()
+    assert ((r > 1.02) & (a < 0)).any()
+    found = cartpole.update(agent, cartpole._train.optimizer(cartpole.FLAGS, agent), episodes)
+    wanted = {"loss": loss.item(), "value_loss": miss.item(), "entropy": entropy.item()}
+    assert found == pytest.approx(wanted, rel=1e-4)
 
 
 def test_advantages_are_those_of_the_definition():

@@ -251,6 +251,15 @@ def test_without_plasticity_nothing_changes_and_the_rule_begins_with_nothing():
     assert grown.abs().max() < 1e-4
 
 
+def test_weights_are_not_negative_whatever_the_rule_says():
+    net, _, _ = lesson("--plasticity=1")
+    with torch.no_grad():
+        net.rule.weight.copy_(torch.tensor([[-9.0, 9.0, 0.0]]))
+        _, before, after = net(correlation.draw(20, torch.device("cpu")), "none")
+    assert after.min() == 0
+    torch.testing.assert_close(after.sum(2), before.sum(2))
+
+
 def test_a_synapse_sees_its_own_sensor_and_weight_alone():
     """The derivative of each change to each sensor and weight is zero but for its own."""
     torch.manual_seed(0)

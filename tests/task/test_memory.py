@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from snnlib import LIParameters
+from snnlib.dataset.store_recall import Trials
 from snnlib.task import _flags, memory
 from tests.task.command import (
     assert_wrote,
@@ -130,6 +132,31 @@ def test_half_of_the_neurons_adapt():
     beta = given("--neuron_model=lsnnlif", "--hidden_size=5", "--beta=0.3").net.neurons.p.beta
     assert beta.tolist() == pytest.approx([0.3, 0.3, 0.0, 0.0, 0.0])
     assert not given("--neuron_model=lif").net.neurons.p.beta.any()
+
+
+def test_the_parameters_are_those_of_the_flags():
+    module = given("--tau_adapt=0.5", "--tau_syn_inv=90", "--tau_mem_inv=70", "--dt=0.002").net
+    p = module.neurons.p
+    assert (p.tau_adapt_inv, p.tau_syn_inv, p.tau_mem_inv) == (2.0, 90.0, 70.0)
+    assert module.readout.p == LIParameters(90.0, 70.0)
+    assert module.neurons.dt == module.readout.dt == 0.002
+
+
+def test_loss_and_errors_are_of_recalls_and_rates(monkeypatch: pytest.MonkeyPatch):
+    module = given("--regularization_factor=0.01", "--regularization_target=15")
+    target, delay = torch.tensor([[-1, 0], [1, -1], [1, 0]]), torch.tensor([[0, 3], [9, 0], [12, 10]])
+    voltage, rate = torch.zeros(3, 2, 2), torch.tensor([5.0, 30.0])
+    voltage[..., 1] = torch.tensor([[4.0, 1.0], [1.0, 4.0], [1.0, -2.0]])  # wrong once, after 3 periods
+    monkeypatch.setattr(module, "answers", lambda trials: (voltage, rate))
+    trials = Trials(torch.zeros(0), target, delay)
+    chances = voltage[..., 1].sigmoid()[target >= 0]
+    asked = target[target >= 0]
+    loss = -torch.where(asked == 1, chances, 1 - chances).log().mean() + 0.01 * (100 + 225) / 2
+    torch.testing.assert_close(module.training_step(trials)["loss"], loss)
+    module.validation_step(trials)
+    module.test_step(trials)
+    found = {name: float(mean.compute()) for name, mean in module.means.items()}
+    assert found == {"valid_error": 0.25, "recall_error": 0.25, "recall_error_long": 0.0, "rate_hz": 17.5}
 
 
 def test_the_first_spikes_are_near_the_target_rate():
