@@ -132,3 +132,27 @@ class _Net(torch.nn.Module):
 def test_a_layout_without_strides_is_torchs():
     x, w = spikes(4, 50), torch.randn(40, 50, dtype=torch.float64)
     torch.testing.assert_close(linear(x.to_sparse(), w, backend="cpu"), functional.linear(x, w))
+
+
+@pytest.mark.parametrize("other", ["input", "weight", "bias"])
+def test_two_dtypes_are_refused_as_torch_refuses_them(other: str):
+    shapes = ((2, 3, 5, 5), (32, 3, 3, 3)), ((4, 5), (32, 5))
+    for product, (shape, weights) in zip((conv2d, linear), shapes, strict=True):
+        given = {
+            "input": spikes(*shape),
+            "weight": torch.ones(weights).double(),
+            "bias": torch.ones(32).double(),
+        }
+        with pytest.raises(RuntimeError, match="type"):
+            product(**{**given, other: given[other].float()}, backend="cpu")
+
+
+class _Own(Tensor):
+    """What it does in torch's functions is its own affair."""
+
+
+def test_a_tensor_of_a_class_of_its_own_is_torchs():
+    w = torch.randn(32, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    output = conv2d(spikes(2, 3, 5, 5).as_subclass(_Own), w, backend="cpu")
+    assert type(output) is _Own
+    assert not is_sparse(output)

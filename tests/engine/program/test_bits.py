@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from snnlib import LIFRefracParameters, lif_refrac_feed_forward_step, spike
+from snnlib.engine.program import Line, Program
+from snnlib.engine.program.bits import is_compared
 from snnlib.engine.trace import trace
 from tests.engine.equality import FUSED_BACKENDS, device_of, everything
 from tests.neurons import generator
@@ -68,6 +70,13 @@ def test_a_number_that_is_kept_says_what_follows_from_it():
     """LIF with refractory period: the voltage tells whether there is a spike, a byte whether it may move."""
     found = traced(lif_refrac_feed_forward_step, LIFRefracParameters())
     assert found.types_of_saved(torch.float32) == [torch.float32, torch.uint8]
+
+
+@pytest.mark.parametrize(("operator", "jumps"), [("gt", True), ("floor", True), ("sign", True), ("exp", False)])
+def test_what_may_jump_by_a_last_bit(operator: str, jumps: bool):
+    lines = Line("a", "mul", ("k0", 2.0)), Line("b", operator, ("a", 1.0)[: 2 if operator == "gt" else 1])
+    assert is_compared(Program(("k0", "k1"), lines, ("b",)), "k0") == jumps
+    assert not is_compared(Program(("k0", "k1"), lines, ("b",)), "k1")
 
 
 @pytest.mark.parametrize("backend", FUSED_BACKENDS)
