@@ -11,7 +11,7 @@ from snnlib.engine import adjoint
 from snnlib.engine.later import beyond
 from snnlib.engine.step import Step, integration_dtype, recurrent_step, returned, sort_parameters
 
-__all__ = ["run"]
+__all__ = ["once", "run"]
 
 
 def run(
@@ -42,6 +42,17 @@ def run(
             outputs.append(z)
         # without a step too the output belongs to the graph, and the state has memory of its own
         return (torch.stack(outputs) if outputs else input.clone()), type(state)(*map(_own, state))
+
+
+def once(
+    step: Step, input: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
+) -> tuple[Tensor, Any]:
+    """One step of :func:`run`, for ``input`` ``[B, *features]``."""
+    dtype = integration_dtype(input.dtype)
+    recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
+    with _without_autocast(input.device.type):
+        z, state = _one(step, input.to(dtype), state, p, dt, recurrent_weights)
+        return z, type(state)(*map(_own, state))
 
 
 def _own(value: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor, nn
 
+from snnlib.engine import reference
 from snnlib.engine.begin import given_state
 from snnlib.engine.check import check_backend, check_dense, check_fits, check_input, check_parameters
 from snnlib.engine.scan import BACKENDS, scan
@@ -15,7 +16,6 @@ from snnlib.engine.step import (
     fitted,
     initial_state,
     integration_dtype,
-    returned,
     state_type,
 )
 from snnlib.module.options import answer_names, describe
@@ -92,6 +92,25 @@ class Neuron(Parametric):
         """
         return initial_state(self.state, self.p, like, shape=shape)
 
+    def once(self, input: Tensor, state: Any, kind: Any, weights: Tensor | None = None) -> tuple[Tensor, Any]:
+        """One step with the numbers of a loop over time: in the precision of the state.
+
+        Parameters:
+            input: ``[B, *features]``, behind its weights where the neuron has some.
+            kind: the NamedTuple in which the state is given.
+            weights: the recurrent ones.
+        """
+        dtype = integration_dtype(input.dtype)
+        p = fitted(self.p, dtype)
+        if state is None:
+            check_parameters(p, self.dt, warns=True)
+            check_fits("p", p, input.shape)
+            state = self.resting(input)
+        else:
+            state = fitted(given_state(state, kind._fields, input, input.shape), dtype, input.shape)
+        output, state = reference.once(self.step, input, state, p, self.dt, weights)
+        return output.to(input.dtype), state
+
 
 class Cell(Neuron):
     """One step of a neuron.
@@ -117,16 +136,9 @@ class Cell(Neuron):
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         check_dense(input)
-        p = fitted(self.p, integration_dtype(input.dtype))
         if state is None:
             check_input(input)
-            check_parameters(p, self.dt, warns=True)
-            check_fits("p", p, input.shape)
-            state = self.resting(input)
-        else:
-            state = given_state(state, self.state._fields, input, input.shape)
-        output, state = returned(self.step, self.step(input, state, p, self.dt), len(self.state._fields))
-        return output.to(input.dtype), state
+        return self.once(input, state, self.state)
 
 
 class Layer(Neuron):

@@ -7,25 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.engine import adjoint
-from snnlib.engine.begin import given_state
-from snnlib.engine.check import (
-    check_backend,
-    check_dense,
-    check_fits,
-    check_input,
-    check_numbers,
-    check_parameters,
-)
+from snnlib.engine.check import check_backend, check_dense, check_input, check_numbers
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import BACKENDS, scan
-from snnlib.engine.step import (
-    Step,
-    fitted,
-    initial_state,
-    integration_dtype,
-    recurrent_state_type,
-    recurrent_step,
-)
+from snnlib.engine.step import Step, initial_state, recurrent_state_type
 from snnlib.module.neuron import LayerOptions, Neuron
 from snnlib.module.states import recorded
 
@@ -172,15 +157,7 @@ class RecurrentCell(_Recurrent):
             current = nn.functional.linear(input, self.input_weights)
         elif input.shape[-1:] != (self.hidden_size,):
             raise ValueError(f"input must be [B, {self.hidden_size}], got shape {list(input.shape)}")
-        p = fitted(self.p, integration_dtype(current.dtype))
-        if state is None:
-            check_parameters(p, self.dt, warns=True)
-            check_fits("p", p, current.shape)
-            state = self.resting(current)
-        else:
-            state = given_state(state, self.recurrent_state._fields, current, current.shape)
-        output, state = recurrent_step(self.step, current, state, recurrence, p, self.dt)
-        return output.to(current.dtype), state
+        return self.once(current, state, self.recurrent_state, recurrence)
 
 
 class RecurrentLayer(_Recurrent):
