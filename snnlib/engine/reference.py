@@ -11,7 +11,7 @@ from snnlib.engine import adjoint
 from snnlib.engine.later import beyond
 from snnlib.engine.step import Step, integration_dtype, recurrent_step, returned, sort_parameters
 
-__all__ = ["once", "run"]
+__all__ = ["once", "run", "without_autocast"]
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
     dtype = integration_dtype(input.dtype)
     input = input.to(dtype)
     recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
-    with _without_autocast(input.device.type):
+    with without_autocast(input.device.type):
         if adjoint.is_exact(p) and torch.is_grad_enabled():
             loop = _Loop(step, type(state), p, names, dt)
             tensors = (*state, *(getattr(p, name) for name in names))
@@ -50,7 +50,7 @@ def once(
     """One step of :func:`run`, for ``input`` ``[B, *features]``."""
     dtype = integration_dtype(input.dtype)
     recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
-    with _without_autocast(input.device.type):
+    with without_autocast(input.device.type):
         z, state = _one(step, input.to(dtype), state, p, dt, recurrent_weights)
         return z, type(state)(*map(_own, state))
 
@@ -60,7 +60,7 @@ def _own(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) and value.numel() > 1 and 0 in value.stride() else value
 
 
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
+def without_autocast(device: str) -> AbstractContextManager[Any]:
     """Where autocast is on, leave it: the products of a loop are formed in the precision of the state."""
     on = device != "meta" and torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if on else nullcontext()
@@ -116,7 +116,7 @@ class _Adjoint(torch.autograd.Function):
             raise RuntimeError(
                 "the gradient of the adjoint has no gradient: create_graph=True goes with a surrogate"
             )
-        with _without_autocast(ctx.device):
+        with without_autocast(ctx.device):
             return _back(ctx, gradient, finals)
 
 

@@ -8,6 +8,8 @@ from torch.nn.functional import linear
 
 from snnlib.engine import scan
 from snnlib.engine.adjoint import slope_step
+from snnlib.engine.reference import without_autocast
+from snnlib.engine.step import integration_dtype
 from snnlib.module.neuron import Layer
 from snnlib.module.recurrent import RecurrentLayer
 from snnlib.module.states import check_layer
@@ -44,8 +46,17 @@ def spike_slopes(layer: Layer | RecurrentLayer, input: Tensor, state: Any = None
     if isinstance(layer, RecurrentLayer):
         if layer.input_weights is not None:
             current = linear(current, layer.input_weights)
-        first = torch.zeros_like(output[:1]) if state is None else state.z[None]
-        current = current + linear(torch.cat([first, output[:-1]]), layer.recurrence())
+        current = current + _heard(layer, output, state)
         state = None if state is None else layer.state(*state[1:])
-    slopes, _ = scan(slope_step(layer.step), current, state, layer.p._replace(method="super"), dt=layer.dt)
-    return slopes
+    p = layer.p._replace(method="super")
+    slopes, _ = scan(slope_step(layer.step), current, state, p, dt=layer.dt)
+    return slopes.to(output.dtype)
+
+
+def _heard(layer: RecurrentLayer, output: Tensor, state: Any) -> Tensor:
+    """What comes through the recurrent weights at each step, in the precision of the state."""
+    dtype, shape = integration_dtype(output.dtype), output[:1].shape
+    before = torch.as_tensor(0.0 if state is None else state.z, dtype=dtype, device=output.device)
+    spikes = torch.cat([before.expand(shape), output[:-1].to(dtype)])
+    with without_autocast(output.device.type):
+        return linear(spikes, layer.recurrence().to(dtype))
