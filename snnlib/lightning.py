@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from snnlib.engine.check import checked_length
 from snnlib.module.neuron import Neuron
 
 try:
@@ -65,9 +66,7 @@ class SpikeMonitor(pl.Callback):
     """
 
     def __init__(self, figures_every: int = 10) -> None:
-        if not isinstance(figures_every, int) or figures_every < 0:
-            raise ValueError(f"figures_every must be a number of epochs or 0, got {figures_every!r}")
-        self.figures_every = figures_every
+        self.figures_every = checked_length("figures_every", figures_every, least=0)
         self._hooks: list[Any] = []
         self._dt: dict[str, float] = {}
         self._trainer: pl.Trainer | None = None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnlib.engine.check import check_parameters
+from snnlib.engine.check import check_parameters, checked_length
 
 try:
     from matplotlib.axes import Axes
@@ -42,8 +42,7 @@ def raster(
         ValueError: a shape, ``sample``, ``dt`` or ``rows`` does not fit.
     """
     grid = _sequence("spikes", spikes, sample, dt)
-    if rows < 1:
-        raise ValueError(f"rows must be a positive number, got {rows}")
+    rows = checked_length("rows", rows)
     steps, neurons = grid.shape
     every = math.ceil(neurons / rows)
     while math.gcd(every, neurons) > 1:

@@ -221,9 +221,9 @@ def test_without_matplotlib_it_says_so_before_the_training(tmp_path: Path, monke
     assert trainer.global_step == 0
 
 
-@pytest.mark.parametrize("epochs", [-1, 2.5])
+@pytest.mark.parametrize("epochs", [-1, 2.5, True])
 def test_a_wrong_number_of_epochs_is_named(epochs: Any):
-    with pytest.raises(ValueError, match=f"figures_every .*{epochs}"):
+    with pytest.raises(ValueError, match=f"figures_every must be an integer of at least 0, got .*{epochs}"):
         SpikeMonitor(epochs)
 
 

@@ -9,7 +9,7 @@ __all__ = ["NEURONS", "OURS", "PEERS", "SNNLIB", "WORKLOADS", "Spec", "Table", "
 Size = tuple[int, int, int]
 """Time steps T, sequences B, neurons N."""
 
-SNNLIB = tuple(f"snnlib-{backend}" for backend in ("auto", *BACKENDS))
+SNNLIB = tuple(f"snnlib-{backend}" for backend in BACKENDS)
 OURS = SNNLIB[0]
 """The row that the column ``x snnlib`` divides by."""
 

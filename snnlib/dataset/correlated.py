@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from snnlib.engine.check import checked_length
+
 __all__ = ["Episodes", "correlated_spikes", "generated_episodes", "random_subsets", "without_timing"]
 
 
@@ -94,10 +96,9 @@ def correlated_spikes(
         Spikes, 0 or 1, ``[T, B, M]``.
 
     Raises:
-        ValueError: ``rate * dt`` or ``correlation`` is no probability, or ``seq_length`` is not positive.
+        ValueError: ``rate * dt`` or ``correlation`` is no probability, or ``seq_length`` no positive integer.
     """
-    if seq_length < 1:
-        raise ValueError(f"seq_length must be positive, got seq_length={seq_length}")
+    seq_length = checked_length("seq_length", seq_length)
     if not 0 <= rate * dt <= 1:
         raise ValueError(f"rate * dt must be a probability in [0, 1], got rate={rate}, dt={dt}")
     if not 0 <= correlation <= 1:

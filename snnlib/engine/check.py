@@ -24,6 +24,7 @@ __all__ = [
     "check_parameters",
     "check_stable",
     "checked_length",
+    "checked_part",
     "is_compiled",
     "is_concrete",
     "is_exported",
@@ -244,19 +245,24 @@ def worst(name: str, value: Any, is_fine: Callable[[Tensor], Tensor]) -> str:
     return f"{name}={value[tuple(index)].item()} at index {index}"
 
 
-def checked_length(name: str, value: int) -> int:
+def checked_length(name: str, value: int, least: int = 1) -> int:
     """A number of steps, neurons or spikes, of any kind of integer.
 
     Raises:
-        ValueError: it is no integer of at least 1.
+        ValueError: it is no integer of at least ``least``.
     """
     try:
-        length = 0 if isinstance(value, bool) else operator.index(value)
+        length = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        length = 0
-    if length < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {name}={value!r}")
+        length = least - 1
+    if length < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {name}={value!r}")
     return length
+
+
+def checked_part(name: str, value: int | None) -> int | None:
+    """The number of steps in a part of a sequence, or None for no parts; see :func:`checked_length`."""
+    return None if value is None else checked_length(name, value)
 
 
 def check_kind(state: Any, fields: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
-from snnlib.engine.check import is_exported
+from snnlib.engine.check import checked_part, is_exported
 
 __all__ = ["in_chunks"]
 
@@ -46,8 +46,7 @@ def in_chunks(
     Source: Chen et al. 2016, arXiv:1604.06174; by :func:`torch.utils.checkpoint.checkpoint`.
     """
     name = "checkpoint_every" if again else "chunk_size"
-    if every is not None and (not isinstance(every, int) or every < 1):
-        raise ValueError(f"{name} must be a positive number of steps or None, got {every!r}")
+    every = checked_part(name, every)
     if every is None or len(input) <= every or (again and (not torch.is_grad_enabled() or is_exported())):
         return run(input, state)
     if exact and torch.compiler.is_dynamo_compiling():

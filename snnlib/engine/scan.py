@@ -30,7 +30,7 @@ from snnlib.engine.step import (
 
 __all__ = ["BACKENDS", "scan", "source"]
 
-BACKENDS = ("reference", "cpu", "gpu")
+BACKENDS = ("auto", "reference", "cpu", "gpu")
 _FUSED = {"cpu": "cpu", "cuda": "gpu"}
 """The backend for a type of device."""
 
@@ -85,7 +85,7 @@ def scan(
         NaNInputError: input, weights or parameters have NaN.
         UntraceableError: ``backend`` is "cpu" or "gpu", and the step cannot be fused or the input is elsewhere.
     """
-    check_backend(backend, ("auto", *BACKENDS))
+    check_backend(backend, BACKENDS)
     check_dense(input)
     p = default_parameters(step) if p is None else p
     dt = default_dt(step) if dt is None else dt

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from snnlib.engine import reference
 from snnlib.engine.begin import given_state
-from snnlib.engine.check import check_backend, check_dense, check_fits, check_input, check_parameters
+from snnlib.engine.check import (
+    check_backend,
+    check_dense,
+    check_fits,
+    check_input,
+    check_parameters,
+    checked_part,
+)
 from snnlib.engine.scan import BACKENDS, scan
 from snnlib.engine.step import (
     Step,
@@ -27,6 +34,7 @@ __all__ = [
     "Layer",
     "LayerOptions",
     "Neuron",
+    "OverTime",
     "check_maker",
 ]
 
@@ -141,7 +149,27 @@ class Cell(Neuron):
         return self.once(input, state, self.state)
 
 
-class Layer(Neuron):
+class OverTime(Neuron):
+    """A neuron that takes sequences.
+
+    Attributes:
+        backend, checkpoint_every, record_states: see :class:`Layer`.
+    """
+
+    over_time = True
+
+    def run_by(self, backend: str, checkpoint_every: int | None, record_states: bool) -> None:
+        """Keep what runs it and what it keeps.
+
+        Raises:
+            ValueError: ``backend`` is none, or ``checkpoint_every`` no number of steps.
+        """
+        check_backend(backend, BACKENDS)
+        self.backend, self.record_states = backend, record_states
+        self.checkpoint_every = checked_part("checkpoint_every", checkpoint_every)
+
+
+class Layer(OverTime):
     """A neuron over time.
 
     ::
@@ -161,11 +189,9 @@ class Layer(Neuron):
         ``state=None`` is the resting state.
 
     Raises:
-        ValueError: ``backend`` is none, a parameter has a value that no neuron can have, and see
-            :func:`snnlib.engine.scan`.
+        ValueError: ``backend`` is none, ``checkpoint_every`` no number of steps, a parameter has a value that
+            no neuron can have, and see :func:`snnlib.engine.scan`.
     """
-
-    over_time = True
 
     def __init__(
         self,
@@ -177,8 +203,7 @@ class Layer(Neuron):
         record_states: bool = False,
     ) -> None:
         super().__init__(step, p, dt)
-        check_backend(backend, ("auto", *BACKENDS))
-        self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
+        self.run_by(backend, checkpoint_every, record_states)
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         return recorded(self, input, state) if self.record_states else self.run(input, state)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.engine import adjoint
-from snnlib.engine.check import check_backend, check_dense, check_input, check_numbers
+from snnlib.engine.check import check_dense, check_input, check_numbers, checked_length
 from snnlib.engine.checkpoint import in_chunks
-from snnlib.engine.scan import BACKENDS, scan
+from snnlib.engine.scan import scan
 from snnlib.engine.step import Step, initial_state, recurrent_state_type
-from snnlib.module.neuron import LayerOptions, Neuron
+from snnlib.module.neuron import LayerOptions, Neuron, OverTime
 from snnlib.module.states import recorded
 
 __all__ = ["RecurrentCell", "RecurrentLayer", "RecurrentLayerOptions", "RecurrentOptions"]
@@ -65,9 +65,9 @@ class _Recurrent(Neuron):
         autapses: bool = False,
     ) -> None:
         super().__init__(step, p, dt)
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, int) and not (size is None and name == "input_size"):
-                raise ValueError(f"{name} must be a number of neurons, got {size!r}")
+        if input_size is not None:
+            input_size = checked_length("input_size", input_size, least=0)
+        hidden_size = checked_length("hidden_size", hidden_size, least=0)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.recurrent_state = state or recurrent_state_type(step)
         self.input_weights: nn.Parameter | None
@@ -160,7 +160,7 @@ class RecurrentCell(_Recurrent):
         return self.once(current, state, self.recurrent_state, recurrence)
 
 
-class RecurrentLayer(_Recurrent):
+class RecurrentLayer(_Recurrent, OverTime):
     """Neurons that hear each other's last spikes, over time: :class:`RecurrentCell` for a whole sequence.
 
     Shapes:
@@ -170,8 +170,6 @@ class RecurrentLayer(_Recurrent):
     Raises:
         ValueError: ``backend`` is none, weights or a parameter do not fit, and see :func:`snnlib.engine.scan`.
     """
-
-    over_time = True
 
     def __init__(
         self,
@@ -191,8 +189,7 @@ class RecurrentLayer(_Recurrent):
     ) -> None:
         weights = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
         super().__init__(step, input_size, hidden_size, p, dt, state=state, autapses=autapses, **weights)
-        check_backend(backend, ("auto", *BACKENDS))
-        self.backend, self.checkpoint_every, self.record_states = backend, checkpoint_every, record_states
+        self.run_by(backend, checkpoint_every, record_states)
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if self.record_states:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from snnlib.engine import adjoint
-from snnlib.engine.check import warn
+from snnlib.engine.check import checked_part, warn
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.module.lift import Lift, batched, is_stateful, refuse_misfit, time_of
 
@@ -56,8 +56,8 @@ class SequentialState(nn.Sequential):
         ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in
             :class:`.Lift`), a module with a state, or one that needs to see time, hides in an
             ``nn.Sequential``, a module takes more than one tensor or does not keep the batch, the state has
-            another length, or ``checkpoint_every`` or ``chunk_size`` meets a batch norm in training or a module
-            without a state that needs to see time, which would see each chunk alone.
+            another length, or ``checkpoint_every`` or ``chunk_size`` is no number of steps or meets a batch
+            norm in training or what has no state and needs to see time, which would see each chunk alone.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class SequentialState(nn.Sequential):
         chunk_size: int | None = None,
     ) -> None:
         super().__init__(*modules)
-        self.return_hidden, self.checkpoint_every, self.chunk_size = return_hidden, checkpoint_every, chunk_size
+        self.return_hidden = return_hidden
+        self.checkpoint_every = checked_part("checkpoint_every", checkpoint_every)
+        self.chunk_size = checked_part("chunk_size", chunk_size)
         self._state_hooks: list[RemovableHandle] = []
         self._outer_time: bool | None = None  # what a chain without neurons takes from the chain around it
         self._look()

@@ -5,7 +5,7 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from snnlib.engine.check import check_backend
+from snnlib.engine.check import check_backend, checked_length
 from snnlib.engine.sparse import BACKENDS, conv2d, linear
 
 __all__ = ["SpikeConv2d", "SpikeLinear", "weigher"]
@@ -30,7 +30,7 @@ class SpikeConv2d(nn.Conv2d):
         input ``[N, C, H, W]``, in a :class:`.SequentialState` ``[T, B, C, H, W]``; output as torch's.
 
     Raises:
-        ValueError: another backend, or ``pool`` is less than 1.
+        ValueError: another backend, or ``pool`` is no integer of at least 1.
     """
 
     def __init__(
@@ -52,10 +52,8 @@ class SpikeConv2d(nn.Conv2d):
     ) -> None:
         sizes = kernel_size, stride, padding, dilation, groups
         super().__init__(in_channels, out_channels, *sizes, bias, padding_mode, device, dtype)
-        if pool < 1:
-            raise ValueError(f"pool must be 1 or more, got {pool}")
         check_backend(backend, BACKENDS)
-        self.backend, self.pool = backend, pool
+        self.backend, self.pool = backend, checked_length("pool", pool)
 
     def extra_repr(self) -> str:
         pool = f", pool={self.pool}" if self.pool > 1 else ""

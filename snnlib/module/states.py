@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint
-from snnlib.engine.check import check_dense
+from snnlib.engine.check import check_dense, checked_length
 
 __all__ = ["check_layer", "detach_state", "recorded", "state_over_time"]
 
@@ -65,8 +65,7 @@ def state_over_time(layer: Any, input: Tensor, state: Any = None, every: int = 1
             layer refuses its input.
     """
     check_layer(layer)
-    if not isinstance(every, int) or every < 1:
-        raise ValueError(f"every must be a positive number of steps, got {every!r}")
+    every = checked_length("every", every)
     if not len(input):
         raise ValueError(f"input must be [T, B, *features] with T > 0, got shape {list(input.shape)}")
     return recorded(layer, input, state, every)

@@ -110,7 +110,7 @@ _SHARED: dict[str, _Row] = {
     "alpha": (
         "Width or height of the surrogate derivative, see help(snnlib.spike); the method's own if not given.",
         POSITIVE),
-    "backend": ("What runs the neurons over time, see snnlib.scan.", one_of("auto", *BACKENDS)),
+    "backend": ("What runs the neurons over time, see snnlib.scan.", one_of(*BACKENDS)),
     "output_dir": ("Runs are written to OUTPUT_DIR/TASK/TIME.",),
     "resume": ("Folder of a run to go on with; its flags are taken over.",),
     "data_dir": ("Where data sets are kept and downloaded to.",),

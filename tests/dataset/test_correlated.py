@@ -151,5 +151,6 @@ def test_wrong_arguments_are_refused():
         correlated_spikes(subset, 10, 2000.0, 0.5)
     with pytest.raises(ValueError, match=r"correlation=1\.5"):
         correlated_spikes(subset, 10, 20.0, 1.5)
-    with pytest.raises(ValueError, match="seq_length=0"):
-        correlated_spikes(subset, 0, 20.0, 0.5)
+    for steps in (0, 2.5, True):
+        with pytest.raises(ValueError, match=f"must be an integer of at least 1, got seq_length={steps}"):
+            correlated_spikes(subset, steps, 20.0, 0.5)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,14 @@ from torch.utils._pytree import tree_leaves
 from snnlib import (
     LIF,
     LSNN,
+    LIFCell,
     LIFParameters,
     LIFRecurrent,
     Lift,
     LSNNParameters,
     SequentialState,
     SpikeLatencyEncoder,
+    lif_feed_forward_step,
     lsnn_feed_forward_step,
 )
 from snnlib.engine import scan
@@ -134,12 +137,33 @@ def test_between_forward_and_backward_only_a_state_in_every_so_many_steps_is_kep
         assert held(steps, every, backend) <= 6 * steps / every
 
 
-@pytest.mark.parametrize("every", [0, -3, 2.5, "many"])
-def test_what_is_no_number_of_steps_is_refused(every: Any):
-    with pytest.raises(ValueError, match="checkpoint_every must be a positive number of steps"):
-        LIF(checkpoint_every=every)(torch.zeros(3, 1, 2))
-    with pytest.raises(ValueError, match="chunk_size must be a positive number of steps"):
-        SequentialState(LIF(), chunk_size=every)(torch.zeros(3, 1, 2))
+@pytest.mark.parametrize("every", [0, -3, 2.5, "many", True])
+def test_what_is_no_number_of_steps_is_refused_where_it_is_given(every: Any):
+    message = f"_every must be an integer of at least 1, got checkpoint_every={every!r}"
+    for make in (
+        lambda: scan(lif_feed_forward_step, torch.zeros(3, 1, 2), checkpoint_every=every),
+        lambda: LIF(checkpoint_every=every),
+        lambda: LIFRecurrent(2, 2, checkpoint_every=every),
+        lambda: SequentialState(LIFCell(), checkpoint_every=every),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    with pytest.raises(ValueError, match=f"chunk_size must be an integer of .* got chunk_size={every!r}"):
+        SequentialState(LIF(), chunk_size=every)
+    layer = LIF(backend="reference")
+    layer.checkpoint_every = every
+    with pytest.raises(ValueError, match=message):
+        layer(torch.zeros(3, 1, 2))
+
+
+def test_a_number_of_steps_may_be_numpys():
+    x, every = 3 * torch.rand(5, 1, 2), np.int64(2)
+    expected = LIF(backend="reference")(x.requires_grad_())[0]
+    for net in (
+        LIF(backend="reference", checkpoint_every=every),
+        SequentialState(LIF(backend="reference"), checkpoint_every=every, chunk_size=every),
+    ):
+        assert torch.equal(net(x)[0], expected)
 
 
 @pytest.mark.parametrize("option", ["checkpoint_every", "chunk_size"])

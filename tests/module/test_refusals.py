@@ -149,10 +149,17 @@ def test_numbers_of_numpy_are_numbers():
     assert LIF(LIFParameters(v_th=np.float32(0.5))).p.v_th == 0.5
 
 
-@pytest.mark.parametrize("sizes", [(LIFParameters(), 4), (3, LIFParameters()), (3, None), (3.0, 4)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(LIFParameters(), 4), (3, LIFParameters()), (3, None), (3.0, 4), (3, True), (-1, 4)], ids=str
+)
 def test_what_are_no_sizes_is_refused(sizes):
-    with pytest.raises(ValueError, match="_size must be a number of neurons, got"):
+    with pytest.raises(ValueError, match=r"_size must be an integer of at least 0, got .*_size="):
         LIFRecurrent(*sizes)
+
+
+def test_sizes_may_be_numpys_and_none_at_all():
+    assert LIFRecurrent(np.int64(3), np.int64(N))(torch.ones(2, B, 3))[0].shape == (2, B, N)
+    assert LIFRecurrent(0, 0)(torch.ones(2, B, 0))[0].shape == (2, B, 0)
 
 
 @pytest.mark.parametrize("rate", [2500.0, torch.tensor([100.0, 2500.0])], ids=["number", "tensor"])

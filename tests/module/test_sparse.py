@@ -52,9 +52,9 @@ def test_pooling_is_that_of_torchs_layer(options, backend: str):
     assert repr(layer).endswith("pool=2)")
 
 
-@pytest.mark.parametrize("pool", [0, -1])
+@pytest.mark.parametrize("pool", [0, -1, 1.5, True])
 def test_a_window_has_a_pixel(pool: int):
-    with pytest.raises(ValueError, match=f"pool must be 1 or more, got {pool}"):
+    with pytest.raises(ValueError, match=f"pool must be an integer of at least 1, got pool={pool}"):
         SpikeConv2d(1, 2, 3, pool=pool)
 
 
