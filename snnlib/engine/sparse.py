@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from snnlib.engine.check import is_compiled, is_concrete
+from snnlib.engine.check import check_backend, is_compiled, is_concrete
 from snnlib.engine.llvm.machine import Array, Loop, as_array, shared, unavailable
 from snnlib.engine.llvm.team import together
 from snnlib.engine.loops.sizes import LANES
@@ -74,7 +74,11 @@ def conv2d(
             wherever that can be done, be it slower.
         pool: return the largest of each ``pool`` times ``pool`` pixels, as an ``nn.MaxPool2d(pool)`` behind it.
             The maps of all samples are then never in memory; their gradient is.
+
+    Raises:
+        ValueError: ``backend`` is another.
     """
+    check_backend(backend, BACKENDS)
     if backend != "reference" and not is_compiled() and input.dim() == weight.dim() == 4:
         whole = weight.shape[2:] == input.shape[2:]
         large = backend == "cpu" or len(input) * input.shape[2:].numel() * weight.numel() >= _WORTH
@@ -103,11 +107,16 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, backend: s
         weight: ``[M, N]``.
         bias: ``[M]``.
         backend: as in :func:`conv2d`.
+
+    Raises:
+        ValueError: ``backend`` is another.
     """
+    check_backend(backend, BACKENDS)
     if backend == "reference" or is_compiled():
         return functional.linear(input, weight, bias)
     large = backend == "cpu" or input.numel() * len(weight) >= _WORTH
-    if large and input.dim() > 1 and weight.dim() == 2 and input.layout == torch.strided:  # maps of one pixel
+    strided = input.layout == weight.layout == torch.strided
+    if large and input.dim() > 1 and weight.dim() == 2 and strided:  # maps of one pixel
         pixels, filters = input.flatten(0, -2)[..., None, None], weight[..., None, None]
         possible = _is_possible(pixels, filters, bias, (0, 0), (), 1)
         if possible and (backend == "cpu" or _is_sparse(pixels)):
@@ -121,7 +130,7 @@ def _is_possible(
 ) -> bool:
     tensors = [value for value in (input, weight, bias) if value is not None]
     return (
-        all(is_concrete(value) for value in tensors)
+        all(is_concrete(value) and value.layout == torch.strided for value in tensors)
         and set(ones) <= {1}
         and not isinstance(padding, str)
         and all(type(value) in (Tensor, torch.nn.Parameter) for value in tensors)

@@ -156,3 +156,26 @@ def test_a_tensor_of_a_class_of_its_own_is_torchs():
     output = conv2d(spikes(2, 3, 5, 5).as_subclass(_Own), w, backend="cpu")
     assert type(output) is _Own
     assert not is_sparse(output)
+
+
+@pytest.mark.parametrize("laid", [(True, False), (True, True)], ids=["input", "input and weights"])
+def test_maps_in_the_layout_of_onednn_are_torchs(laid: tuple[bool, bool]):
+    x, w = (torch.rand(64, 16, 8, 8) < 0.05).float(), torch.rand(64, 16, 3, 3)
+    x, w = (value.to_mkldnn() if there else value for value, there in zip((x, w), laid, strict=True))
+    for backend in sparse.BACKENDS:
+        made = conv2d(x, w, backend=backend)
+        torch.testing.assert_close(made.to_dense(), functional.conv2d(x, w).to_dense())
+
+
+def test_weights_that_are_laid_out_sparsely_are_torchs():
+    x, w = torch.rand(8, 64), (torch.rand(64, 64) < 0.1).float()
+    made = linear(x, w.to_sparse_csr(), backend="cpu")
+    torch.testing.assert_close(made, functional.linear(x, w.to_sparse_csr()))
+
+
+def test_a_backend_that_is_none_is_refused():
+    message = r"backend must be one of \['auto', 'reference', 'cpu'\], got 'foo'"
+    with pytest.raises(ValueError, match=message):
+        linear(torch.zeros(2, 3), torch.zeros(4, 3), backend="foo")
+    with pytest.raises(ValueError, match=message):
+        conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), backend="foo")
