@@ -128,19 +128,26 @@ def check_kind_of_parameters(p: Any, usual: Any) -> None:
     """
     if usual is not None and not hasattr(usual, "_fields"):
         raise ValueError(f"p of a step must be a NamedTuple, its default {type(usual).__name__} is none")
+    if type(p) is not type(usual):
+        _check_fields(p, usual)
+    elif p is None or [*map(type, p)] == [*map(type, usual)]:  # nearly always; a small layer would notice more
+        return
+    for name, value in zip(getattr(usual, "_fields", ()), usual or (), strict=True):
+        given = getattr(p, name)
+        if isinstance(value, float) and not isinstance(given, Real | Tensor):
+            raise ValueError(f"p.{name} must be a number or a tensor, got {given!r}")
+
+
+def _check_fields(p: Any, usual: Any) -> None:
+    """See :func:`check_kind_of_parameters`; of another class than the usual."""
     if p is not None and not hasattr(p, "_fields"):
         wanted = "a NamedTuple" if usual is None else f"{type(usual).__name__}(...)"
         raise ValueError(f"p must be {wanted}, got {p!r}; there are as many neurons as the input has features")
-    for name, value in zip(getattr(usual, "_fields", ()), usual or (), strict=True):
+    for name in getattr(usual, "_fields", ()):
         if not hasattr(p, name):
             raise ValueError(
                 f"p must have the fields of {type(usual).__name__}, {type(p).__name__} has no {name}"
             )
-        given = getattr(p, name)
-        if isinstance(value, float) and not isinstance(given, Real | Tensor):
-            raise ValueError(f"p.{name} must be a number or a tensor, got {given!r}")
-        if isinstance(given, float) and math.isnan(given):
-            raise ValueError(f"p.{name} must be a number, got {given}")
     more = [name for name in getattr(p, "_fields", ()) if usual is not None and not hasattr(usual, name)]
     if more:
         raise ValueError(
@@ -177,8 +184,8 @@ def check_parameters(p: Any, dt: float, warns: bool = False) -> None:
         warns: warn of tensors of rates that are too fast, as :func:`check_stable` does where a module is made.
 
     Raises:
-        ValueError: ``dt`` is not positive or not finite, or a field ``tau_*_inv`` is negative or not finite;
-            names it and shows its value.
+        ValueError: ``dt`` is not positive or not finite, a field ``tau_*_inv`` is negative or not finite, or
+            another number is NaN; names it and shows its value.
         NaNInputError: another tensor has NaN, where the values can be looked at for free.
     """
     known: Any = dt
@@ -190,6 +197,8 @@ def check_parameters(p: Any, dt: float, warns: bool = False) -> None:
             _check_rate(name, value, dt, warns)
         elif isinstance(value, Tensor):
             check_numbers(f"p.{name}", value)
+        elif type(value) is float and math.isnan(value):
+            raise ValueError(f"p.{name} must be a number, got {value}")
 
 
 def _check_rate(name: str, value: Any, dt: float, warns: bool) -> None:

@@ -89,7 +89,7 @@ def scan(
     check_dense(input)
     p = default_parameters(step) if p is None else p
     dt = default_dt(step) if dt is None else dt
-    if p is not None and not hasattr(p, "_fields"):
+    if p is not None and not torch.compiler.is_dynamo_compiling():
         check_kind_of_parameters(p, default_parameters(step))
     if backend in ("auto", "reference") and is_exported():
         backend, p = "reference", _without_adjoint(p)

@@ -157,8 +157,13 @@ class StepKey:
 
 def default_parameters(step: Step) -> Any:
     """The parameters that ``step`` declares as the default of its argument ``p``, or None."""
+    made: Any = getattr(step, "made_with", None) or _noted(step, "made_with", _default_parameters)
+    return made[0]
+
+
+def _default_parameters(step: Step) -> tuple[Any]:
     argument = inspect.signature(step).parameters.get("p")
-    return None if argument is None or argument.default is argument.empty else argument.default
+    return (None if argument is None or argument.default is argument.empty else argument.default,)
 
 
 def default_dt(step: Step) -> float:

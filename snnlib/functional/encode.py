@@ -60,6 +60,8 @@ def constant_current_lif_encode(
     """
     seq_length = checked_length("seq_length", seq_length)
     _check_values("input_current", input_current)
+    if isinstance(p, LIFParameters):
+        p = LIFBoxParameters(*(getattr(p, name) for name in LIFBoxParameters._fields))
     # scan wants a batch: a single number becomes a batch of one
     batch = input_current.reshape(1) if input_current.dim() == 0 else input_current
     spikes, _ = scan(lif_box_feed_forward_step, batch.expand(seq_length, *batch.shape), p=p, dt=dt)

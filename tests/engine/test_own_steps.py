@@ -142,7 +142,9 @@ def test_a_step_that_returns_a_plain_tuple_is_refused():
 
 
 def test_a_parameter_that_has_no_hash_is_left_to_the_plain_loop():
-    def listing_step(input: Tensor, state: Rested, p: MyParameters = MyParameters(), dt: float = 0.001):
+    usual: Any = MyParameters(gain=None)  # type: ignore[arg-type]
+
+    def listing_step(input: Tensor, state: Rested, p: MyParameters = usual, dt: float = 0.001):
         return input * p.gain[0], state  # type: ignore[index]
 
     with pytest.warns(UserWarning, match="plain loop.*cannot be hashed"):

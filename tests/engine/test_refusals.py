@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -114,3 +115,36 @@ def test_a_bad_method_or_alpha_is_refused(field, bad):
     refused(
         rf"{field}.*{field}={re.escape(repr(bad))}", lif_feed_forward_step, X, p=LIFParameters(**{field: bad})
     )
+
+
+class More(NamedTuple):
+    """LIF's parameters and one that nobody reads."""
+
+    v_noise: float
+    tau_syn_inv: float = 200.0
+    tau_mem_inv: float = 100.0
+    v_leak: float = 0.0
+    v_th: float = 1.0
+    v_reset: float = 0.0
+    method: str = "super"
+    alpha: float | None = None
+    detach_reset: bool = True
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "cpu"])
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        (LIParameters(), "p must have the fields of LIFParameters, LIParameters has no v_th"),
+        (More(0.1), "More has v_noise too, which nothing here would read"),
+        (LIFParameters(v_th=[1.0]), r"p.v_th must be a number or a tensor, got \[1.0\]"),
+        (LIFParameters(v_th=math.nan), "p.v_th must be a number, got nan"),
+        ({"v_th": 1.0}, r"p must be LIFParameters\(...\), got {'v_th': 1.0}"),
+    ],
+    ids=["another neuron's", "more", "list", "nan", "dictionary"],
+)
+def test_what_are_no_parameters_of_this_neuron_is_refused(p, message, backend):
+    """Each time, also after others were taken."""
+    for _ in range(2):
+        scan(LIF.step, X, p=LIFParameters(), backend=backend)
+        refused(message, LIF.step, X, p=p, backend=backend)
