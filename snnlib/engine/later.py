@@ -42,6 +42,11 @@ def _later_step(step: Step) -> Step:
 @functools.lru_cache(maxsize=256)
 def later_type(inner: Any) -> Any:
     """A kind of state with ``later`` behind its fields."""
+    if "later" in inner._fields:
+        raise ValueError(
+            f"{inner.__name__} has a field later, and method='adjoint' keeps its own under this name: "
+            "rename the field"
+        )
     return cast(Any, namedtuple)(f"{inner.__name__}WithLater", (*inner._fields, "later"))
 
 

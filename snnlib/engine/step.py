@@ -184,6 +184,11 @@ def recurrent_state_type(step: Step) -> type[NamedTuple]:
 
 def _recurrent_state_type(step: Step) -> type[NamedTuple]:
     inner = state_type(step)
+    if "z" in inner._fields:
+        raise ValueError(
+            f"{inner.__name__} has a field z, and with recurrent weights the state has z before the fields of "
+            f"{name_of(step)}, the output of the step before: rename the field"
+        )
     made: Any = cast(Any, collections.namedtuple)(f"Recurrent{inner.__name__}", ("z", *inner._fields))
     # a generated class has no importable name: pickle it by the step that it came from
     made.__reduce__ = lambda self: (_recurrent_state, (step, tuple(self)))

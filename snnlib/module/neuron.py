@@ -74,6 +74,7 @@ class Neuron(Parametric):
     """
 
     over_time: bool
+    _own: tuple[str, ...] = ("step", "state")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -157,6 +158,7 @@ class OverTime(Neuron):
     """
 
     over_time = True
+    _own: tuple[str, ...] = (*Neuron._own, "backend", "checkpoint_every", "record_states")
 
     def run_by(self, backend: str, checkpoint_every: int | None, record_states: bool) -> None:
         """Keep what runs it and what it keeps.

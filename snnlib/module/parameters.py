@@ -12,10 +12,6 @@ from snnlib.functional.threshold import check_method
 __all__ = ["Parametric", "described", "register"]
 
 
-_OWN = ("step", "state")
-"""What a neuron has beside its parameters, whose fields may have the same names."""
-
-
 class Parametric(nn.Module):
     """A module with parameters ``p``, a NamedTuple, which are registered: what is a ``torch.nn.Parameter``
     learns, what is a tensor moves with ``.to()``, both stand in the ``state_dict`` under the names that ``p``
@@ -29,11 +25,13 @@ class Parametric(nn.Module):
         dt: time step in s.
 
     Raises:
-        ValueError: ``p`` or ``dt`` has a value that no neuron can have, ``p`` is of another class, or holds a
-            tensor in a container.
+        ValueError: ``p`` or ``dt`` has a value that no neuron can have, ``p`` is of another class, holds a tensor in
+            a container, or a tensor of it has the name of something that the module has.
         AttributeError: a number of ``p`` is assigned to the module itself.
     """
 
+    _own: tuple[str, ...] = ()
+    """What it has beside its parameters, of which numbers may have the same names."""
     _numbers: Any = None
     _tensors: tuple[str, ...] = ()
     _usual: Any = None
@@ -49,6 +47,12 @@ class Parametric(nn.Module):
         _refuse_hidden(p)
         check_parameters(p, self.dt)
         check_stable(p, self.dt)
+        for name, value in p._asdict().items() if p is not None else ():
+            taken = name in self._own or (name not in self._tensors and hasattr(self, name))
+            if taken and isinstance(value, Tensor):
+                raise ValueError(
+                    f"p.{name} cannot be a tensor, for the module has a {name} of its own: rename the parameter"
+                )
         if hasattr(p, "method"):
             check_method(p.method, getattr(p, "alpha", None))
         for name, value in p._asdict().items() if p is not None else ():
@@ -60,8 +64,9 @@ class Parametric(nn.Module):
         values = p._asdict() if p is not None else {}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         computed = [name for name in self._tensors if name not in self._parameters | self._buffers]
-        for name in computed:
-            self._compute(name, tensors.get(name))
+        changed = [name for name in computed if self._changes(name, tensors.get(name))]
+        for name in changed:  # all of which can be
+            setattr(self, name, tensors[name])  # the parametrization goes back from it
         for name in ("_parameters", "_buffers"):  # a copy by copy.copy has the same ones
             self.__dict__[name] = dict(self.__dict__[name])
         for name in self._tensors:
@@ -75,17 +80,22 @@ class Parametric(nn.Module):
         # only the numbers stay here: what is registered may be moved, copied or replaced
         self._numbers = p._replace(**dict.fromkeys(tensors)) if tensors else p
 
-    def _compute(self, name: str, value: Tensor | None) -> None:
-        """Give another value to a tensor that torch computes of what it registered in its place."""
+    def _changes(self, name: str, value: Tensor | None) -> bool:
+        """Whether a tensor that torch computes of what it registered in its place gets another value.
+
+        Raises:
+            ValueError: it cannot.
+        """
         now = getattr(self, name)
         if value is not None and (value is now or (value.shape == now.shape and bool((value == now).all()))):
-            return
-        if value is None or not is_parametrized(self, name):
+            return False
+        made: Any = self.parametrizations[name] if is_parametrized(self, name) else ()  # type: ignore[index]
+        if value is None or not made or not all(hasattr(each, "right_inverse") for each in made):
             raise ValueError(
                 f"p.{name} is computed of other tensors, by a parametrization or pruning, and stays so: "
                 f"remove that before p gets another {name}"
             )
-        setattr(self, name, value)  # the parametrization goes back from it
+        return True
 
     @property
     def p(self) -> Any:
@@ -116,7 +126,7 @@ class Parametric(nn.Module):
     def _refuse_number(self, name: str) -> None:
         """Refuse to hold what p, which has a number of this name, would not see."""
         numbers = getattr(self._numbers, "_fields", ())
-        if name in numbers and name not in (*self._tensors, *_OWN) and not hasattr(self, name):
+        if name in numbers and name not in (*self._tensors, *self._own) and not hasattr(self, name):
             raise AttributeError(f"{name} is a number of p: use layer.p = layer.p._replace({name}=...)")
 
     def extra_repr(self) -> str:

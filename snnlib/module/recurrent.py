@@ -51,6 +51,11 @@ class _Recurrent(Neuron):
             zero, of given ones too.
     """
 
+    _own: tuple[str, ...] = (
+        *(*Neuron._own, "input_size", "hidden_size", "autapses"),
+        *("recurrent_state", "input_weights", "recurrent_weights"),
+    )
+
     def __init__(
         self,
         step: Step,
@@ -170,6 +175,8 @@ class RecurrentLayer(_Recurrent, OverTime):
     Raises:
         ValueError: ``backend`` is none, weights or a parameter do not fit, and see :func:`snnlib.engine.scan`.
     """
+
+    _own: tuple[str, ...] = (*_Recurrent._own, *OverTime._own)
 
     def __init__(
         self,

@@ -229,6 +229,20 @@ def test_a_parametrization_goes_back_from_another_value():
     torch.testing.assert_close(layer.p.tau_mem_inv, wanted)
 
 
+def test_what_is_refused_changes_nothing():
+    """Also of several tensors that torch computes, of which one could have been changed."""
+    tensors = {name: nn.Parameter(torch.full((N,), 90.0)) for name in ("tau_syn_inv", "tau_mem_inv")}
+    for change, last in ((Exponential(), 50.0), (nn.Softplus(), torch.full((N,), 50.0))):
+        layer = LIF(LIFParameters(**tensors))
+        register_parametrization(layer, "tau_syn_inv", Exponential())
+        register_parametrization(layer, "tau_mem_inv", change)
+        before = layer.p._replace(v_th=0.0)
+        with pytest.raises(ValueError, match=r"p\.tau_mem_inv is computed of other tensors"):
+            layer.p = layer.p._replace(tau_syn_inv=torch.full((N,), 150.0), tau_mem_inv=last)
+        assert torch.equal(layer.p.tau_syn_inv, before.tau_syn_inv)
+        assert torch.equal(layer.p.tau_mem_inv, before.tau_mem_inv)
+
+
 def test_a_tensor_is_put_where_a_parameter_was_taken_away():
     """As torch.nn.DataParallel and networks that make others' weights do."""
     layer = learning()

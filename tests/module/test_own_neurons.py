@@ -1,6 +1,7 @@
 """Modules of a step of one's own, and a surrogate of one's own."""
 
 import pickle
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -115,3 +116,83 @@ def test_a_function_as_method():
     output, _ = LIF(p)(torch.zeros(1, 1, 1))
     assert output.item() == 0.5
     assert "method" in repr(LIF(p))
+
+
+class Taken(NamedTuple):
+    """Parameters whose names a module has too."""
+
+    step: float | Tensor = 1.0
+    state: float | Tensor = 1.0
+    training: float | Tensor = 1.0
+    backend: float | Tensor = 1.0
+    checkpoint_every: float | Tensor = 1.0
+    record_states: float | Tensor = 1.0
+    hidden_size: float | Tensor = 1.0
+    input_weights: float | Tensor = 1.0
+
+
+ALWAYS, OVER_TIME, RECURRENT = set(Taken._fields[:3]), set(Taken._fields[3:6]), set(Taken._fields[6:])
+
+
+def summing_step(input: Tensor, state: MyState, p: Taken = Taken(), dt: float = 0.001):
+    return input * sum(p), MyState(state.v)
+
+
+@pytest.mark.parametrize(
+    ("made", "own"),
+    [
+        (Cell, ALWAYS),
+        (partial(Layer, backend="reference"), ALWAYS | OVER_TIME),
+        (lambda step, p: RecurrentCell(step, None, N, p), ALWAYS | RECURRENT),
+        (lambda step, p: RecurrentLayer(step, None, N, p), ALWAYS | OVER_TIME | RECURRENT),
+    ],
+)
+def test_a_number_may_have_any_name_and_a_tensor_one_that_is_free(made, own):
+    module = made(summing_step, Taken(backend=3.0))
+    x = torch.ones(1, B, N) if module.over_time else torch.ones(B, N)
+    assert (module(x)[0] == 10).all()
+    module.p = module.p._replace(step=4.0)
+    assert (module(x)[0] == 13).all()
+    for name in Taken._fields:
+        message = f"p.{name} cannot be a tensor, for the module has a {name} of its own"
+        for value in (torch.full((N,), 2.0), nn.Parameter(torch.full((N,), 2.0))):
+            if name not in own:
+                assert (made(summing_step, Taken(**{name: value}))(x)[0] == 9).all()
+                continue
+            with pytest.raises(ValueError, match=message):
+                made(summing_step, Taken(**{name: value}))
+            with pytest.raises(ValueError, match=message):
+                module.p = module.p._replace(**{name: value})
+
+
+class Heard(NamedTuple):
+    v: Tensor
+    z: Tensor
+
+
+class Late(NamedTuple):
+    v: Tensor
+    later: Tensor
+
+
+def step_with_z(input: Tensor, state: Heard, p: MethodOnly = MethodOnly(), dt: float = 0.001):
+    return input, Heard(state.v, input)
+
+
+def step_with_later(input: Tensor, state: Late, p: LIFParameters = LIFParameters(), dt: float = 0.001):
+    z = snnlib.spike(state.v + input - p.v_th, p.method, p.alpha)
+    return z, Late(state.v + input, state.later)
+
+
+def test_a_field_of_the_state_that_the_engine_has_too_is_refused_where_it_has_it():
+    x = torch.rand(5, B, N)
+    for made in (RecurrentCell, RecurrentLayer):
+        with pytest.raises(ValueError, match=r"Heard has a field z, and with recurrent weights .*_with_z"):
+            made(step_with_z, None, N)
+    with pytest.raises(ValueError, match="Heard has a field z"):
+        snnlib.scan(step_with_z, x, recurrent_weights=torch.ones(N, N))
+    same(Layer(step_with_z, backend="reference")(x)[1].z, x[-1])
+    for backend in ("auto", "reference"):
+        with pytest.raises(ValueError, match="Late has a field later, and method='adjoint' keeps its own"):
+            Layer(step_with_later, LIFParameters(method="adjoint"), backend=backend)(x)
+        Layer(step_with_later, backend=backend)(x)
