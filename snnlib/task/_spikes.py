@@ -29,8 +29,9 @@ def with_spikes(
     neurons = [module for module in net.modules() if isinstance(module, Neuron) and module.spiking]
     hooks = [n.register_forward_hook(lambda _m, _i, output: spikes.append(kept(output[0]))) for n in neurons]
     training = net.training
-    output = net.eval()(input)
-    net.train(training)
-    for hook in hooks:
-        hook.remove()
-    return output, spikes
+    try:
+        return net.eval()(input), spikes
+    finally:
+        net.train(training)
+        for hook in hooks:
+            hook.remove()

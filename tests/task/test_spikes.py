@@ -30,3 +30,11 @@ def test_the_net_is_left_as_it_was():
     assert all(module.training for module in net.modules())
     net(torch.rand(6, 3, 5))
     assert len(counts) == 1
+
+
+def test_the_net_is_left_as_it_was_after_an_error_too():
+    net = SequentialState(nn.Linear(5, 4), LIF()).train()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        with_spikes(net, torch.rand(6, 3, 9))
+    assert all(module.training for module in net.modules())
+    assert not net[1]._forward_hooks
