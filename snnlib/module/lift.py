@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from snnlib.engine.check import check_dense, is_followed
 from snnlib.engine.step import is_recorded
@@ -240,4 +241,8 @@ class Lift(nn.Module):
             input, state = input
         if not is_stateful(self.lifted):
             return batched("lifted", self.lifted, input)[0]
-        return step_by_step(self.lifted, input, state)
+        if len(input):
+            return step_by_step(self.lifted, input, state)
+        # the one step of zeros that tells the shape is none that a batch norm may learn from
+        kept = {name: value.clone() for name, value in self.lifted.named_buffers()}
+        return step_by_step(lambda *given: functional_call(self.lifted, kept, given), input, state)

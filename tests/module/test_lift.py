@@ -11,6 +11,7 @@ from snnlib import (
     LICell,
     LIFCell,
     LIFRecurrent,
+    LIFRecurrentCell,
     Lift,
     RecurrentSequential,
     SequentialState,
@@ -46,6 +47,15 @@ def test_lift_of_no_steps():
     output, _ = Lift(LIFCell())(torch.rand(0, B, 4))
     assert output.shape == (0, B, 4)
     assert Lift(nn.Linear(4, 2))(torch.rand(0, B, 4)).shape == (0, B, 2)
+
+
+def test_of_no_steps_a_batch_norm_learns_nothing():
+    lifted = Lift(SequentialState(nn.BatchNorm1d(4), LIFRecurrentCell(4, 3))).train()
+    before = {name: value.clone() for name, value in lifted.state_dict().items()}
+    assert lifted(torch.rand(0, B, 4))[0].shape == (0, B, 3)
+    assert all(torch.equal(value, before[name]) for name, value in lifted.state_dict().items())
+    lifted(torch.rand(1, B, 4))
+    assert lifted.lifted[0].num_batches_tracked == 1
 
 
 def test_lifted_modules_inside_a_sequence():
