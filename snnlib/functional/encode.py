@@ -261,6 +261,8 @@ def _fired(
     shape = list(getattr(f_max, "shape", ()))
     if math.prod(shape) != 1:
         raise ValueError(f"f_max must be one number, got shape {shape}; scale input_values instead")
+    if shape:
+        f_max = f_max.reshape(())  # type: ignore[attr-defined]  # or it would give its shape to a number's spikes
     if not 0 <= dt * f_max <= 1:
         raise ValueError(f"dt * f_max must be a probability in [0, 1], got dt={dt}, f_max={f_max}")
     _check_values("input_values", values, low, 1.0)

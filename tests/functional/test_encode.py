@@ -284,7 +284,10 @@ def test_other_wrong_arguments_are_refused():
 
 @pytest.mark.parametrize("step", [poisson_encode_step, signed_poisson_encode_step])
 def test_a_single_number_is_encoded(step):
-    assert step(torch.tensor(1.0), f_max=1000).shape == ()
+    for rate in (1000, torch.tensor([1000.0]), np.array([[1000.0]])):
+        spikes = step(torch.tensor(1.0), f_max=rate)
+        assert isinstance(spikes, torch.Tensor)
+        assert (spikes.shape, float(spikes)) == ((), 1.0)
 
 
 def test_a_population_of_nothing_needs_a_scale():
