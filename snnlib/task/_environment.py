@@ -52,25 +52,19 @@ class Episodes(NamedTuple):
 
 
 def library() -> Any:
-    """gymnasium, or where only the old gym is installed that, which has the same calls since 0.26.
+    """gymnasium.
 
     Raises:
-        ImportError: neither is installed.
+        ImportError: it is not installed.
     """
     # pygame greets on standard output
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
         import gymnasium
-
-        return gymnasium
     except ImportError as missing:
-        try:
-            import gym
-
-            return gym
-        except ImportError:
-            message = "environments need gymnasium: pip install 'snnlib[tasks]'"
-            raise ImportError(f"{message} ({missing})") from missing
+        message = "environments need gymnasium: pip install 'snnlib[tasks]'"
+        raise ImportError(f"{message} ({missing})") from missing
+    return gymnasium
 
 
 class Environments:
@@ -86,27 +80,27 @@ class Environments:
     Raises:
         WrongEnvironmentError: there is none of that name, it cannot be made, its spaces are others, or neither
             it nor ``limit`` ends an episode.
-        ImportError: neither gymnasium nor gym is installed.
+        ImportError: gymnasium is not installed.
     """
 
     def __init__(
         self, name: str, number: int, limit: int = 0, shorten: bool = False, render_mode: str | None = None
     ) -> None:
-        gym = library()
+        gymnasium = library()
         *module, registered = name.split(":")
         if len(module) > 1 or not registered or any(not m or m.startswith(".") for m in module):
             raise WrongEnvironmentError(
                 f"--environment={name!r} must be a name, or a module, a colon and a name"
             )
         try:
-            # the checker of gym 0.26 breaks under NumPy 2
+            # its checker takes a fifth of a step of CartPole
             options = {"render_mode": render_mode, "disable_env_checker": True}
-            self.each = [gym.make(name, **options) for _ in range(number)]
+            self.each = [gymnasium.make(name, **options) for _ in range(number)]
         except Exception as error:  # gymnasium's, or any of the module's, which may be a stranger's
             raise WrongEnvironmentError(f"--environment={name}: {first_line(error)}") from error
         first = self.each[0]
-        _check_space(name, "observation", first.observation_space, gym.spaces.Box)
-        _check_space(name, "action", first.action_space, gym.spaces.Discrete)
+        _check_space(name, "observation", first.observation_space, gymnasium.spaces.Box)
+        _check_space(name, "action", first.action_space, gymnasium.spaces.Discrete)
         own = first.spec.max_episode_steps
         self.limit = limit if shorten or own is None else 0
         if own is None and not limit:

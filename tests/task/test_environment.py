@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from snnlib.task import _environment
 from snnlib.task._environment import Environments, WrongEnvironmentError, write_gif
 
 TINY, ENDLESS = "tests.task.tiny:Larger-v0", "tests.task.tiny:Endless-v0"
@@ -112,24 +110,8 @@ def test_a_module_that_is_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Environments("no_python:Cart-v0", 1)
 
 
-def test_the_old_gym_is_taken_where_gymnasium_is_missing(monkeypatch: pytest.MonkeyPatch):
-    asked: dict[str, object] = {}
-
-    def make(name: str, **options: object) -> object:
-        asked.update(options)
-        return gymnasium.make(name, **options)
-
-    gym = SimpleNamespace(make=make, spaces=gymnasium.spaces, error=gymnasium.error)
+def test_without_gymnasium(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)  # importing it raises
-    monkeypatch.setitem(sys.modules, "gym", gym)
-    assert _environment.library() is gym
-    assert Environments("CartPole-v1", 1).play([0], leaning).returns.sum() > 5
-    assert asked["disable_env_checker"] is True
-
-
-def test_neither_gymnasium_nor_gym(monkeypatch: pytest.MonkeyPatch):
-    for name in ("gymnasium", "gym"):
-        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'snnlib\[tasks\]'"):
         Environments("CartPole-v1", 1)
 
