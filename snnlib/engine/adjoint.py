@@ -41,7 +41,6 @@ from snnlib.engine.step import (
 
 __all__ = [
     "NAME",
-    "SLOWEST",
     "Ends",
     "Probe",
     "check",
@@ -53,7 +52,7 @@ __all__ = [
 
 NAME = "adjoint"
 """The ``method`` that asks for it."""
-SLOWEST = 1.0
+_SLOWEST = 1.0
 """The ``alpha`` that is taken when a neuron names none: the least h', in units of h a second."""
 
 
@@ -138,7 +137,7 @@ def ends(step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, give
     assert probe.h is not None
     with torch.no_grad():
         before, moved = _around(inner, x, kind(*states), p, dt, probe.gates)
-        rise = (probe.h - before).clamp(min=dt * (SLOWEST if p.alpha is None else p.alpha))
+        rise = (probe.h - before).clamp(min=dt * (_SLOWEST if p.alpha is None else p.alpha))
         total = later - now
         for gradient, move in zip(given, moved, strict=True):
             total = total + gradient * move

@@ -23,7 +23,7 @@ from snnlib.engine.step import (
     state_type,
 )
 
-__all__ = ["Begun", "begin", "given_state"]
+__all__ = ["begin", "given_state"]
 
 
 class Begun(NamedTuple):

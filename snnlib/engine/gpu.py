@@ -43,7 +43,7 @@ def build(traced: Traced, name: str, dtype: torch.dtype, recurrent: bool) -> Ker
             return torch.tensor(numbers or (0.0,), dtype=dtype, device=device)
 
         alone, shared = (getattr(module, n, None) for n in (which, f"{which}_shared"))
-        return _Direction(alone, shared, on, work_of(getattr(traced, which)), traced.uses_output)
+        return _Direction(alone, shared, on, work_of(getattr(traced, which)))
 
     forward = direction("forward", made.forward_numbers)
     backward = direction("backward", made.backward_numbers)
@@ -62,14 +62,12 @@ class _Direction(NamedTuple):
         shared: its programs share the neurons of a few samples; None without weights.
         numbers: from a device to the kernels' numbers there.
         work: of a step.
-        reads_output: whether the backward kernels do.
     """
 
     alone: Any
     shared: Any
     numbers: Any
     work: int
-    reads_output: bool
 
 
 def _forward(
@@ -124,7 +122,7 @@ def _backward(
     sums = [gradient.new_zeros(shape[1:]) for _ in range(traced.learned)]
     rows = len(kept) - len(traced.retraced)
     kept, ends = kept[:rows], kept[rows:]
-    if loops.reads_output and recurrent:
+    if traced.uses_output and recurrent:
         kept = [recurrent[2], *kept]
     if gradient.numel():
         recurrence = None

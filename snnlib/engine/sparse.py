@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnlib.engine.check import check_backend, is_compiled, is_concrete
-from snnlib.engine.llvm.machine import Array, Loop, as_array, shared, unavailable
+from snnlib.engine.llvm.machine import Array, as_array, shared, unavailable
 from snnlib.engine.llvm.team import together
 from snnlib.engine.loops.sizes import LANES
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
@@ -221,7 +221,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor, padding: _Pair, pool:
     arrays = [*map(as_array, (x, weights, bias.contiguous(), out, chosen))]
     shares = shares_of(DEAR * count * height * width * size, count, 1)
     parts = [(room(), (*share, *padding, pool)) for share in shares]
-    together(_loop("convolve", x.dtype).calls(arrays, parts))
+    together(shared("convolve", "convolve", x.dtype).calls(arrays, parts))
     return out, chosen
 
 
@@ -242,7 +242,7 @@ def _grow(input: Tensor, gradient: Tensor, chosen: Tensor, weight: Tensor, paddi
 
     arrays = [*map(as_array, (x, given, chosen))]
     parts = [(room(), (*share, *padding, pool)) for share in shares_of(DEAR * given.numel(), count, 1)]
-    together(_loop("grow", x.dtype).calls(arrays, parts))
+    together(shared("convolve", "grow", x.dtype).calls(arrays, parts))
     grown = functools.reduce(torch.add, [own[0][0] for own, _ in parts])[..., :size].permute(3, 2, 0, 1)
     return grown.contiguous(
         memory_format=torch.channels_last if _lies_last(weight) else torch.contiguous_format
@@ -271,13 +271,8 @@ def _of_maps(gradient: Tensor, chosen: Tensor, sides: Sequence[int], pool: int) 
 
     arrays = [*map(as_array, (given, chosen, maps))]
     parts = [((), (*share, pool)) for share in shares_of(maps.numel(), len(maps), 1)]
-    together(_loop("give_back", given.dtype).calls(arrays, parts))
+    together(shared("convolve", "give_back", given.dtype).calls(arrays, parts))
     return maps.permute(0, 3, 1, 2)
-
-
-@functools.cache
-def _loop(name: str, dtype: torch.dtype) -> Loop:
-    return shared("convolve", name, dtype)
 
 
 def _lies_last(value: Tensor) -> bool:

@@ -70,7 +70,7 @@ class Bound(NamedTuple):
 
 
 def at_least(low: float) -> Bound:
-    """A whole number where ``low`` is one, else any."""
+    """As :func:`between`, without an upper bound."""
     return between(low, None)
 
 

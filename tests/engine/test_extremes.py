@@ -1,11 +1,13 @@
 """Numbers at the ends of float32, and a million steps."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from snnlib import LIParameters, li_feed_forward_step, lif_feed_forward_step
+from snnlib import LIParameters, LIState, li_feed_forward_step, lif_feed_forward_step
 from snnlib.engine import scan
 from tests.copies import Copied
 from tests.engine.equality import FUSED_BACKENDS, device_of, everything, moved
@@ -43,6 +45,20 @@ def test_denormal_numbers_are_not_flushed(backend: str):
     plain, _ = scan(li_feed_forward_step, x, None, LIParameters(tau_syn_inv=0.0), backend="reference")
     assert 0 < float(voltage.abs().max()) < 1e-40
     assert torch.equal(voltage, plain)
+
+
+@pytest.mark.parametrize("backend", FUSED_BACKENDS)
+def test_a_step_may_name_infinity_and_nan(backend: str):
+    def step(input: Tensor, state: LIState, p: LIParameters = LIParameters(), dt: float = 0.001):
+        v = torch.where(state.v + input > 1, math.inf, state.v + input).clamp(min=-math.inf)
+        return torch.where(input < -2, math.nan, v), LIState(v=torch.where(v == math.inf, -1.0, v), i=state.i)
+
+    x = torch.randn(9, 2, 20, generator=generator(1))
+    made, _ = scan(step, x.to(device_of(backend)), backend=backend)
+    plain, _ = scan(step, x, backend="reference")
+    assert plain.isinf().any()
+    assert plain.isnan().any()
+    torch.testing.assert_close(made.cpu(), plain, rtol=0, atol=0, equal_nan=True)
 
 
 def resident() -> float:

@@ -15,7 +15,7 @@ _HEAD = '''"""Made by snnlib.engine.cpu from the step {name}, for snnlib.engine.
 import numpy as np
 from snnlib.engine.llvm.builder import lanes
 from snnlib.engine.llvm.elementary import {called}
-from snnlib.engine.llvm.vector import ask_to_read, ask_to_write, bits_of, put_past, written
+from snnlib.engine.llvm.vector import ask_to_read, ask_to_write, bits_of, fence, put_past
 {used}
 F = np.{dtype}
 REGISTERS, REGISTERS_BACK = {ahead}, {back}

@@ -60,7 +60,8 @@ def is_short_power(line: Line) -> bool:
 
 
 def literal(value: Value) -> str:
-    return value if isinstance(value, str) else f"F({float(value)!r})".replace("F(inf)", "F(np.inf)")
+    """A name, or a number, which is a finite one: the others are arguments."""
+    return value if isinstance(value, str) else f"F({float(value)!r})"
 
 
 def expression(line: Line, infix: dict[str, str] = INFIX, powers: dict[float, str] = POWERS) -> str:

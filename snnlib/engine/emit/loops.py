@@ -136,7 +136,7 @@ def forward_loop(traced: Traced, recurrent: bool, past: bool = False) -> str:
         "block": [INPUTS] * recurrent,
         "heard": [HEARD] * recurrent,
         "step": [step],
-        "end": ["written()"] if past and not recurrent else [],
+        "end": ["fence()"] if past and not recurrent else [],
         "last": ["masks[to] = at"] if events else [],
     }
     return inner + filled(_FORWARD, blocks, arguments=_listed(arguments, program))

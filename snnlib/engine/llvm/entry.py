@@ -14,7 +14,7 @@ from snnlib.engine.llvm.builder import BYTE, INTEGER, Array, Builder
 from snnlib.engine.llvm.compiler import call
 from snnlib.engine.loops.sizes import LINE
 
-__all__ = ["Kind", "Target", "compiled", "compiled_team", "written"]
+__all__ = ["Target", "compiled", "compiled_team", "written"]
 
 Kind = tuple[torch.dtype, int]
 """Of an array: its type of number, and how many dimensions it has."""

@@ -124,6 +124,7 @@ class Loop:
         return compiled(defined(self._source)[self._name], self._name, kinds, *counts, _target(), _model())
 
 
+@functools.cache
 def shared(module: str, name: str, dtype: torch.dtype) -> Loop:
     """A function of a module of the engine, which takes no numbers."""
     return Loop(f"from snnlib.engine.loops.{module} import {name}\n", name, dtype, ())

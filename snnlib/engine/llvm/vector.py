@@ -13,12 +13,12 @@ __all__ = [
     "ask_to_read",
     "ask_to_write",
     "bits_of",
+    "fence",
     "nonzero",
     "of_byte",
     "ones",
     "put_past",
     "strip_of",
-    "written",
 ]
 
 
@@ -57,7 +57,7 @@ def put_past(builder: Builder, array: Array, index: Any, value: Any) -> None:
 
 
 @built
-def written(builder: Builder) -> None:
+def fence(builder: Builder) -> None:
     """Wait until all that was written is there for other threads, what went past the caches too."""
     builder.fence("seq_cst")
 

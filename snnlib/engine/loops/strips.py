@@ -14,7 +14,7 @@ from llvmlite import ir
 from snnlib.engine.llvm.builder import Array, Builder, built
 from snnlib.engine.loops.sizes import LANES
 
-__all__ = ["Strip", "rows_at_a_time", "strips_at_a_time", "strips_from", "sums"]
+__all__ = ["rows_at_a_time", "strips_at_a_time", "strips_from", "sums"]
 
 
 class Strip(NamedTuple):

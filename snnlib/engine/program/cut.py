@@ -10,7 +10,7 @@ from snnlib.engine.program.arms import Arms, arms_of, late_names
 from snnlib.engine.program.bits import CONDITIONS, binary, kept_as_bits, read_from_bits
 from snnlib.engine.program.flow import cheapest_cut
 
-__all__ = ["Needs", "cheapest", "following", "needs", "renamed", "split"]
+__all__ = ["cheapest", "following", "needs", "renamed", "split"]
 
 _SLOW = {"cos", "log", "log1p", "pow", "sin"}
 """Operators that are not computed again for events: the C library computes one number after the other, which
