@@ -83,6 +83,7 @@ def scan(
     Raises:
         ValueError: an argument has a wrong shape, type or value; the message names it and shows the value.
         NaNInputError: input, weights or parameters have NaN.
+        TypeError: ``step`` is no step, see :mod:`snnlib.engine.step`.
         UntraceableError: ``backend`` is "cpu" or "gpu", and the step cannot be fused or the input is elsewhere.
     """
     check_backend(backend, BACKENDS)

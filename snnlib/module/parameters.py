@@ -25,8 +25,8 @@ class Parametric(nn.Module):
         dt: time step in s.
 
     Raises:
-        ValueError: ``p`` or ``dt`` has a value that no neuron can have, ``p`` is of another class, holds a tensor in
-            a container, or a tensor of it has the name of something that the module has.
+        ValueError: ``p`` or ``dt`` has a value that no neuron can have, ``p`` is of another class, holds a
+            tensor in a container, or a tensor of it has the name of something that the module has.
         AttributeError: a number of ``p`` is assigned to the module itself.
     """
 
