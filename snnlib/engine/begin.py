@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,10 +18,10 @@ from snnlib.engine.step import (
     fitted,
     initial_state,
     integration_dtype,
-    is_recorded,
     recurrent_state_type,
     state_type,
 )
+from snnlib.engine.watched import is_recorded, is_transformed
 
 __all__ = ["begin", "given_state"]
 
@@ -32,7 +32,7 @@ class Begun(NamedTuple):
     Attributes:
         step, p, state: as a backend takes them; by the adjoint, see :func:`snnlib.engine.later.later_step`.
         kind: of the state for the caller.
-        transformed: whether torch.func looks at the arguments.
+        transformed: see :func:`snnlib.engine.watched.is_transformed`.
     """
 
     step: Step
@@ -71,9 +71,12 @@ def _begun(
     state = _first_state(step, input, state, p, shape, len(weights) > 0)
     kind, later = getattr(type(state), "handed_of", type(state)), getattr(state, "later", None)
     p, state = fitted(p, dtype), fitted(state, dtype, shape)
-    transformed = _is_transformed((input, *state, *(p or ()), *weights))
+    transformed = is_transformed()
     if transformed and adjoint.is_exact(p):
-        raise RuntimeError("method='adjoint' does not work under torch.func; loss.backward() does")
+        raise RuntimeError(
+            "method='adjoint' does not work under torch.func or forward-mode differentiation; "
+            "loss.backward() does"
+        )
     if exact:
         inner: Any = recurrent_state_type(step) if len(weights) > 0 else state_type(step)
         if later is None:
@@ -92,7 +95,7 @@ def _known(step: Step, input: Tensor, p: Any, dt: float) -> tuple[Any, ...] | No
     """All that tells one beginning at rest from another, or None where it may be another each time."""
     shape, kind = input.shape[1:], state_type(step)
     # what is one number can be written to, and then nobody else may have it
-    if is_recorded(input.device) or _is_transforming() or math.prod(shape) <= 1:
+    if is_recorded(input.device) or math.prod(shape) <= 1:
         return None
     kinds = (type(dt), *map(type, p or ()))
     if not _NUMBERS.issuperset(kinds):
@@ -157,18 +160,3 @@ def given_state(state: Any, fields: tuple[str, ...], input: Tensor, shape: Seque
         check_kind(state, fields)
         check_fits("state", state, shape)
     return as_tensors(state, input)
-
-
-def _is_transformed(values: Iterable[Any]) -> bool:
-    """Whether torch.func looks at one of them."""
-    if not _is_transforming():
-        return False
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return any(isinstance(value, Tensor) and wrapped(value) for value in values)
-
-
-def _is_transforming() -> bool:
-    """Whether torch.func looks at anything."""
-    if torch.compiler.is_dynamo_compiling():
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is not None

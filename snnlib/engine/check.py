@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnlib.engine.watched import is_concrete
+
 __all__ = [
     "NaNInputError",
     "check_backend",
@@ -25,10 +27,6 @@ __all__ = [
     "check_stable",
     "checked_length",
     "checked_part",
-    "is_compiled",
-    "is_concrete",
-    "is_exported",
-    "is_followed",
     "warn",
     "worst",
 ]
@@ -36,30 +34,6 @@ __all__ = [
 
 class NaNInputError(ValueError):
     """The input of a neuron, its weights or its parameters are not numbers; in training, something diverged."""
-
-
-def is_concrete(tensor: Tensor) -> bool:
-    """Whether its values can be looked at for free: on the CPU, outside compilers, tracers and torch.func."""
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return tensor.device.type == "cpu" and not is_followed() and not wrapped(tensor)
-
-
-def is_exported() -> bool:
-    """Whether torch.export runs, in either of its ways.
-
-    ``torch.compiler.is_exporting()`` says that, but torch.compile of torch 2.11 takes the call for true.
-    """
-    return bool(torch.compiler._is_exporting_flag)
-
-
-def is_compiled() -> bool:
-    """Whether a program is made, of which sizes may be left open: by torch.compile or torch.export."""
-    return torch.compiler.is_dynamo_compiling() or is_exported()
-
-
-def is_followed() -> bool:
-    """Whether somebody follows what operators run: a compiler, a dispatch mode."""
-    return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def warn(message: str) -> None:

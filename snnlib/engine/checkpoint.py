@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
-from snnlib.engine.check import checked_part, is_exported
+from snnlib.engine.check import checked_part
+from snnlib.engine.watched import is_exported
 
 __all__ = ["in_chunks"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import adjoint, kernel
-from snnlib.engine.check import is_followed, warn
+from snnlib.engine.check import warn
 from snnlib.engine.effects import EffectError
 from snnlib.engine.later import later_step
 from snnlib.engine.llvm.machine import unavailable
@@ -32,6 +32,7 @@ from snnlib.engine.step import (
 )
 from snnlib.engine.threads import lock
 from snnlib.engine.trace import KEEPS, Keep, trace
+from snnlib.engine.watched import is_followed
 
 __all__ = ["attempt"]
 

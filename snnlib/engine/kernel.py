@@ -7,17 +7,17 @@ that torch.compile, autocast and DDP see one operator for a whole sequence.
 import functools
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from snnlib.engine.check import is_followed
 from snnlib.engine.later import beyond
 from snnlib.engine.program import Traced, without_gradient
 from snnlib.engine.step import constant
+from snnlib.engine.watched import is_transformed, is_watched
 
 __all__ = ["KERNELS", "Kernel", "run"]
 
@@ -64,7 +64,7 @@ def run(
 ) -> Sequence[Tensor]:
     """What a kernel's ``forward`` gives, output and last states first, with their gradients."""
     tensors = input, *states, *parameters, *weights
-    if _is_watched(tensors):
+    if is_watched(tensors):
         made: list[Tensor] = torch.ops.snnlib.fused_forward(input, states, parameters, weights, name)
         return made
     output: tuple[Tensor, ...] = _Fused.apply(name, len(states), len(parameters), *tensors)
@@ -160,14 +160,14 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     finals = [none if value is None else value for value in others]
     if ctx.kernel.traced.exact and gradients[ctx.states] is None:
         finals[-1] = beyond(gradient)
-    batched = any(map(torch._C._functorch.is_functorch_wrapped_tensor, (gradient, *finals)))
+    batched = is_transformed()
     if not batched and not all(map(torch._C._has_storage, (gradient, *finals))):
         raise RuntimeError(
             "a fused loop has no gradients by is_grads_batched=True or vectorize=True; torch.vmap of "
             "torch.autograd.grad has, and backend='reference'"
         )
     # the operator refuses a gradient of the gradient
-    seen = batched or torch.is_grad_enabled() or _is_watched(())
+    seen = batched or torch.is_grad_enabled() or is_watched(())
     back = torch.ops.snnlib.fused_backward if seen else _backward
     given, *rest = back(gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name)
     sums: list[Tensor | None] = [None] * len(ctx.sizes)
@@ -195,13 +195,6 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         given, states, sums, weights, _ = _differentiate(ctx, list(gradients))
         return None, None, None, given, *states, *sums, *weights
-
-
-def _is_watched(tensors: Iterable[Tensor]) -> bool:
-    """Whether somebody follows the operators: a compiler, a dispatch mode, tensors of a type of their own."""
-    if is_followed():
-        return True
-    return any(type(value) not in (Tensor, torch.nn.Parameter) for value in tensors)
 
 
 def _twice(ctx: Any, *gradients: Any) -> NoReturn:

@@ -14,7 +14,6 @@ from snnlib.engine.check import (
     check_input,
     check_kind_of_parameters,
     check_numbers,
-    is_exported,
 )
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.later import handed, later_step
@@ -27,6 +26,7 @@ from snnlib.engine.step import (
     name_of,
     sort_parameters,
 )
+from snnlib.engine.watched import is_exported
 
 __all__ = ["BACKENDS", "scan", "source"]
 
@@ -129,9 +129,9 @@ def _run(
 
     Parameters:
         weights: none, recurrent ones, or these and the input's.
-        transformed: whether torch.func looks at the arguments.
+        transformed: see :func:`snnlib.engine.watched.is_transformed`.
     """
-    done, reason = None, "torch.func transforms its inputs"
+    done, reason = None, "torch.func or forward-mode differentiation is around it"
     if backend != "reference" and not transformed:
         own = [w.to(integration_dtype(input.dtype)) for w in weights]
         done, reason = _fused(backend, step, input, state, p, dt, own)

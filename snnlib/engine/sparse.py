@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from snnlib.engine.check import check_backend, is_compiled, is_concrete
+from snnlib.engine.check import check_backend
 from snnlib.engine.llvm.machine import Array, as_array, shared, unavailable
 from snnlib.engine.llvm.team import together
 from snnlib.engine.loops.sizes import LANES
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.threads import DEAR, shares_of
+from snnlib.engine.watched import is_compiled, is_concrete
 
 __all__ = ["BACKENDS", "conv2d", "linear"]
 
@@ -141,7 +142,6 @@ def _is_possible(
         and input.dtype in (torch.float32, torch.float64)
         and {value.dtype for value in tensors} == {input.dtype}
         and not torch.is_autocast_enabled("cpu")
-        and torch.autograd.forward_ad._current_level < 0
         and input.numel() > 0
         and not unavailable()
     )

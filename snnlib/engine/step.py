@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from snnlib.engine.check import is_followed
+from snnlib.engine.watched import is_recorded
 
 __all__ = [
     "Scalar",
@@ -39,7 +39,6 @@ __all__ = [
     "initial_state",
     "integration_dtype",
     "is_lasting",
-    "is_recorded",
     "name_of",
     "recurrent_state_type",
     "recurrent_step",
@@ -237,11 +236,6 @@ def initial_state(
         return constant(float(value), dtype, like.device, shape)
 
     return (recurrent or kind)(*(fill(value) for value in values))
-
-
-def is_recorded(device: torch.device) -> bool:
-    """Whether what runs there becomes a program, or a graph of CUDA's, to which what it makes belongs."""
-    return is_followed() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
 
 
 def constant(value: float, dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:

@@ -1,17 +1,15 @@
 """A step, traced once, as two straight-line programs: one forward, one backward."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from snnlib._words import first_line
 from snnlib.engine import adjoint
-from snnlib.engine.check import is_followed
 from snnlib.engine.effects import refuse_effects
 from snnlib.engine.program import Line, Traced, Value
 from snnlib.engine.program.arms import shortened
@@ -21,6 +19,7 @@ from snnlib.engine.program.lines import knows, lines_of
 from snnlib.engine.program.slots import slotted
 from snnlib.engine.step import Step, UntraceableError, returned, state_type
 from snnlib.engine.threads import lock
+from snnlib.engine.watched import without_modes
 
 __all__ = ["KEEPS", "Keep", "trace"]
 
@@ -60,7 +59,7 @@ def trace(
     case = _Case(step, state_type(step), numbers, tensors, learned, dt, dtype)
     # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value)
-    with _LOCK, _without_modes(), torch.inference_mode(False), torch.device("cpu"), hooks:
+    with _LOCK, without_modes(), torch.inference_mode(False), torch.device("cpu"), hooks:
         with refuse_effects(step, list(filter(callable, numbers or ())), lambda: case.run(*case.inputs((3,)))):
             lines, results = _recorded(case, (3,))
             again = _recorded(case, (2, 5))
@@ -174,14 +173,6 @@ def _recorded(case: _Case, shape: tuple[int, ...]) -> tuple[list[Line], list[Val
         raise UntraceableError(_brief(error)) from error
     names = (*case.names, *case.tangents)
     return lines_of(recorder.finish(results), recorder.constants, names, case.dtype)
-
-
-def _without_modes() -> AbstractContextManager[Any]:
-    """Without modes of the caller's, torch.export's say: they are not for the tensors made here.
-
-    To switch them off imports torch's compiler, which whoever sets one has imported.
-    """
-    return _disable_current_modes() if is_followed() else nullcontext()
 
 
 def _brief(error: Exception) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from snnlib.engine.check import check_broadcasts, check_parameters, checked_length, is_concrete
+from snnlib.engine.check import check_broadcasts, check_parameters, checked_length
 from snnlib.engine.scan import scan
 from snnlib.engine.step import Scalar, integration_dtype
+from snnlib.engine.watched import is_concrete
 from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_box import LIFBoxParameters, lif_box_feed_forward_step
 

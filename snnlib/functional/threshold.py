@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.engine.adjoint import NAME, Probe
-from snnlib.engine.check import is_concrete, worst
+from snnlib.engine.check import worst
 from snnlib.engine.step import Scalar, heaviside
+from snnlib.engine.watched import is_concrete
 
 __all__ = [
     "METHODS",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from snnlib.engine.check import check_dense, is_followed
-from snnlib.engine.step import is_recorded
+from snnlib.engine.check import check_dense
+from snnlib.engine.watched import is_followed, is_recorded
 from snnlib.functional.lift import step_by_step
 from snnlib.module.encode import ConstantCurrentLIFEncoder, PoissonEncoder
 

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from snnlib.engine import initial_state, recurrent_step
-from snnlib.engine.check import NaNInputError, check_parameters, is_concrete
+from snnlib.engine.check import NaNInputError, check_parameters
 from snnlib.engine.step import (
     default_parameters,
     integration_dtype,
     recurrent_state_type,
     state_type,
 )
+from snnlib.engine.watched import is_concrete
 from tests.neurons import (
     NEURONS,
     draw_input,

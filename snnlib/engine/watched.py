@@ -1,0 +1,79 @@
+"""Who looks at what is run: compilers, tracers and dispatch modes, torch.func, forward-mode differentiation.
+
+What can be done without anybody noticing, values looked at or memory shared, cannot be done under their eyes.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
+
+__all__ = [
+    "is_compiled",
+    "is_concrete",
+    "is_exported",
+    "is_followed",
+    "is_recorded",
+    "is_transformed",
+    "is_watched",
+    "without_modes",
+]
+
+
+def is_exported() -> bool:
+    """Whether torch.export runs, in either of its ways.
+
+    ``torch.compiler.is_exporting()`` says that, but torch.compile of torch 2.11 takes the call for true.
+    """
+    return bool(torch.compiler._is_exporting_flag)
+
+
+def is_compiled() -> bool:
+    """Whether a program is made, of which sizes may be left open: by torch.compile or torch.export."""
+    return torch.compiler.is_dynamo_compiling() or is_exported()
+
+
+def is_followed() -> bool:
+    """Whether somebody follows what operators run: a compiler, a dispatch mode."""
+    return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_watched(tensors: Iterable[Tensor]) -> bool:
+    """Whether somebody follows the operators, or one of these tensors does: it is of a type of its own."""
+    if is_followed():
+        return True
+    return any(type(value) not in (Tensor, torch.nn.Parameter) for value in tensors)
+
+
+def is_transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is around what runs; torch.compile sees into both.
+
+    Tensors that they do not know are no exception: what is made of them meets the others.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def is_recorded(device: torch.device) -> bool:
+    """Whether what is made there belongs to somebody: a program, torch.func, or a graph of CUDA's."""
+    if is_followed() or is_transformed():
+        return True
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def is_concrete(tensor: Tensor) -> bool:
+    """Whether its values can be looked at for free: on the CPU, with nobody around."""
+    return tensor.device.type == "cpu" and not is_followed() and not is_transformed()
+
+
+def without_modes() -> AbstractContextManager[Any]:
+    """Without modes of the caller's, torch.export's say: they are not for the tensors that the engine makes.
+
+    To switch them off imports torch's compiler, which whoever sets one has imported.
+    """
+    return _disable_current_modes() if is_followed() else nullcontext()
