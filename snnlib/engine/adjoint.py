@@ -38,6 +38,7 @@ from snnlib.engine.step import (
     returned,
     state_type,
 )
+from snnlib.engine.watched import unwatched
 
 __all__ = [
     "NAME",
@@ -234,7 +235,7 @@ def _look(key: StepKey, parameters: Any, tensors: tuple[str, ...], numbers: tupl
     """See :func:`check`; of a tensor only that it is one."""
     step = key()
     kind: Any = state_type(step)
-    with torch.device("cpu"), torch.no_grad():  # the step may make tensors too
+    with unwatched(), torch.no_grad():
         half = torch.full((1,), 0.5, dtype=torch.float64)
         p = parameters(*numbers)._replace(**dict.fromkeys(tensors, half))
         none, state = torch.zeros_like(half), kind(*[half] * len(kind._fields))

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from snnlib.engine.outside import Search
@@ -25,7 +24,8 @@ class EffectError(UntraceableError):
 def refuse_effects(step: Callable[..., Any], more: list[Any], once: Callable[[], Any]) -> Iterator[None]:
     """Refuse a step that changes what it reads outside, or that draws random numbers of Python's or NumPy's.
 
-    Where it is refused, all random generators are as they were before.
+    Where it is refused, these generators are as they were before; torch's always are, see
+    :func:`snnlib.engine.watched.unwatched`.
 
     Parameters:
         step: the neuron's step, which is traced within.
@@ -36,7 +36,7 @@ def refuse_effects(step: Callable[..., Any], more: list[Any], once: Callable[[],
         EffectError: names what it changes.
     """
     functions = [getattr(step, "exact_of", step), *more]
-    before, drawn, torchs = _read(functions), _generators(), torch.get_rng_state()
+    before, drawn = _read(functions), _generators()
     try:
         yield
         _compare(before, _read(functions))
@@ -44,7 +44,6 @@ def refuse_effects(step: Callable[..., Any], more: list[Any], once: Callable[[],
     except BaseException:
         random.setstate(drawn[0])
         np.random.set_state(drawn[1])
-        torch.set_rng_state(torchs)
         raise
 
 

@@ -31,14 +31,15 @@ from snnlib.engine.step import (
     sort_parameters,
 )
 from snnlib.engine.threads import lock
-from snnlib.engine.trace import KEEPS, Keep, trace
-from snnlib.engine.watched import is_followed
+from snnlib.engine.trace import KEEPS, Keep, StepError, trace
+from snnlib.engine.watched import is_followed, is_watched
 
 __all__ = ["attempt"]
 
 _LOCK = lock()
-_COMPILED: dict[Keep, Keep] = {"events": "steps", "retraced": "last_bit"}
-"""What is kept under torch.compile instead."""
+_FOLLOWED: dict[Keep, Keep] = {"events": "steps", "retraced": "last_bit"}
+"""What is kept instead where somebody follows: what is packed has no size that a program could know, and a
+sequence may have no length."""
 
 
 def attempt(
@@ -74,10 +75,11 @@ def attempt(
     # nothing is kept for a backward pass that cannot come
     backward = torch.is_grad_enabled() and any(value.requires_grad for value in wanted)
     keep = KEEPS[backend] if exact else "steps"
-    if compiling:  # what is packed has no size that a compiler could know, and a sequence may have no length
-        keep = _COMPILED.get(keep, keep)
+    watched = is_watched(wanted)
+    if watched:
+        keep = _FOLLOWED.get(keep, keep)
     more = backward, len(weights) > 0, backend, device.type, chosen
-    known = step, type(p), numbers, compiling, tensors, learned, dt, dtype
+    known = step, type(p), numbers, is_followed(), tensors, learned, dt, dtype
     name, reason, refused, most_steps = _prepare(*known, keep, *more)
     if keep == "retraced" and input.shape[0] > most_steps:
         name, reason, refused, _ = _prepare(*known, "last_bit", *more)
@@ -86,12 +88,12 @@ def attempt(
     if reason:
         return None, reason
     input = input if input.dtype == dtype else input.to(dtype)
-    output, *rest = kernel.run(name, input, states, parameters, weights)
+    output, *rest = kernel.run(name, input, states, parameters, weights, watched)
     return (output, type(state)(*rest[: len(state)])), ""
 
 
 def _prepare(
-    step: Step, kind: Any, numbers: tuple[Any, ...], compiling: bool, *key: Any
+    step: Step, kind: Any, numbers: tuple[Any, ...], followed: bool, *key: Any
 ) -> tuple[str, str, bool, float]:
     """The name of a kernel, or why there is none, and whether that is an error, and how long a sequence may be;
     see :func:`_compiled`.
@@ -109,18 +111,24 @@ def _prepare(
         read = refused[0]  # it changes what it reads, and is not traced again for that
     try:
         made = _compiled(step_key, read, kinds, p, *key)
+    except StepError as error:  # may be ready another time: it is not remembered
+        return _plain(step, str(error), key[-1])
     except TypeError as error:  # a list among the parameters, say
         if can_be_hashed((*read, p, *key)):
             raise
         if adjoint.is_exact(p):
             adjoint.check(step, p, key[0])
-        reason = f"a parameter cannot be hashed ({error})"
-        if not key[-1]:
-            warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}")
-        return "", reason, False, inf
-    if (compiling or is_followed()) and made.kernel is not None:
+        return _plain(step, f"a parameter cannot be hashed ({error})", key[-1])
+    if followed and made.kernel is not None:
         _IN_PROGRAMS[made.name] = made.kernel
     return made.name, made.reason, made.refused, made.most_steps
+
+
+def _plain(step: Step, reason: str, chosen: bool) -> tuple[str, str, bool, float]:
+    """What :func:`_prepare` gives where there is no kernel; of that it warns."""
+    if not chosen:
+        warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}")
+    return "", reason, False, inf
 
 
 # all that torch.compiler.assume_constant_result does, but for importing torch's compiler: most of a second
@@ -193,12 +201,12 @@ def _compiled(
             found = kernel.KERNELS.get(name)
             if found is None:
                 found = kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
+    except StepError:
+        raise
     except UntraceableError as error:
         if isinstance(error, EffectError):
             _refused(key).append(read)
-        if not chosen:
-            warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {error}")
-        return _Made("", str(error), None)
+        return _Made(*_plain(step, str(error), chosen)[:2], None)
     return _Made(name, "", found, most_steps=traced.most_steps)
 
 

@@ -61,13 +61,19 @@ def run(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     weights: Sequence[Tensor],
+    watched: bool,
 ) -> Sequence[Tensor]:
-    """What a kernel's ``forward`` gives, output and last states first, with their gradients."""
-    tensors = input, *states, *parameters, *weights
-    if is_watched(tensors):
+    """What a kernel's ``forward`` gives, output and last states first, with their gradients.
+
+    Parameters:
+        watched: whether to run it as an operator, see :func:`snnlib.engine.watched.is_watched`.
+    """
+    if watched:
         made: list[Tensor] = torch.ops.snnlib.fused_forward(input, states, parameters, weights, name)
         return made
-    output: tuple[Tensor, ...] = _Fused.apply(name, len(states), len(parameters), *tensors)
+    output: tuple[Tensor, ...] = _Fused.apply(
+        name, len(states), len(parameters), input, *states, *parameters, *weights
+    )
     return output
 
 

@@ -3,6 +3,8 @@
 import itertools
 import os
 import threading
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -14,9 +16,12 @@ DEAR = 4
 """How many of these a number counts for that is a product with weights."""
 
 
-def lock() -> threading.Lock:
-    """A lock that is open in a process that was forked while another thread held it."""
-    made = threading.Lock()
+def lock() -> AbstractContextManager[Any]:
+    """A lock that is open in a process that was forked while another thread held it.
+
+    Who holds it may enter again: a step that is traced may run another one.
+    """
+    made = threading.RLock()
     os.register_at_fork(after_in_child=made._at_fork_reinit)  # type: ignore[attr-defined]
     return made
 

@@ -1,5 +1,6 @@
 """A step, traced once, as two straight-line programs: one forward, one backward."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,9 +20,9 @@ from snnlib.engine.program.lines import knows, lines_of
 from snnlib.engine.program.slots import slotted
 from snnlib.engine.step import Step, UntraceableError, returned, state_type
 from snnlib.engine.threads import lock
-from snnlib.engine.watched import without_modes
+from snnlib.engine.watched import unwatched
 
-__all__ = ["KEEPS", "Keep", "trace"]
+__all__ = ["KEEPS", "Keep", "StepError", "trace"]
 
 Keep = Literal["steps", "last_bit", "retraced", "events"]
 """What the adjoint keeps: numbers of every step, two in the room of one where
@@ -30,7 +31,13 @@ Keep = Literal["steps", "last_bit", "retraced", "events"]
 :mod:`snnlib.engine.program.retraced`; or what only events need, of spikes say, for these alone."""
 KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "retraced"}
 """For each backend."""
+_SHAPES: tuple[tuple[int, ...], ...] = ((3,), (2, 5))
+"""Of the inputs with which a step is traced."""
 _LOCK = lock()
+
+
+class StepError(UntraceableError):
+    """A step fails by itself: another time it may not, with other inputs or when it is ready."""
 
 
 def trace(
@@ -55,14 +62,16 @@ def trace(
 
     Raises:
         UntraceableError: an operator is not elementwise, or random, or unknown here.
+        StepError: the step fails by itself.
     """
     case = _Case(step, state_type(step), numbers, tensors, learned, dt, dtype)
-    # hooks of the caller's, torch.utils.checkpoint's say, are not for what is saved while tracing
-    hooks = torch.autograd.graph.saved_tensors_hooks(lambda value: value, lambda value: value)
-    with _LOCK, without_modes(), torch.inference_mode(False), torch.device("cpu"), hooks:
-        with refuse_effects(step, list(filter(callable, numbers or ())), lambda: case.run(*case.inputs((3,)))):
-            lines, results = _recorded(case, (3,))
-            again = _recorded(case, (2, 5))
+    with _LOCK, unwatched():
+        once = functools.partial(_try, case, _SHAPES[0])
+        with refuse_effects(step, list(filter(callable, numbers or ())), once):
+            for shape in _SHAPES:
+                _try(case, shape)
+            lines, results = _recorded(case, _SHAPES[0])
+            again = _recorded(case, _SHAPES[1])
         if repr((lines, results)) != repr(again):  # NaN is not equal to itself
             raise UntraceableError("what it computes depends on the shape of its input")
     exact = adjoint.is_exact(numbers)
@@ -106,9 +115,6 @@ class _Case(NamedTuple):
     def tangents(self) -> tuple[str, ...]:
         """Of the gradients of output and states."""
         return ("gz", *(f"g{k}" for k in range(self.fields)))
-
-    def inputs(self, shape: tuple[int, ...]) -> list[Tensor]:
-        return [torch.full(shape, 0.5, dtype=self.dtype) for _ in self.names]
 
     def valued(self, given: Sequence[Tensor]) -> Any:
         """The parameters with these tensors."""
@@ -154,17 +160,27 @@ def _gradients(ends: list[Tensor], starts: list[Tensor], wanted: list[Tensor]) -
     return list(torch.autograd.grad(_Seed.apply(starts, *ends), wanted, allow_unused=True))
 
 
-def _recorded(case: _Case, shape: tuple[int, ...]) -> tuple[list[Line], list[Value]]:
-    """The lines of a step and of the way back, for inputs of this shape, and what they result in."""
-    inputs = case.inputs(shape)
-    gradients = [torch.full(shape, 0.5, dtype=case.dtype) for _ in case.tangents]
+def _try(case: _Case, shape: tuple[int, ...]) -> None:
+    """Run a step as it is, for inputs of this shape.
+
+    Raises:
+        StepError: the step does, with anything but what it refuses, an unknown surrogate say.
+    """
     try:
-        case.run(*inputs)
-    except ValueError:  # what the step itself refuses, an unknown surrogate say
+        case.run(*_halves(case.names, shape, case.dtype))
+    except (ValueError, UntraceableError):
         raise
     except Exception as error:
-        tried = f"it was tried with an input of shape {list(shape)}"
-        raise UntraceableError(f"{_brief(error)} ({tried})") from error
+        raise StepError(f"{_brief(error)} (it was tried with an input of shape {list(shape)})") from error
+
+
+def _halves(names: Sequence[str], shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    return [torch.full(shape, 0.5, dtype=dtype) for _ in names]
+
+
+def _recorded(case: _Case, shape: tuple[int, ...]) -> tuple[list[Line], list[Value]]:
+    """The lines of a step and of the way back, for inputs of this shape, and what they result in."""
+    inputs, gradients = _halves(case.names, shape, case.dtype), _halves(case.tangents, shape, case.dtype)
     try:
         recorder = _Recorder([*inputs, *gradients])
         with recorder:

@@ -3,14 +3,15 @@
 What can be done without anybody noticing, values looked at or memory shared, cannot be done under their eyes.
 """
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 __all__ = [
     "is_compiled",
@@ -20,7 +21,7 @@ __all__ = [
     "is_recorded",
     "is_transformed",
     "is_watched",
-    "without_modes",
+    "unwatched",
 ]
 
 
@@ -71,9 +72,38 @@ def is_concrete(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not is_followed() and not is_transformed()
 
 
-def without_modes() -> AbstractContextManager[Any]:
-    """Without modes of the caller's, torch.export's say: they are not for the tensors that the engine makes.
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Where the engine tries a step: out of everybody's sight, on the CPU, and as if nothing had been drawn.
 
-    To switch them off imports torch's compiler, which whoever sets one has imported.
+    To switch off modes of the caller's imports torch's compiler, which whoever sets one has imported.
     """
-    return _disable_current_modes() if is_followed() else nullcontext()
+    with ExitStack() as stack:
+        if is_followed():
+            stack.enter_context(_disable_current_modes())
+        if torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is None:  # else there are none
+            stack.enter_context(saved_tensors_hooks(lambda value: value, lambda value: value))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.device("cpu"))
+        stack.enter_context(_Undrawn())
+        yield
+
+
+class _Undrawn(TorchDispatchMode):
+    """Gives generators back the state that they had before each operator that draws from them."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it imports it, and nothing here is ever compiled
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        given = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Generator))
+        generator = next(given, torch.default_generator)
+        before = generator.get_state()
+        try:
+            return func(*args, **kwargs)
+        finally:
+            generator.set_state(before)

@@ -109,7 +109,10 @@ def test_who_looks_at_operators_sees_them_and_the_same_numbers(backend: str, met
     assert sum("snnlib.fused_backward" in name for name in seen.names) == 1
     for found in (watched, gradients(given[0].as_subclass(Own), given[1])):
         for one, other in zip(found, wanted, strict=True):
-            assert torch.equal(one, other)
+            if method == "adjoint":  # keeps numbers of every step, not of spikes alone
+                torch.testing.assert_close(one, other)
+            else:
+                assert torch.equal(one, other)
 
 
 def test_torch_func_grad_takes_the_plain_loop():

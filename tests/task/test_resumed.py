@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from snnlib.dataset.images import generated_images
+from snnlib.engine.fused import _compiled
 from snnlib.task import _run, mnist_pl
-from tests.task.command import metrics
+from tests.task.command import assert_same_run, metrics
 from tests.task.test_flags import TASKS, here
 
 
@@ -40,6 +41,27 @@ def test_told_to_stop_when_all_is_trained_it_leaves_the_report_to_a_resume(
     monkeypatch.undo()
     assert here(task, tmp_path, f"--resume={folder}") == folder
     assert len(metrics(folder)) == 1
+
+
+def test_spikes_that_are_drawn_go_on_as_in_a_run_that_was_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A process tries the step before its first sequence, and must not draw for that."""
+    flags, write = ("--epochs=2", "--method=logistic"), _run.Run.write_checkpoint
+    _compiled.cache_clear()
+    whole = here("mnist", tmp_path, *flags)
+
+    def saved(self: _run.Run, name: str, content: dict[str, Any]) -> None:
+        write(self, name, content)
+        self._signal = signal.SIGTERM
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_run.Run, "write_checkpoint", saved)
+        with pytest.raises(SystemExit):
+            here("mnist", tmp_path, *flags)
+    (folder,) = {path.parent for path in tmp_path.rglob("last.pt")} - {whole}
+    _compiled.cache_clear()
+    assert_same_run(here("mnist", tmp_path, f"--resume={folder}", *flags), whole)
 
 
 @pytest.mark.parametrize("damage", ["no line", "no figures", "no file"])
