@@ -87,10 +87,17 @@ def _unpacked(
         gradient: of the output.
         worth, unit: see :func:`snnlib.engine.threads.shares_of`.
         fill: 15 if the events of each step were filled up to sixteen.
+
+    Raises:
+        RuntimeError: what was packed is not there: who followed did not know of it.
     """
     count = gradient.shape[1:].numel()
     if not traced.events:
         return [], [([], share) for share in shares_of(worth, count, unit)]
+    if len(kept) < 1 + (worth > 0):
+        raise RuntimeError(
+            "what the adjoint kept of its spikes is missing; backend='reference' needs none of it"
+        )
     shares = shared_by(len(kept) - 1, count, unit)
     scratch, parts = unpacked(traced, kept, gradient.shape[0], shares, block, gradient.dtype)
     return [scratch], [(own, (fill, *at)) for own, at in parts]
