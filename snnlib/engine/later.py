@@ -4,11 +4,11 @@ It is a field ``later`` of the state beside the neuron's own, of which no number
 back in time. Between parts of a sequence it goes along with the state, as an attribute that is no field.
 """
 
-import copy
 import functools
 from collections import namedtuple
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from snnlib.engine.step import Step, is_lasting, name_of, state_type
@@ -68,9 +68,17 @@ def _handed_type(kind: Any) -> Any:
     """A NamedTuple with an attribute that is no field, and of which copies and files know nothing."""
 
     def reduce(self: Any, protocol: Any) -> Any:
-        return copy.copy, (kind(*self),)
+        return _handed_state, (kind(*self),)
 
     return type(kind.__name__, (kind,), {"later": None, "handed_of": kind, "__reduce_ex__": reduce})
+
+
+def _handed_state(state: Any) -> Any:
+    """What copies and files make of a state: one of the neuron's own kind."""
+    return state
+
+
+torch.serialization.add_safe_globals([_handed_state])  # see snnlib.functional
 
 
 def beyond(gradient: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """States over time, beside a loop over single steps; and cut off from what came before."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -25,10 +26,12 @@ from snnlib import (
     SequentialState,
     detach_state,
     lif_box_feed_forward_step,
+    lif_feed_forward_step,
     state_over_time,
 )
 
 T, B, N = 7, 2, 3
+EXACT = LIFParameters(method="adjoint")
 
 
 def layers(recurrent: bool) -> tuple[Any, Any]:
@@ -85,14 +88,21 @@ def test_no_step_is_refused():
 
 @pytest.mark.parametrize(
     "layer",
-    [LIF(), LIFRecurrent(3, 3), LIFRefrac(), RecurrentLayer(lif_box_feed_forward_step, 3, 3)],
-    ids=lambda layer: type(layer).__name__,
+    [
+        *(LIF(), LIFRecurrent(3, 3), LIFRefrac(), RecurrentLayer(lif_box_feed_forward_step, 3, 3)),
+        *(LIF(EXACT), LIFRecurrent(3, 3, EXACT), RecurrentLayer(lif_feed_forward_step, 3, 3, EXACT)),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}-{layer.p.method}",
 )
 def test_a_state_is_read_by_torch_load_as_it_is(layer, tmp_path):
-    _, state = layer(torch.rand(5, 2, 3))
+    """By the adjoint, which hands on more in training, it is one of the neuron's own kind."""
+    with torch.no_grad():
+        _, rested = layer(torch.rand(5, 2, 3))
+    _, state = layer(torch.rand(5, 2, 3, requires_grad=True))
     torch.save({"state": state}, tmp_path / "state.pt")
     again = torch.load(tmp_path / "state.pt")["state"]
-    assert type(again) is type(state)
+    assert type(again) is type(rested)
+    assert type(copy.deepcopy(detach_state(state))) is type(copy.copy(state)) is type(rested)
     assert all(map(torch.equal, again, state))
 
 
