@@ -91,7 +91,7 @@ def _write(path: Path, content: bytes) -> None:
 def _import_from(folder: Path, text: str) -> ModuleType:
     path = folder / f"snn_{_name(text)}.py"
     folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if not path.exists() or path.read_bytes() != text.encode():
         _write(path, text.encode())
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
