@@ -34,6 +34,7 @@ from snnlib.engine.step import (
     can_be_hashed,
     default_parameters,
     heaviside,
+    is_lasting,
     name_of,
     returned,
     state_type,
@@ -197,10 +198,14 @@ def _probed(
     return output, new, probe
 
 
-@functools.lru_cache(maxsize=16)
 def slope_step(step: Step) -> Step:
     """``step`` with another output: at a spike h', the rise of h in that step by ``dt``; 0 where none is."""
+    # that of a net's own method would keep the net: it is made anew, and traced anew
+    return _slope_step(step) if is_lasting(step) else _slope_step.__wrapped__(step)
 
+
+@functools.lru_cache(maxsize=16)
+def _slope_step(step: Step) -> Step:
     def run(input: Tensor, state: Any, p: Any = default_parameters(step), dt: float = 0.001) -> Any:
         spikes, new, probe = _probed(step, input, state, p, dt)
         before, _ = _around(step, input, state, p, dt, probe.gates)

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 from math import inf
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,8 @@ from snnlib.engine.watched import is_followed, is_watched
 __all__ = ["attempt"]
 
 _LOCK = lock()
+_OF_NETS = MethodType, FunctionType, torch.nn.Module
+"""What a net may use as its method, and belongs to the net."""
 _FOLLOWED: dict[Keep, Keep] = {"events": "steps", "retraced": "last_bit"}
 """What is kept instead where somebody follows: what is packed has no size that a program could know, and a
 sequence may have no length."""
@@ -101,20 +104,22 @@ def _prepare(
     torch.compile can hand over a type and a tuple, but no NamedTuple, and keeps words and truth values.
     """
     step = getattr(step, "exact_of", step)
-    read = outside(step)
-    if any(map(callable, numbers)):  # a method of one's own
-        read += tuple(found for value in numbers if callable(value) for found in outside(value))
     kinds = tuple(map(type, numbers))  # True and 1 are equal
-    p = kind(*numbers) if hasattr(kind, "_fields") else None
+    held = p = kind(*numbers) if hasattr(kind, "_fields") else None
+    read: tuple[Any, ...] = ()
     step_key = StepKey(step)
-    if read and len(refused := _refused(step_key)) > 1:
-        read = refused[0]  # it changes what it reads, and is not traced again for that
     try:
-        made = _compiled(step_key, read, kinds, p, *key)
-    except StepError as error:  # may be ready another time: it is not remembered
+        read = outside(step)
+        if any(map(callable, numbers)):  # a method of one's own
+            read += tuple(found for value in numbers if callable(value) for found in outside(value))
+            held = kind(*(StepKey(value) if isinstance(value, _OF_NETS) else value for value in numbers))
+        if read and len(refused := _refused(step_key)) > 1:
+            read = refused[0]  # it changes what it reads, and is not traced again for that
+        made = _compiled(step_key, read, kinds, held, *key)
+    except UntraceableError as error:  # what may be another time
         return _plain(step, str(error), key[-1])
     except TypeError as error:  # a list among the parameters, say
-        if can_be_hashed((*read, p, *key)):
+        if can_be_hashed((*read, held, *key)):
             raise
         if adjoint.is_exact(p):
             adjoint.check(step, p, key[0])
@@ -125,10 +130,19 @@ def _prepare(
 
 
 def _plain(step: Step, reason: str, chosen: bool) -> tuple[str, str, bool, float]:
-    """What :func:`_prepare` gives where there is no kernel; of that it warns."""
+    """What :func:`_prepare` gives where there is no kernel, which is not remembered; of that it warns once."""
     if not chosen:
-        warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}")
+        _warn_once(StepKey(step), reason)
     return "", reason, False, inf
+
+
+@functools.lru_cache(maxsize=256)
+def _warn_once(key: StepKey, reason: str) -> None:
+    _warn(key(), reason)
+
+
+def _warn(step: Step, reason: str) -> None:
+    warn(f"{name_of(step)} runs in the plain loop, it cannot be fused: {reason}")
 
 
 # all that torch.compiler.assume_constant_result does, but for importing torch's compiler: most of a second
@@ -182,8 +196,11 @@ def _compiled(
     Parameters:
         key: gives the step.
         read, kinds: what else belongs to the key: what the step reads outside, types of the numbers.
+        numbers: the parameters, with keys for functions.
     """
     step = key()
+    if numbers is not None:
+        numbers = type(numbers)(*(value() if isinstance(value, StepKey) else value for value in numbers))
     try:
         _check(backend, device)
         if adjoint.is_exact(numbers):
@@ -206,7 +223,9 @@ def _compiled(
     except UntraceableError as error:
         if isinstance(error, EffectError):
             _refused(key).append(read)
-        return _Made(*_plain(step, str(error), chosen)[:2], None)
+        if not chosen:
+            _warn(step, str(error))
+        return _Made("", str(error), None)
     return _Made(name, "", found, most_steps=traced.most_steps)
 
 

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from snnlib.engine.step import UntraceableError
+
 __all__ = ["Search", "outside"]
 
 _DEEP = 4
 """Functions and objects that are looked into, one within the other."""
 _MANY = 64
-"""Items of a container that are looked at; a larger one is not."""
+"""Items of a container that are looked at at every call; what reads a larger one is not fused."""
 _LIBRARIES = {"torch", "snnlib", "numpy", "math", "builtins", "functools", "typing", "collections"}
 """What is in these does not change."""
 _OF_FIELDS = type(NamedTuple("_Pair", [("field", int)]).field)  # type: ignore[attr-defined]
@@ -33,8 +35,11 @@ def outside(function: Callable[..., Any]) -> tuple[Any, ...]:
 
     It is looked for by name, in the function and in those that it calls: variables of the closure, globals, and
     attributes of either and of the object that it is a method of. In a list, a dictionary, an array and the
-    like all is looked at, up to 64 items: it is done at every call. What is read by getattr is not seen, nor
-    what lies deeper than four functions or objects.
+    like all is looked at: it is done at every call. What is read by getattr is not seen, nor what lies deeper
+    than four functions or objects.
+
+    Raises:
+        UntraceableError: something has more than 64 items.
     """
     if (getattr(function, "__module__", None) or "").startswith("snnlib.functional."):
         return ()  # they read nothing else, and a small layer would notice the time
@@ -113,10 +118,10 @@ class Search:
             yield from self.attributes(value, names, deep - 1)
             yield from self.gradient(value, deep - 1)
         elif isinstance(value, np.ndarray):
-            if value.size <= _MANY:
-                yield name, value.dtype.str, repr(value.tolist())
+            _check_size(name, value.size)
+            yield name, value.dtype.str, repr(value.tolist())
         elif deep and value is not None and not isinstance(value, torch.Tensor):
-            for key, item in _items(value):
+            for key, item in _items(name, value):
                 yield from self.value(f"{name}[{key!r}]", item, names, deep - 1)
             yield from self.attributes(value, names, deep - 1)
             if isinstance(value, torch.nn.Module):
@@ -147,16 +152,27 @@ def _attribute(owner: Any, name: str) -> Any:
 _NOTHING = object()
 
 
-def _items(value: Any) -> list[tuple[Any, Any]]:
+def _check_size(name: str, size: int) -> None:
+    if size > _MANY:
+        raise UntraceableError(
+            f"it reads {name}, which has {size} items, and more than {_MANY} are not looked at at every call; "
+            "pass what it needs of them in the parameters"
+        )
+
+
+def _items(name: str, value: Any) -> list[tuple[Any, Any]]:
     """What a container of Python's or torch's holds, without running any code of a class that is made of it."""
     if isinstance(value, torch.nn.Sequential | torch.nn.ModuleList | torch.nn.ModuleDict):
         value = value._modules
     if isinstance(value, dict):
-        found = dict.items(value) if dict.__len__(value) <= _MANY else ()
-        return [(key if _is_plain(key) else type(key), item) for key, item in found]
+        _check_size(name, dict.__len__(value))
+        return [(key if _is_plain(key) else type(key), item) for key, item in dict.items(value)]
     kinds: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
     kind = next((kind for kind in kinds if isinstance(value, kind)), None)
-    return list(enumerate(kind.__iter__(value))) if kind and kind.__len__(value) <= _MANY else []
+    if kind is None:
+        return []
+    _check_size(name, kind.__len__(value))
+    return list(enumerate(kind.__iter__(value)))
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnlib import Layer, LIFParameters, lif_feed_forward_step, scan, spike
+from snnlib import Layer, LIFParameters, UntraceableError, lif_feed_forward_step, scan, spike, spike_slopes
 from snnlib.engine import kernel
 from snnlib.engine.llvm import machine
 from snnlib.engine.outside import outside
@@ -179,16 +179,31 @@ def test_a_member_of_an_enum_may_change(monkeypatch: pytest.MonkeyPatch):
     assert before.sum() > after.sum() > 0
 
 
-def test_large_containers_are_not_looked_at():
-    """It would take longer than the loop, at every call, and each would be kept."""
-    few, many, array = [0.25] * 64, [0.5] * 65, np.zeros(65)
+LARGE = [dict.fromkeys(range(64), 0.5) | {"leak": 0.9}, [0.9] * 65, (0.9, 0.5) * 33, np.full(65, 0.9)]
 
-    def function() -> Any:
-        return few[0], many[0], array[0]
 
-    found = [value for *_, value in outside(function)]
-    assert found.count("0.25") == 64
-    assert len(found) == 64
+@pytest.mark.parametrize("large", LARGE, ids=lambda large: type(large).__name__)
+def test_with_large_containers_a_step_is_not_fused(large: Any):
+    """To look at them would take longer than the loop, at every call, and each would be kept."""
+    few, key = [0.25] * 64, "leak" if isinstance(large, dict) else 0
+
+    def few_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(few[0], input, state)
+
+    def large_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_leak(float(large[key]), input, state)
+
+    scan(few_step, drawn(), backend="cpu")
+    with pytest.raises(UntraceableError, match=r"it reads large, which has \d\d items"):
+        scan(large_step, drawn(), backend="cpu")
+    with pytest.warns(UserWarning, match="large_step runs in the plain loop.*it reads large"):
+        before = scan(large_step, drawn())[0]
+    if isinstance(large, tuple):
+        large = (0.5, *large)
+    else:
+        large[key] = 0.5
+    after = scan(large_step, drawn())[0]  # said once
+    assert before.sum() > after.sum() > 0
 
 
 def test_a_container_that_holds_itself_comes_to_an_end():
@@ -324,6 +339,11 @@ def test_numbers_of_another_type_are_others():
         assert not torch.equal(scan(step, x, p=first)[0], scan(step, x, p=second)[0])
 
 
+def other_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
+    v = state.v + 100 * dt * (input - state.v)
+    return spike(v - 0.1, p.method, p.alpha), State(v)
+
+
 @pytest.mark.parametrize("runs", [False, True], ids=["only made", "run"])
 def test_no_cache_keeps_a_net(runs: bool):
     class Small(nn.Module):
@@ -331,6 +351,10 @@ def test_no_cache_keeps_a_net(runs: bool):
             super().__init__()
             self.neurons = Layer(self.step, Parameters())
             self.exact = Layer(self.step, Parameters("adjoint"))
+            self.fired = Layer(other_step, Parameters(self.fire))
+
+        def fire(self, x: Tensor, alpha: Any) -> Tensor:
+            return (x > 0).to(x.dtype) + 0 * x
 
         def step(self, input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
             v = state.v + 100 * dt * (input - state.v)
@@ -339,8 +363,9 @@ def test_no_cache_keeps_a_net(runs: bool):
 
     net = Small()
     if runs:
-        for layer in (net.neurons, net.exact):
+        for layer in (net.neurons, net.exact, net.fired):
             layer(drawn().requires_grad_())[0].sum().backward()
+        spike_slopes(net.neurons, drawn())
     here = weakref.ref(net)
     del net
     layer = None
