@@ -76,7 +76,7 @@ def test_torch_func_is_refused():
     def count(x: Tensor, values: dict[str, Tensor] = weights) -> Tensor:
         return torch.func.functional_call(net, values, (x,))[0].sum()
 
-    says = r"adjoint.* under torch.func; loss.backward\(\) does"
+    says = r"adjoint.* under torch.func or .*; loss.backward\(\) does"
     with pytest.raises(RuntimeError, match=says):
         torch.func.grad(lambda x: scan(lif_feed_forward_step, x, None, EXACT)[0].sum())(x)
     for of, transformed in (((x[None],), torch.func.vmap(count)), ((x, weights), torch.func.grad(count, 1))):
