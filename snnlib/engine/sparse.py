@@ -137,6 +137,7 @@ def _is_possible(
         and all(type(value) in (Tensor, torch.nn.Parameter) for value in tensors)
         and input.shape[1] == weight.shape[1]
         and len(weight) >= _STRIP
+        and (bias is None or bias.shape == weight.shape[:1])
         and all(0 <= p < k for p, k in zip(padding, weight.shape[2:], strict=True))
         and 1 <= pool <= min(_LARGEST_POOL, *_sides(input, weight, padding))
         and input.dtype in (torch.float32, torch.float64)

@@ -62,6 +62,23 @@ def test_shapes_that_torch_refuses(shape: tuple[int, ...], weights: tuple[int, .
         linear(torch.zeros(3, 5), torch.zeros(32, 4), backend="cpu")
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (4, 1), (4, 32)], ids=str)
+def test_a_bias_that_torch_broadcasts(shape: tuple[int, ...]):
+    x, w, bias = spikes(4, 40), torch.randn(32, 40, dtype=torch.float64), torch.randn(shape).double()
+    ours = everything(lambda *t: linear(*t, backend="cpu"), x, w, bias)
+    for one, other in zip(ours, everything(functional.linear, x, w, bias), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("count", [3, 31, 33])
+def test_a_bias_that_torch_refuses(count: int):
+    x, w = spikes(2, 3, 5, 5), torch.randn(32, 3, 3, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError):
+        conv2d(x, w, w.new_zeros(count), backend="cpu")
+    with pytest.raises(RuntimeError):
+        linear(x.flatten(1), w.new_zeros(32, 75), w.new_zeros(count), backend="cpu")
+
+
 def test_who_multiplies_by_default():
     """Zeros are left out where most are zeros, and where there is enough to multiply."""
     w = torch.randn(32, 16, 3, 3, requires_grad=True)
