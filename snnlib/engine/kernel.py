@@ -84,7 +84,13 @@ def _forward(
     weights: Sequence[Tensor],
     name: str,
 ) -> list[Tensor]:
-    return KERNELS[name].forward(input, states, parameters, weights)
+    arguments = *_shown((input,)), _shown(states), _shown(parameters), _shown(weights)
+    return KERNELS[name].forward(*arguments)
+
+
+def _shown(values: Iterable[Tensor]) -> list[Tensor]:
+    """What tensors show is in their memory, which a loop reads: torch may have a sign beside it."""
+    return [value.resolve_neg() if value.is_neg() else value for value in values]
 
 
 def _fake_forward(
@@ -114,7 +120,8 @@ def _backward(
     asked: Sequence[bool],
     name: str,
 ) -> list[Tensor]:
-    results = KERNELS[name].backward(gradient, finals, kept, parameters, recurrent, asked)
+    arguments = *_shown((gradient,)), _shown(finals), kept, _shown(parameters), _shown(recurrent), asked
+    results = KERNELS[name].backward(*arguments)
     return [value.contiguous() for value in results]  # the order of memory that _fake_backward promises
 
 

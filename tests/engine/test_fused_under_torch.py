@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from snnlib import LI, LIF, LIFParameters, LIFRecurrent, LIFRefrac, LIFRefracParameters, lif_feed_forward_step
 from snnlib.engine import scan
+from snnlib.engine.step import state_type
 from tests.engine.equality import device_of, everything, moved, recurrent_case
 from tests.neurons import generator
 
@@ -186,3 +187,34 @@ def test_gradients_of_many_outputs_at_once(backend: str, method: str):
         torch.autograd.grad(last, x, ones, is_grads_batched=True)
     with pytest.raises(RuntimeError, match=r"is_grads_batched.*torch.vmap.*backend='reference'"):
         torch.autograd.grad(layer(x)[1].v, x, torch.eye(6).view(6, 2, 3).to(x), is_grads_batched=True)
+
+
+def negative(value: Tensor) -> Tensor:
+    """The same numbers with torch's mark that their memory has the other sign, as of ``z.conj().imag``."""
+    return torch._neg_view(-value)
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_sign_that_is_not_in_memory(backend: str, method: str, recurrent: bool):
+    neuron, *values = recurrent_case((7, 2, 6), torch.float64)
+    x, state, weights = (moved(value, device_of(backend)) for value in values)
+    own = moved(torch.tensor([1.0, 0.9, 1.1, 1.0, 0.8, 1.2], dtype=torch.float64), device_of(backend))
+    inward = 0.2 * weights.T + torch.eye(6, dtype=x.dtype).to(x)
+    options = {"recurrent_weights": weights, "input_weights": inward} if recurrent else {}
+    state = state if recurrent else state_type(neuron.step)(*state[1:])
+    gradient = torch.randn(x.shape, generator=generator(3), dtype=x.dtype).to(x)
+    results = []
+    for shown in (lambda value: value, negative):
+        leaves = [value.detach().clone().requires_grad_() for value in (x, *state, own, *options.values())]
+        x_, *given = map(shown, leaves)
+        p = neuron.parameters(method=method, v_th=given[len(state)])
+        more = dict(zip(options, given[len(state) + 1 :], strict=True))
+        output, last = scan(neuron.step, x_, type(state)(*given[: len(state)]), p, backend=backend, **more)
+        ends = [output, last.v, last.i]
+        starts = [shown(value) for value in (gradient, gradient[0].clone(), gradient[1].clone())]
+        assert x_.is_neg() == starts[0].is_neg() == (shown is negative)
+        results.append([*ends, *torch.autograd.grad(ends, leaves, starts)])
+    assert float(results[0][0].detach().sum()) > 0
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
