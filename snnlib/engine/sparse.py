@@ -134,7 +134,7 @@ def _is_possible(
         all(is_concrete(value) and value.layout == torch.strided for value in tensors)
         and set(ones) <= {1}
         and not isinstance(padding, str)
-        and all(type(value) in (Tensor, torch.nn.Parameter) for value in tensors)
+        and all(type(value) in (Tensor, torch.nn.Parameter) and not value.is_neg() for value in tensors)
         and input.shape[1] == weight.shape[1]
         and len(weight) >= _STRIP
         and (bias is None or bias.shape == weight.shape[:1])
@@ -173,7 +173,7 @@ class _Sparse(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         input, weight, chosen = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
-        gradient = gradient.permute(0, 3, 1, 2)
+        gradient = gradient.resolve_neg().permute(0, 3, 1, 2)
         many = not (is_concrete(gradient) and torch._C._has_storage(gradient))  # gradients at once
         if torch.is_grad_enabled() or many:  # or somebody may want the gradient of the gradient
             maps = _unpooled(gradient, chosen, _sides(input, weight, ctx.padding), ctx.pool)
@@ -183,6 +183,9 @@ class _Sparse(torch.autograd.Function):
             maps = _of_maps(gradient, chosen, _sides(input, weight, ctx.padding), ctx.pool)
             given, *_ = _dense(maps, input, weight, ctx.padding, (True, False, False))
         grown = _grow(input, gradient, chosen, weight, ctx.padding, ctx.pool) if wanted[1] else None
+        if grown is not None and not math.isfinite(grown.sum()):  # infinity may have met a zero of the margin
+            maps = _of_maps(gradient, chosen, _sides(input, weight, ctx.padding), ctx.pool)
+            _, grown, _ = _dense(maps, input, weight, ctx.padding, (False, True, False))
         return given, grown, gradient.sum((0, 2, 3)) if wanted[2] else None, None, None
 
 

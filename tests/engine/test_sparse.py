@@ -161,6 +161,18 @@ def test_nan_and_infinity_are_no_zeros():
     assert ours.isnan().any()
 
 
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 2)])
+def test_infinity_meets_no_zero_outside_of_the_map(padding: tuple[int, int], pool: int):
+    x, w = spikes(2, 2, 6, 6), torch.randn(32, 2, 3, 3, dtype=torch.float64)
+    x[0, 0, 0, 0] = x[1, 1, 5, 2] = torch.inf
+    ours = everything(conv2d, x, w, padding=padding, pool=pool, backend="cpu")
+    assert is_sparse(ours[0])
+    theirs = everything(plain, x, w, padding=padding, pool=pool)
+    torch.testing.assert_close(ours, theirs, equal_nan=True)
+    assert theirs[2].isfinite().any()
+
+
 def test_threads_make_no_difference_to_the_output():
     x, w = spikes(40, 16, 14, 14), torch.randn(64, 16, 3, 3, dtype=torch.float64)
     threads = torch.get_num_threads()

@@ -196,3 +196,15 @@ def test_a_backend_that_is_none_is_refused():
         linear(torch.zeros(2, 3), torch.zeros(4, 3), backend="foo")
     with pytest.raises(ValueError, match=message):
         conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), backend="foo")
+
+
+def test_a_sign_that_is_not_in_memory_is_torchs():
+    """Of ``z.conj().imag``, say; a gradient may have one too."""
+    x, w = spikes(4, 50), torch.randn(40, 50, dtype=torch.float64, requires_grad=True)
+    negative = torch._neg_view
+    torch.testing.assert_close(linear(negative(x), w, backend="cpu"), functional.linear(-x, w))
+    torch.testing.assert_close(linear(x, negative(w), backend="cpu"), functional.linear(x, -w))
+    output, given = linear(x, w, backend="cpu"), torch.randn(4, 40, dtype=torch.float64)
+    assert is_sparse(output)
+    (found,) = torch.autograd.grad(output, w, negative(given))
+    torch.testing.assert_close(found, -given.T @ x)
