@@ -97,9 +97,17 @@ def mixing_step(input, state: State, p=None, dt=0.001):
     return spike(v - 1), State(v)
 
 
+def writing_step(input, state: State, p=None, dt=0.001):
+    v = state.v + input
+    with torch.no_grad():
+        torch.add(v, 3 * input, out=torch.zeros_like(input))
+    return spike(v - 1), State(v)
+
+
 @pytest.mark.parametrize(
     ("step", "says"),
     [
+        (writing_step, "add.out with out="),
         (shape_step, "depends on the shape"),
         (mixing_step, "mean"),
         (boolean_step, "it returns torch.bool"),

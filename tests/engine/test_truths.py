@@ -53,6 +53,9 @@ MASKED = {
     "what is finite": lambda v, w: torch.isfinite(v / torch.relu(w)) * w + torch.isnan(v) * w,
     "a number filled in": lambda v, w: v.masked_fill((v > 0.2) * (w > 0.2), 0.5),
     "a mask by a number": lambda v, w: ((v > 0.2) * 0.5 + 0.25) * w,
+    "masks of known numbers": lambda v, w: ((torch.full_like(v, 0.25) < 0.1) & (v > 0.2)) * v
+    + torch.where(torch.zeros_like(v) == 0, w, v) + torch.where(torch.full_like(v, 0.25) < 0.1, v, 0.1),
+    "integers that are large": lambda v, w: ((v > 0.2).int() * 4095) * ((w > 0.1).long() * -4096) * v / 2**24,
     "a mask that is kept": lambda v, w: (v > 0.2).clone().detach() * w,
 }  # fmt: skip
 
@@ -92,6 +95,23 @@ def bytes_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
     return input * ((input > 0.1).byte() * 200 + (input > 0.2).byte() * 200), state
 
 
+def large_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    return input * ((input > 0.1).long() * 16777217 - 16777216), state
+
+
+def growing_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    count = (input > 0.1).long() * 257
+    return input * (count * count * count - count), state
+
+
+def wrapping_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    return input * ((input > 0.1).int() * 2147483647 + 1 + 2147483647), state
+
+
+def number_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    return input * (torch.full((), 0.1, dtype=torch.float32) * 3), state
+
+
 def rounding_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
     """The product of the mask is rounded to float32 before it meets the state."""
     return input * ((input > 0.1) * 0.3), state
@@ -101,6 +121,10 @@ def rounding_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001)
     (bits_step, "of the bits of integers"),
     (truncating_step, "to torch.int64"),
     (bytes_step, "uint8"),
+    (large_step, r"integers that may be 2\*\*24"),
+    (growing_step, r"integers that may be 2\*\*24"),
+    (wrapping_step, r"integers that may be 2\*\*24"),
+    (number_step, "float32, where the state is torch.float64"),
     (rounding_step, "float32, where the state is torch.float64"),
 ])  # fmt: skip
 def test_what_torch_rounds_otherwise_is_left_to_it(step: Any, says: str):
@@ -108,4 +132,13 @@ def test_what_torch_rounds_otherwise_is_left_to_it(step: Any, says: str):
     with pytest.warns(UserWarning, match=says):
         got, _ = scan(step, x)
     assert torch.equal(got, scan(step, x, backend="reference")[0])
-    assert got.sum() > 0
+    assert got.any()
+
+
+def test_a_number_of_another_type_is_rounded_to_it(backend: str):
+    def step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return input * torch.full((), 0.1, dtype=torch.float32), state
+
+    x = torch.ones(2, 1, 1, dtype=torch.float64).to(device_of(backend))
+    got, _ = scan(step, x, backend=backend)
+    assert torch.equal(got, scan(step, x, backend="reference")[0])

@@ -4,6 +4,7 @@ torch counts truth values as numbers where they are added or multiplied, and as 
 A program tells the two apart, so whatever is of the other kind is turned into it.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from snnlib.engine.program import Line, Value
 from snnlib.engine.program.bits import CONDITIONS
+from snnlib.engine.program.integers import LARGEST, size_of
 from snnlib.engine.step import UntraceableError
 
 __all__ = ["knows", "lines_of"]
@@ -38,8 +40,6 @@ _OTHERS = {
 _KNOWN = {*_SAME, *_UNARY, *_BINARY, *_LOGICAL, *_BITWISE, *_FILL, *_RENAMED, *_OTHERS}
 _COUNTS = (torch.int64, torch.int32)
 """Integers, which are kept in floats: what there is of them are sums of truth values."""
-
-
 _EXACT = {"add", "sub", "mul", "number", "same"}
 
 
@@ -97,21 +97,38 @@ class _Writer:
         self._known: dict[tuple[str, tuple[Value, ...]], str] = {}
         self._truths: set[str] = set()
         self._exact: set[str] = set()  # truth values, and sums of few of them
+        self._sizes: dict[str, float] = {}  # of integers: how large they can be
 
     def written(self, node: fx.Node, operator: str, arguments: tuple[Value, ...]) -> Value:
         """An operator of ours, its arguments made of its kind: truth values, or numbers."""
         kind = node.meta["val"].dtype
         self._check(node, kind, operator, arguments)
         value = self._made(kind, operator, arguments)
+        if kind in _COUNTS:
+            self._count(node, operator, arguments, value)
         if kind != self._dtype and isinstance(value, str):
             self._exact.add(value)
         return value
+
+    def _count(self, node: fx.Node, operator: str, arguments: tuple[Value, ...], value: Value) -> None:
+        """Refuse integers that may be too large for a float, or wrap."""
+        size = size_of(operator, [*map(self._size, arguments)])
+        if size >= LARGEST:
+            raise UntraceableError(f"{_said(node)} of integers that may be 2**24 or more")
+        if isinstance(value, str):
+            self._sizes[value] = size
+
+    def _size(self, value: Value) -> float:
+        if not isinstance(value, str):
+            return abs(value)
+        return 1.0 if self._is_truth(value) else self._sizes.get(value, math.inf)
 
     def _check(self, node: fx.Node, kind: torch.dtype, operator: str, arguments: tuple[Value, ...]) -> None:
         """Refuse arithmetic in a type that rounds otherwise than the state's."""
         if not (kind.is_floating_point or kind == torch.bool or kind in _COUNTS):
             raise UntraceableError(f"{_said(node)} in {kind}")
-        if kind.is_floating_point and kind != self._dtype and node.meta["val"].dim():
+        number = operator == "same" and not node.meta["val"].dim()  # see _made
+        if kind.is_floating_point and kind != self._dtype and not number:
             # torch takes a mask times a number to float32, where both are exact
             exact = all(a in self._exact if isinstance(a, str) else _is_short(a) for a in arguments)
             if operator not in _EXACT or not exact:
@@ -127,10 +144,12 @@ class _Writer:
             (value,) = arguments
             if kind in _COUNTS and not isinstance(value, str):
                 return float(int(value))
+            if kind.is_floating_point and not isinstance(value, str):
+                return float(torch.tensor(value, dtype=kind))
             return self._truth(value) if kind == torch.bool else value
         if operator == "select_above":  # the condition by itself, which is less to keep than the number
             a, b, value = map(self._number, arguments)
-            return self._line("where", self._line("gt", a, b), value, 0.0)
+            return self._chosen(kind, self._line("gt", a, b), value, 0.0)
         if operator == "clamp":  # in torch's order, if low is above high
             value, low, high = map(self._number, arguments)
             return self._line("minimum", self._line("maximum", value, low), high)
@@ -166,8 +185,10 @@ class _Writer:
         others = [value for value in truths if isinstance(value, str)]
         return decides if decides in known or not others else others[0]
 
-    def _line(self, operator: str, *arguments: Value) -> str:
+    def _line(self, operator: str, *arguments: Value) -> Value:
         key = operator, arguments
+        if operator in _COMPARISONS and not any(isinstance(value, str) for value in arguments):
+            return bool(getattr(torch, operator)(*torch.tensor(arguments, dtype=self._dtype)))
         if key not in self._known:
             name = self._known[key] = f"v{len(self.lines)}"
             self.lines.append(Line(name, *key))
@@ -194,6 +215,8 @@ def _in_place(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable:
         return False
+    if any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments[1:]):
+        raise UntraceableError(f"{_said(node)} with out=")
     target: Any = node.args[0]
     shared = [other for other in (target, *target.users) if _operator(other) in _SAME]
     if target.op == "placeholder" or shared:
