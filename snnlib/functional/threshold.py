@@ -118,13 +118,16 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, _, ctx.method, ctx.alpha = inputs
-        ctx.save_for_backward(x)
+        x, _, ctx.method, alpha = inputs
+        # a tensor among what torch watches: filled anew before the way back, it is an error
+        ctx.alpha, kept = (None, (alpha,)) if isinstance(alpha, Tensor) else (alpha, ())
+        ctx.save_for_backward(x, *kept)
 
     @staticmethod
     def backward(ctx: Any, *grad: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        return grad[0] * SURROGATES[ctx.method].derivative(x, ctx.alpha), None, None, None
+        x, *kept = ctx.saved_tensors
+        alpha = kept[0] if kept else ctx.alpha
+        return grad[0] * SURROGATES[ctx.method].derivative(x, alpha), None, None, None
 
 
 def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> Tensor:

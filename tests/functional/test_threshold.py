@@ -288,3 +288,13 @@ def test_heaviside_keeps_the_dtype():
     z = functional.heaviside(torch.tensor([-1, 0, 2]))
     assert z.tolist() == [0, 0, 1]
     assert z.dtype == torch.int64
+
+
+@pytest.mark.parametrize("method", SHARP)
+def test_an_alpha_that_is_changed_before_the_way_back_is_noticed(method: str):
+    """As by torch's own functions and fused loops: an annealed slope belongs to the step that used it."""
+    alpha = torch.full((3,), 2.0)
+    z = spike(torch.full((3,), 0.2, requires_grad=True), method, alpha)
+    alpha.fill_(10.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
