@@ -104,7 +104,10 @@ def _prepare(
     torch.compile can hand over a type and a tuple, but no NamedTuple, and keeps words and truth values.
     """
     step = getattr(step, "exact_of", step)
-    kinds = tuple(map(type, numbers))  # True and 1 are equal
+    # True and 1 are equal, in a tuple too, and 0.0 and -0.0
+    kinds = tuple(
+        [repr(v) if v.__class__ is tuple or (v.__class__ is float and not v) else type(v) for v in numbers]
+    )
     held = p = kind(*numbers) if hasattr(kind, "_fields") else None
     read: tuple[Any, ...] = ()
     step_key = StepKey(step)
@@ -178,7 +181,7 @@ class _Made(NamedTuple):
 def _compiled(
     key: StepKey,
     read: tuple[Any, ...],
-    kinds: tuple[type, ...],
+    kinds: tuple[type | str, ...],
     numbers: Any,
     tensors: tuple[str, ...],
     learned: tuple[str, ...],

@@ -7,8 +7,9 @@ outside is not fused (:mod:`snnlib.engine.program.lines`).
 """
 
 import functools
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from numbers import Number
 from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, MethodType
@@ -27,6 +28,10 @@ _MANY = 64
 """Items of a container that are looked at at every call; what reads a larger one is not fused."""
 _LIBRARIES = {"torch", "snnlib", "numpy", "math", "builtins", "functools", "typing", "collections"}
 """What is in these does not change."""
+_PLAIN = Number, str, bytes, Enum, np.generic, range, torch.dtype
+"""What its ``repr`` says all about."""
+_READERS = "__getitem__", "__getattr__"
+"""By which objects are read; a class may have its own."""
 _OF_FIELDS = type(NamedTuple("_Pair", [("field", int)]).field)  # type: ignore[attr-defined]
 
 
@@ -35,8 +40,9 @@ def outside(function: Callable[..., Any]) -> tuple[Any, ...]:
 
     It is looked for by name, in the function and in those that it calls: variables of the closure, globals, and
     attributes of either and of the object that it is a method of. In a list, a dictionary, an array and the
-    like all is looked at: it is done at every call. What is read by getattr is not seen, nor what lies deeper
-    than four functions or objects.
+    like all is looked at: it is done at every call. So is what ``__getitem__`` and ``__getattr__`` of one's own
+    read. What is read by getattr is not seen, nor what lies deeper than four functions or objects, nor what only
+    torch, Python or a file knows.
 
     Raises:
         UntraceableError: something has more than 64 items.
@@ -124,10 +130,19 @@ class Search:
             for key, item in _items(name, value):
                 yield from self.value(f"{name}[{key!r}]", item, names, deep - 1)
             yield from self.attributes(value, names, deep - 1)
+            yield from self.readers(value, deep - 1)
             if isinstance(value, torch.nn.Module):
                 yield from self.function(value.forward, deep - 1)
             elif isinstance(value, functools.partial) or (callable(value) and _is_ours(type(value))):
                 yield from self.function(value, deep - 1)
+
+    def readers(self, owner: Any, deep: int) -> Iterator[Any]:
+        """What an object reads when it is asked for an item or an attribute, if that is written in Python."""
+        for name in _READERS:
+            reader = _attribute(type(owner), name)
+            if isinstance(reader, FunctionType) and not (reader.__module__ or "").startswith("torch."):
+                yield name, reader.__code__
+                yield from self.function(reader.__get__(owner), deep)
 
     def attributes(self, owner: Any, names: tuple[str, ...], deep: int) -> Iterator[Any]:
         """Of an object those attributes that are read by these names, without running any code of its."""
@@ -164,6 +179,9 @@ def _items(name: str, value: Any) -> list[tuple[Any, Any]]:
     """What a container of Python's or torch's holds, without running any code of a class that is made of it."""
     if isinstance(value, torch.nn.Sequential | torch.nn.ModuleList | torch.nn.ModuleDict):
         value = value._modules
+    if not isinstance(value, dict) and _is_pythons(type(value)) and isinstance(value, Mapping):
+        _check_size(name, len(value))
+        value = dict(value.items())
     if isinstance(value, dict):
         _check_size(name, dict.__len__(value))
         return [(key if _is_plain(key) else type(key), item) for key, item in dict.items(value)]
@@ -188,7 +206,12 @@ def _is_ours(value: Any) -> bool:
     return (getattr(value, "__module__", None) or "").partition(".")[0] not in _LIBRARIES
 
 
+def _is_pythons(kind: type) -> bool:
+    """Whether it is of the standard library, whose code may be run."""
+    return kind.__module__.partition(".")[0] in sys.stdlib_module_names
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return len(value) <= _MANY and all(map(_is_plain, value))
-    return isinstance(value, Number | str | bytes | Enum) or value is None
+    return isinstance(value, _PLAIN) or value is None
