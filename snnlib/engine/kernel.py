@@ -171,7 +171,8 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     gradient = constant(0.0, known.dtype, known.device, ctx.shape) if first is None else first
     none = constant(0.0, known.dtype, known.device, ctx.shape[1:])
     finals = [none if value is None else value for value in others]
-    if ctx.kernel.traced.exact and gradients[ctx.states] is None:
+    unheard = ctx.kernel.traced.exact and gradients[ctx.states] is None  # of what comes after the sequence
+    if unheard:
         finals[-1] = beyond(gradient)
     batched = is_transformed()
     if not batched and not all(map(torch._C._has_storage, (gradient, *finals))):
@@ -183,12 +184,15 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     seen = batched or torch.is_grad_enabled() or is_watched(())
     back = torch.ops.snnlib.fused_backward if seen else _backward
     given, *rest = back(gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name)
+    states: list[Tensor | None] = [*rest[: ctx.states]]
+    if unheard and not len(gradient):
+        states[-1] = None  # the part before this one, which has no step, is the last
     sums: list[Tensor | None] = [None] * len(ctx.sizes)
     for index, value in zip(ctx.learned, rest[ctx.states :], strict=False):
         sums[index] = value.sum_to_size(ctx.sizes[index])
     grown = rest[ctx.states + len(ctx.learned) :][: ctx.weights]
     weights = [value if asked else None for value, asked in zip(grown, ctx.asked[1:], strict=False)]
-    return given if ctx.asked[0] else None, rest[: ctx.states], sums, weights, None
+    return given if ctx.asked[0] else None, states, sums, weights, None
 
 
 class _Fused(torch.autograd.Function):

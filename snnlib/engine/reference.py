@@ -126,7 +126,7 @@ def _back(ctx: Any, gradient: Tensor | None, finals: tuple[Tensor | None, ...]) 
     input, *tensors = ctx.saved_tensors
     p, weights = loop.parameters(tensors[count : count + names]), tensors[count + names :]
     gradient = torch.zeros_like(input) if gradient is None else gradient
-    given = [torch.zeros_like(v) if g is None else g for v, g in zip(tensors, finals, strict=False)]
+    given: list[Any] = [torch.zeros_like(v) if g is None else g for v, g in zip(tensors, finals, strict=False)]
     if finals[-1] is None:
         given[-1] = beyond(gradient)
     heard = [given.pop(0)] if weights else []
@@ -144,4 +144,6 @@ def _back(ctx: Any, gradient: Tensor | None, finals: tuple[Tensor | None, ...]) 
             heard = [to_input[t] @ weights[0]]
             grown[0] += to_input[t].T @ state.z
     weighted = grown[0] if grown else None
+    if finals[-1] is None and not len(input):  # a part before this one is the last with a step
+        given[-1] = None
     return None, to_input, weighted, *heard, *given, *sums

@@ -19,7 +19,15 @@ from snnlib import (
     lif_feed_forward_step,
 )
 from snnlib.engine import scan
-from tests.engine.equality import FUSED_BACKENDS, device_of, everything, kept_by, lif_case, recurrent_case
+from tests.engine.equality import (
+    FUSED_BACKENDS,
+    device_of,
+    everything,
+    kept_by,
+    lif_case,
+    moved,
+    recurrent_case,
+)
 from tests.neurons import generator
 
 EXACT = LIFParameters(method="adjoint")
@@ -79,6 +87,50 @@ def test_a_sequence_in_two_calls_is_the_whole(backend: str):
     copied = gradients(net, lambda x: run(x, lambda s: [v and type(v)(*v) for v in s]), x)
     assert torch.equal(copied[0], whole[0])
     assert not torch.allclose(copied[1], whole[1], rtol=0.01)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("lengths", [(9, 0), (9, 0, 0), (0, 9, 0), (5, 0, 4), (5, 0, 4, 0)], ids=str)
+def test_a_part_without_a_step_changes_nothing(backend: str, recurrent: bool, lengths: tuple[int, ...]):
+    neuron, *values = recurrent_case((9, 2, 5), torch.float64)
+    x, _, weights = (moved(value, device_of(backend)) for value in values)
+    options = {"recurrent_weights": weights.requires_grad_(), "input_weights": 2 * torch.eye(5).to(x)}
+    options = options if recurrent else {}
+    p, random = neuron.parameters(method="adjoint"), torch.randn(9, 1, 1, generator=generator(3)).to(x)
+    results = []
+    for parts in (x.split([9]), x.split(list(lengths))):
+        leaves, outputs, last = [part.clone().requires_grad_() for part in parts], [], None
+        for leaf in leaves:
+            output, last = scan(neuron.step, leaf, last, p, backend=backend, **options)
+            outputs.append(output)
+        loss = (torch.cat(outputs) * random).sum() + last.v.sum()
+        inputs = [*leaves, *([weights] if recurrent else [])]
+        *given, grown = [*torch.autograd.grad(loss, inputs), *([] if recurrent else [weights])]
+        results.append([torch.cat(outputs), torch.cat(given), grown])
+    assert float(results[0][0][-1].detach().sum()) > 0  # whose spikes have nothing behind them
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+def test_a_loss_of_the_first_part_alone_says_nothing_of_the_next(backend: str):
+    """Autograd never comes to the second call; a term of zero is enough."""
+    neuron, _, state = lif_case((10, 2, 5), torch.float64, backend)
+    x = 20 * torch.rand(10, 2, 5, generator=generator(4), dtype=torch.float64).to(device_of(backend))
+    p = neuron.parameters(method="adjoint")
+
+    def gradient(later: float | None) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        first, last = scan(neuron.step, leaf[:5], state, p, backend=backend)
+        second, _ = scan(neuron.step, leaf[5:], last, p, backend=backend)
+        loss = first.sum() if later is None else first.sum() + later * second.sum()
+        return torch.autograd.grad(loss, leaf)[0]
+
+    whole = x.clone().requires_grad_()
+    scan(neuron.step, whole, state, p, backend=backend)[0][:5].sum().backward()
+    torch.testing.assert_close(gradient(0.0), whole.grad)
+    assert not torch.allclose(gradient(None), whole.grad, rtol=0.01)
 
 
 @pytest.mark.parametrize("layer", [LIF(EXACT), LIFRecurrent(3, 3, EXACT)], ids=["layer", "recurrent"])
