@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from snnlib.engine import adjoint
 from snnlib.engine.later import beyond
-from snnlib.engine.step import Step, integration_dtype, recurrent_step, returned, sort_parameters
+from snnlib.engine.step import Step, as_tensors, integration_dtype, recurrent_step, returned, sort_parameters
 
 __all__ = ["once", "run", "without_autocast"]
 
@@ -40,8 +40,8 @@ def run(
         for x in input.unbind(0):
             z, state = _one(step, x, state, p, dt, recurrent_weights)
             outputs.append(z)
-        # without a step too the output belongs to the graph, and the state has memory of its own
-        return (torch.stack(outputs) if outputs else input.clone()), type(state)(*map(_own, state))
+        # without a step too the output belongs to the graph
+        return (torch.stack(outputs) if outputs else input.clone()), type(state)(*_own(state, input))
 
 
 def once(
@@ -52,12 +52,18 @@ def once(
     recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
     with without_autocast(input.device.type):
         z, state = _one(step, input.to(dtype), state, p, dt, recurrent_weights)
-        return z, type(state)(*map(_own, state))
+        return z, type(state)(*map(_spread, state))
 
 
-def _own(value: Any) -> Any:
-    """A copy of what shares its memory with others, see :func:`snnlib.engine.step.initial_state`."""
+def _spread(value: Any) -> Any:
+    """A copy of what is one number's memory for all neurons, see :func:`snnlib.engine.step.initial_state`."""
     return value.clone() if isinstance(value, Tensor) and value.numel() > 1 and 0 in value.stride() else value
+
+
+def _own(state: Any, input: Tensor) -> list[Tensor]:
+    """The last state in memory of its own, as a fused loop gives it: a step may hand on its input, say, or one
+    tensor twice, or one number for all neurons."""
+    return [(value if value.dim() else value.expand(input.shape[1:])).clone() for value in state]
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
@@ -69,9 +75,12 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 def _one(
     step: Step, x: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
 ) -> tuple[Tensor, Any]:
+    """Output and state after one step, a state that is a number as a tensor."""
     if recurrent_weights is None:
-        return returned(step, step(x, state, p, dt), len(state))
-    return recurrent_step(step, x, state, recurrent_weights, p, dt)
+        z, state = returned(step, step(x, state, p, dt), len(state))
+    else:
+        z, state = recurrent_step(step, x, state, recurrent_weights, p, dt)
+    return z, as_tensors(state, x)
 
 
 class _Loop(NamedTuple):
@@ -108,7 +117,7 @@ class _Adjoint(torch.autograd.Function):
         ctx.states, ctx.count = states, count
         output = torch.stack(outputs) if outputs else torch.zeros_like(input)
         ctx.save_for_backward(input, *tensors, *([] if weights is None else [weights]))
-        return output, *(value.clone() for value in state)
+        return output, *_own(state, input)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None, *finals: Tensor | None) -> Any:

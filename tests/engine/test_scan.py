@@ -1,9 +1,11 @@
 """The one door of the engine: values over time against a loop, for every shape, layout and cut."""
 
 import itertools
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
 
 import snnlib
 from snnlib import LIFFeedForwardState, LIFParameters, LIFState, lif_feed_forward_step
@@ -199,6 +201,32 @@ def test_a_state_that_was_returned_is_nobody_elses():
     _, state = layer(torch.randn(0, 2, 3))
     state.v.fill_(0.5)
     assert not snnlib.LIF()(torch.zeros(0, 4, 4))[1].v.any()
+
+
+class Handed(NamedTuple):
+    v: Tensor
+    last: Tensor
+    again: Tensor
+    number: Tensor
+
+
+def handing_step(input: Tensor, state: Handed, p: Any = None, dt: float = 0.001):
+    """What it returns is the caller's, or one tensor twice, or no tensor; and it reads all of it as tensors."""
+    return state.v + input + state.number.abs(), Handed(state.v, input, input, 0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("recurrent", [False, True], ids=["", "recurrent"])
+def test_a_state_shares_no_memory_and_is_in_tensors(backend: str, recurrent: bool):
+    for name in ("reference", backend):
+        x, first = torch.ones(3, 1, 2, device=device_of(name)), torch.ones(1, 2, device=device_of(name))
+        weights = torch.eye(2, device=x.device) if recurrent else None
+        kind = recurrent_state_type(handing_step) if recurrent else Handed
+        state = kind(*[first.clone() for _ in kind._fields])
+        output, last = scan(handing_step, x, state, recurrent_weights=weights, backend=name)
+        assert [value.shape for value in last] == [(1, 2)] * len(kind._fields)
+        assert last.number.tolist() == [[0.5, 0.5]]
+        tensors = [x, *state, output, *last]
+        assert len({value.untyped_storage().data_ptr() for value in tensors}) == len(tensors)
 
 
 @pytest.mark.parametrize("method", ["super", "adjoint"])
