@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from snnlib.engine.later import beyond
 from snnlib.engine.program import Traced, without_gradient
@@ -84,13 +85,15 @@ def _forward(
     weights: Sequence[Tensor],
     name: str,
 ) -> list[Tensor]:
-    arguments = *_shown((input,)), _shown(states), _shown(parameters), _shown(weights)
+    arguments = input, states, parameters, weights
+    if _is_signed(input, *states, *parameters, *weights):
+        arguments = tree_map(torch.resolve_neg, arguments)
     return KERNELS[name].forward(*arguments)
 
 
-def _shown(values: Iterable[Tensor]) -> list[Tensor]:
-    """What tensors show is in their memory, which a loop reads: torch may have a sign beside it."""
-    return [value.resolve_neg() if value.is_neg() else value for value in values]
+def _is_signed(*values: Tensor) -> bool:
+    """Whether torch has a sign beside the memory of one of them, which is what a loop reads."""
+    return True in [value.is_neg() for value in values]
 
 
 def _fake_forward(
@@ -120,8 +123,10 @@ def _backward(
     asked: Sequence[bool],
     name: str,
 ) -> list[Tensor]:
-    arguments = *_shown((gradient,)), _shown(finals), kept, _shown(parameters), _shown(recurrent), asked
-    results = KERNELS[name].backward(*arguments)
+    arguments = gradient, finals, kept, parameters, recurrent
+    if _is_signed(gradient, *finals, *parameters, *recurrent):
+        arguments = tree_map(torch.resolve_neg, arguments)
+    results = KERNELS[name].backward(*arguments, asked)
     return [value.contiguous() for value in results]  # the order of memory that _fake_backward promises
 
 
