@@ -7,7 +7,7 @@ that torch.compile, autocast and DDP see one operator for a whole sequence.
 import functools
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
