@@ -24,6 +24,9 @@ __all__ = [
     "unwatched",
 ]
 
+_PLAIN = {Tensor, torch.nn.Parameter}
+"""Types of tensors that do nothing of their own."""
+
 
 def is_exported() -> bool:
     """Whether torch.export runs, in either of its ways.
@@ -45,9 +48,7 @@ def is_followed() -> bool:
 
 def is_watched(tensors: Iterable[Tensor]) -> bool:
     """Whether somebody follows the operators, or one of these tensors does: it is of a type of its own."""
-    if is_followed():
-        return True
-    return any(type(value) not in (Tensor, torch.nn.Parameter) for value in tensors)
+    return is_followed() or not _PLAIN.issuperset(map(type, tensors))
 
 
 def is_transformed() -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snnlib.engine.adjoint import NAME, Probe
 from snnlib.engine.check import worst
 from snnlib.engine.step import Scalar, heaviside
-from snnlib.engine.watched import is_concrete
+from snnlib.engine.watched import is_concrete, is_transformed
 
 __all__ = [
     "METHODS",
@@ -130,6 +130,19 @@ class _Spike(torch.autograd.Function):
         return grad[0] * SURROGATES[ctx.method].derivative(x, alpha), None, None, None
 
 
+class _PlainSpike(torch.autograd.Function):
+    """The same where torch.func is not around, which alone wants it in two functions: for these torch looks up
+    the signature at every call, which takes as long as the rest of a step."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = _Spike.forward(*inputs)
+        _Spike.setup_context(ctx, inputs, output)
+        return output
+
+    backward = _Spike.backward
+
+
 def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> Tensor:
     """Spikes of neurons that are ``x`` above their threshold.
 
@@ -182,7 +195,10 @@ def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> T
         fired = x.detach() > 0
     else:
         fired = torch.rand_like(x) < surrogate.probability(x.detach(), alpha)
-    return _Spike.apply(x, fired, method, alpha)  # type: ignore[no-any-return]
+    seen = torch.compiler.is_dynamo_compiling() or is_transformed()
+    kind: Any = _Spike if seen else _PlainSpike
+    output: Tensor = kind.apply(x, fired, method, alpha)
+    return output
 
 
 def _without_gradient(x: Tensor) -> Tensor:
