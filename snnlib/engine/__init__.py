@@ -4,7 +4,8 @@ from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.engine.scan import scan, source
 from snnlib.engine.sparse import conv2d, linear
-from snnlib.engine.step import UntraceableError, initial_state, recurrent_step
+from snnlib.engine.state import initial_state
+from snnlib.engine.step import UntraceableError, recurrent_step
 
 __all__ = [
     "NaNInputError",

@@ -11,16 +11,8 @@ from torch import Tensor
 from snnlib.engine import adjoint
 from snnlib.engine.check import check_fits, check_kind, check_parameters
 from snnlib.engine.later import later_step, later_type
-from snnlib.engine.step import (
-    Step,
-    as_tensors,
-    constant,
-    fitted,
-    initial_state,
-    integration_dtype,
-    recurrent_state_type,
-    state_type,
-)
+from snnlib.engine.state import as_tensors, constant, fitted, initial_state, integration_dtype
+from snnlib.engine.step import Step, recurrent_state_type, state_type
 from snnlib.engine.watched import is_recorded, is_transformed
 
 __all__ = ["begin", "given_state"]

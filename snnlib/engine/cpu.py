@@ -24,9 +24,9 @@ from snnlib.engine.kernel import Kernel
 from snnlib.engine.llvm.machine import Array, Loop, as_array, shared
 from snnlib.engine.llvm.team import together
 from snnlib.engine.loops.packed import Own, Packed, unpacked
-from snnlib.engine.loops.sizes import LANES, LINE
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
 from snnlib.engine.program import Traced
+from snnlib.engine.sizes import LANES, LINE
 from snnlib.engine.threads import DEAR, shared_by, shares_of
 
 __all__ = ["build", "in_strips"]

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from snnlib.engine.later import beyond
 from snnlib.engine.program import Traced, without_gradient
-from snnlib.engine.step import constant
+from snnlib.engine.state import constant
 from snnlib.engine.watched import is_transformed, is_watched
 
 __all__ = ["KERNELS", "Kernel", "run"]

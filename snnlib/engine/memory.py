@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.llvm.machine import NUMBER
-from snnlib.engine.loops.sizes import LINE
+from snnlib.engine.sizes import LINE
 
 __all__ = ["empty", "keep_memory", "on_cpu", "zeros_on_cpu"]
 

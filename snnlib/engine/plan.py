@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from snnlib.engine.emit.expression import CALLED, is_short_power
-from snnlib.engine.program import Program
+from snnlib.engine.emit.expression import CALLED
+from snnlib.engine.program import Program, is_short_power
 
 __all__ = ["Plan", "multiprocessors", "plan", "work_of"]
 

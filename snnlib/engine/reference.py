@@ -9,7 +9,8 @@ from torch.nn.functional import linear
 
 from snnlib.engine import adjoint
 from snnlib.engine.later import beyond
-from snnlib.engine.step import Step, as_tensors, integration_dtype, recurrent_step, returned, sort_parameters
+from snnlib.engine.state import as_tensors, integration_dtype
+from snnlib.engine.step import Step, recurrent_step, returned, sort_parameters
 
 __all__ = ["once", "run", "without_autocast"]
 
@@ -56,7 +57,7 @@ def once(
 
 
 def _spread(value: Any) -> Any:
-    """A copy of what is one number's memory for all neurons, see :func:`snnlib.engine.step.initial_state`."""
+    """A copy of what is one number's memory for all neurons, see :func:`snnlib.engine.state.initial_state`."""
     return value.clone() if isinstance(value, Tensor) and value.numel() > 1 and 0 in value.stride() else value
 
 

@@ -17,15 +17,8 @@ from snnlib.engine.check import (
 )
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.later import handed, later_step
-from snnlib.engine.step import (
-    Step,
-    UntraceableError,
-    default_dt,
-    default_parameters,
-    integration_dtype,
-    name_of,
-    sort_parameters,
-)
+from snnlib.engine.state import integration_dtype
+from snnlib.engine.step import Step, UntraceableError, default_dt, default_parameters, name_of, sort_parameters
 from snnlib.engine.watched import is_exported
 
 __all__ = ["BACKENDS", "scan", "source"]

@@ -16,8 +16,8 @@ from torch.nn import functional
 from snnlib.engine.check import check_backend
 from snnlib.engine.llvm.machine import Array, as_array, shared, unavailable
 from snnlib.engine.llvm.team import together
-from snnlib.engine.loops.sizes import LANES
 from snnlib.engine.memory import empty, on_cpu, zeros_on_cpu
+from snnlib.engine.sizes import LANES
 from snnlib.engine.threads import DEAR, shares_of
 from snnlib.engine.watched import is_compiled, is_concrete
 

@@ -13,31 +13,23 @@ import collections
 import contextlib
 import functools
 import inspect
-import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast, get_type_hints
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from snnlib.engine.watched import is_recorded
-
 __all__ = [
     "Scalar",
     "Step",
     "StepKey",
     "UntraceableError",
-    "as_tensors",
     "can_be_hashed",
-    "constant",
     "default_dt",
     "default_parameters",
-    "fitted",
     "heaviside",
-    "initial_state",
-    "integration_dtype",
     "is_lasting",
     "name_of",
     "recurrent_state_type",
@@ -207,57 +199,6 @@ def _recurrent_state(step: Step, values: tuple[Any, ...]) -> Any:
 torch.serialization.add_safe_globals([_recurrent_state])  # see snnlib.functional
 
 
-def integration_dtype(dtype: torch.dtype) -> torch.dtype:
-    """State is integrated in float32 or better, also where the input is bfloat16 or float16."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def initial_state(
-    kind: Any, p: Any, like: Tensor, recurrent: Any = None, shape: Sequence[int] | None = None
-) -> Any:
-    """The state before the first input.
-
-    ``kind.initial(p)`` says where a neuron rests (a NamedTuple of numbers or tensors); a state without
-    ``initial`` starts at zero, and so does the ``z`` of a recurrent neuron.
-
-    Parameters:
-        kind: the NamedTuple in which the step keeps its state, see :func:`state_type`.
-        p: the neuron's parameters.
-        like: one step's input ``[B, *features]``; gives shape, type and device.
-        recurrent: the NamedTuple with ``z`` before the fields of ``kind`` that is wanted in its place.
-        shape: what is wanted in the place of like's; then all neurons may share one number's memory, which is
-            not to be written to.
-    """
-    values = kind.initial(p) if hasattr(kind, "initial") else (0.0,) * len(kind._fields)
-    if recurrent is not None:
-        values = (0.0, *values)
-    dtype = integration_dtype(like.dtype)
-
-    def fill(value: Scalar) -> Tensor:
-        if isinstance(value, Tensor):
-            return value.to(like.device, dtype).expand(like.shape if shape is None else shape)
-        if shape is None:
-            return torch.full(like.shape, float(value), dtype=dtype, device=like.device)
-        return constant(float(value), dtype, like.device, shape)
-
-    return (recurrent or kind)(*(fill(value) for value in values))
-
-
-def constant(value: float, dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
-    """One number for all of a shape, which is not to be written to."""
-    # torch refuses to write to what several share, but not to one
-    if is_recorded(device) or math.prod(shape) <= 1:
-        return torch.full((), value, dtype=dtype, device=device).expand(shape)
-    return _number(value, dtype, device).expand(shape)
-
-
-@functools.lru_cache(maxsize=256)
-def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One number's memory for all who only read it; on a GPU to make it takes longer than a small loop."""
-    with torch.inference_mode(False):
-        return torch.tensor(value, dtype=dtype, device=device)
-
-
 def recurrent_step(
     step: Step, current: Tensor, state: Any, recurrent_weights: Tensor, p: Any, dt: float
 ) -> tuple[Tensor, Any]:
@@ -305,31 +246,6 @@ def returned(step: Step, found: Any, fields: int) -> tuple[Tensor, Any]:
         kind = type(output).__name__
         raise ValueError(f"the output of {name_of(step)} must be one tensor, it returns {kind} and its state")
     return output, new
-
-
-def as_tensors(state: Any, like: Tensor) -> Any:
-    """A state whose numbers are tensors, where ``like`` is."""
-    if all(isinstance(value, Tensor) for value in state):
-        return state  # with what an attribute of it says, see snnlib.engine.later.handed
-    dtype = integration_dtype(like.dtype)
-    values = (
-        v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=dtype, device=like.device) for v in state
-    )
-    return type(state)(*values)
-
-
-def fitted(values: Any, dtype: torch.dtype, shape: Sequence[int] | None = None) -> Any:
-    """A NamedTuple whose tensors have this dtype, and where a shape is given are expanded to it."""
-    if not any(isinstance(value, Tensor) for value in values or ()):
-        return values
-
-    def fit(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        value = value if value.dtype == dtype else value.to(dtype)
-        return value if shape is None or value.shape == shape else value.expand(shape)
-
-    return type(values)(*(fit(value) for value in values))
 
 
 def can_be_hashed(value: Any) -> bool:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.check import check_parameters, checked_length
-from snnlib.engine.step import integration_dtype
+from snnlib.engine.state import integration_dtype
 
 __all__ = [
     "last_decode",

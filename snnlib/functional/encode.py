@@ -8,7 +8,8 @@ from torch import Generator, Tensor
 
 from snnlib.engine.check import check_broadcasts, check_parameters, checked_length
 from snnlib.engine.scan import scan
-from snnlib.engine.step import Scalar, integration_dtype
+from snnlib.engine.state import integration_dtype
+from snnlib.engine.step import Scalar
 from snnlib.engine.watched import is_concrete
 from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lif_box import LIFBoxParameters, lif_box_feed_forward_step

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snnlib.engine.step import Scalar, as_tensors
+from snnlib.engine.state import as_tensors
+from snnlib.engine.step import Scalar
 from snnlib.functional.synapse import weighted
 from snnlib.functional.threshold import Method, reset, spike
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnlib.engine.step import integration_dtype
+from snnlib.engine.state import integration_dtype
 
 __all__ = ["Accumulator", "regularize_step", "spike_accumulator", "voltage_accumulator"]
 

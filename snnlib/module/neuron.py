@@ -16,15 +16,8 @@ from snnlib.engine.check import (
     checked_part,
 )
 from snnlib.engine.scan import BACKENDS, scan
-from snnlib.engine.step import (
-    Step,
-    default_dt,
-    default_parameters,
-    fitted,
-    initial_state,
-    integration_dtype,
-    state_type,
-)
+from snnlib.engine.state import fitted, initial_state, integration_dtype
+from snnlib.engine.step import Step, default_dt, default_parameters, state_type
 from snnlib.module.options import answer_names, describe
 from snnlib.module.parameters import Parametric
 from snnlib.module.states import recorded

@@ -10,7 +10,8 @@ from snnlib.engine import adjoint
 from snnlib.engine.check import check_dense, check_input, check_numbers, checked_length
 from snnlib.engine.checkpoint import in_chunks
 from snnlib.engine.scan import scan
-from snnlib.engine.step import Step, initial_state, recurrent_state_type
+from snnlib.engine.state import initial_state
+from snnlib.engine.step import Step, recurrent_state_type
 from snnlib.module.neuron import LayerOptions, Neuron, OverTime
 from snnlib.module.states import recorded
 

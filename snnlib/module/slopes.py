@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 from snnlib.engine import scan
 from snnlib.engine.adjoint import slope_step
 from snnlib.engine.reference import without_autocast
-from snnlib.engine.step import integration_dtype
+from snnlib.engine.state import integration_dtype
 from snnlib.module.neuron import Layer
 from snnlib.module.recurrent import RecurrentLayer
 from snnlib.module.states import check_layer

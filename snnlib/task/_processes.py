@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from snnlib.engine.step import integration_dtype
+from snnlib.engine.state import integration_dtype
 
 __all__ = ["is_chief", "place", "share_batch_norms", "summed"]
 

@@ -21,7 +21,7 @@ from snnlib import (
 )
 from snnlib.engine import adjoint, cpu, scan
 from snnlib.engine.loops.packed import Packed, _of
-from snnlib.engine.loops.sizes import LINE
+from snnlib.engine.sizes import LINE
 from tests.copies import Copied
 from tests.engine.equality import everything
 from tests.neurons import SPIKING, Neuron, draw_input, draw_parameters, draw_state, generator, name_of

@@ -14,12 +14,8 @@ from torch import Tensor
 
 from snnlib.engine import initial_state, recurrent_step
 from snnlib.engine.check import NaNInputError, check_parameters
-from snnlib.engine.step import (
-    default_parameters,
-    integration_dtype,
-    recurrent_state_type,
-    state_type,
-)
+from snnlib.engine.state import integration_dtype
+from snnlib.engine.step import default_parameters, recurrent_state_type, state_type
 from snnlib.engine.watched import is_concrete
 from tests.neurons import (
     NEURONS,

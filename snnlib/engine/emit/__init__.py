@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import torch
 
-from snnlib.engine.emit.expression import CALLED, is_short_power
+from snnlib.engine.emit.expression import CALLED
 from snnlib.engine.emit.loops import backward_loop, forward_loop
-from snnlib.engine.program import Line, Program, Traced, Value
+from snnlib.engine.program import Line, Program, Traced, Value, is_short_power
 
 __all__ = ["Source", "emit", "lifted"]
 

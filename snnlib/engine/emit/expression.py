@@ -3,7 +3,7 @@
 from snnlib.engine.program import Line, Value
 from snnlib.engine.program.bits import BITS
 
-__all__ = ["CALLED", "INFIX", "POWERS", "expression", "is_short_power", "literal"]
+__all__ = ["CALLED", "INFIX", "POWERS", "expression", "literal"]
 
 # "where" and not "if": LLVM does not always take a branch out
 INFIX = {
@@ -52,11 +52,6 @@ POWERS = {
     -1.5: "F(1.0) / ({0} * sqrt({0}))",
     -2.0: "F(1.0) / ({0} * {0})",
 }
-
-
-def is_short_power(line: Line) -> bool:
-    """Whether it is a power that a few products or a root give."""
-    return line.operator == "pow" and line.arguments[1] in POWERS
 
 
 def literal(value: Value) -> str:

@@ -22,8 +22,8 @@ from snnlib.engine.emit.expression import literal
 from snnlib.engine.emit.recurrent import GROWN, HEARD, HEARING, INPUTS, PUSHED, PUSHED_LAST, PUSHING
 from snnlib.engine.emit.step import call_of, function_of, in_rows, kept_in_place, rooms_of
 from snnlib.engine.emit.template import filled
-from snnlib.engine.loops.sizes import LONG, WORD
 from snnlib.engine.program import Program, Traced, numbers_of
+from snnlib.engine.sizes import LONG, WORD
 
 __all__ = ["backward_loop", "forward_loop"]
 

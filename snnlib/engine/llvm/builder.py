@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from llvmlite import ir
 
-from snnlib.engine.loops.sizes import LANES
+from snnlib.engine.sizes import LANES
 
 __all__ = ["BIT", "BYTE", "INTEGER", "Array", "Builder", "Lanes", "built", "lanes"]
 

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from snnlib.engine.llvm.builder import BYTE, INTEGER, Array, Builder
 from snnlib.engine.llvm.compiler import call
-from snnlib.engine.loops.sizes import LINE
+from snnlib.engine.sizes import LINE
 
 __all__ = ["Target", "compiled", "compiled_team", "written"]
 

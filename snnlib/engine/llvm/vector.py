@@ -7,7 +7,7 @@ from llvmlite import ir
 
 from snnlib.engine.llvm.arithmetic import like, truth
 from snnlib.engine.llvm.builder import BYTE, INTEGER, Array, Builder, Lanes, built
-from snnlib.engine.loops.sizes import LANES, LINE, WORD
+from snnlib.engine.sizes import LANES, LINE, WORD
 
 __all__ = [
     "ask_to_read",

@@ -13,7 +13,7 @@ from llvmlite import ir
 from snnlib.engine.llvm.builder import BYTE, Array, Builder, built, lanes
 from snnlib.engine.llvm.vector import strip_of
 from snnlib.engine.loops.places import find
-from snnlib.engine.loops.sizes import LANES
+from snnlib.engine.sizes import LANES
 
 __all__ = ["convolve", "give_back", "grow"]
 

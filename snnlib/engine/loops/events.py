@@ -16,7 +16,7 @@ from llvmlite import ir
 from snnlib.engine.llvm.arithmetic import like
 from snnlib.engine.llvm.builder import BIT, BYTE, Array, Builder, Lanes, built
 from snnlib.engine.llvm.vector import of_byte, ones, store_past
-from snnlib.engine.loops.sizes import LANES, LINE, WORD
+from snnlib.engine.sizes import LANES, LINE, WORD
 
 __all__ = [
     "append",

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from snnlib.engine.llvm.machine import Array, as_array
-from snnlib.engine.loops.sizes import LANES, LINE, LONG, WORD
 from snnlib.engine.program import Traced
+from snnlib.engine.sizes import LANES, LINE, LONG, WORD
 
 __all__ = ["Own", "Packed", "unpacked"]
 

@@ -6,7 +6,7 @@ from llvmlite import ir
 
 from snnlib.engine.llvm.builder import INTEGER, Array, Builder, built
 from snnlib.engine.llvm.vector import bits_of, nonzero, of_byte
-from snnlib.engine.loops.sizes import LANES
+from snnlib.engine.sizes import LANES
 
 __all__ = ["find"]
 

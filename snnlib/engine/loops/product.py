@@ -11,8 +11,8 @@ from typing import Any
 from snnlib.engine.llvm.builder import Array, Builder, built, lanes
 from snnlib.engine.llvm.vector import nonzero, ones, strip_of
 from snnlib.engine.loops.places import find
-from snnlib.engine.loops.sizes import LANES
 from snnlib.engine.loops.strips import rows_at_a_time, strips_at_a_time, strips_from, sums
+from snnlib.engine.sizes import LANES
 
 __all__ = ["add", "copy", "grow", "multiply", "push"]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from snnlib.engine.llvm.builder import Array, Builder, built
-from snnlib.engine.loops.sizes import LANES
+from snnlib.engine.sizes import LANES
 
 __all__ = ["rows_at_a_time", "strips_at_a_time", "strips_from", "sums"]
 

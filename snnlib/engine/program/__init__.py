@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import torch
 
 __all__ = [
+    "SHORT_POWERS",
     "Line",
     "Program",
     "Traced",
     "Value",
     "closure",
+    "is_short_power",
     "numbers_of",
     "without_backward",
     "without_gradient",
@@ -94,6 +96,15 @@ class Traced(NamedTuple):
     def kept(self) -> int:
         """How many outputs the forward program has for the backward program."""
         return len(self.saved) + len(self.events) + bool(self.marked)
+
+
+SHORT_POWERS = {1.0, 2.0, 3.0, 0.5, 1.5, -0.5, -1.0, -1.5, -2.0}
+"""Exponents of what a few products or a root give."""
+
+
+def is_short_power(line: Line) -> bool:
+    """Whether it is a power that a few products or a root give."""
+    return line.operator == "pow" and line.arguments[1] in SHORT_POWERS
 
 
 def without_gradient(traced: Traced) -> tuple[int, ...]:

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from snnlib.engine.emit.expression import is_short_power
-from snnlib.engine.program import Line, Program, Traced, Value, closure
+from snnlib.engine.program import Line, Program, Traced, Value, closure, is_short_power
 from snnlib.engine.program.arms import Arms, arms_of, late_names
 from snnlib.engine.program.bits import CONDITIONS, binary, kept_as_bits, read_from_bits
 from snnlib.engine.program.flow import cheapest_cut

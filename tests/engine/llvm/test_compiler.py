@@ -14,7 +14,7 @@ from snnlib.engine.llvm.compiler import defined
 from snnlib.engine.llvm.elementary import where
 from snnlib.engine.llvm.vector import bits_of
 from snnlib.engine.loops.events import at_place
-from snnlib.engine.loops.sizes import LANES
+from snnlib.engine.sizes import LANES
 from tests.engine.compiled import integers, ready
 
 NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}

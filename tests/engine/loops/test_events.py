@@ -15,7 +15,7 @@ from snnlib.engine.llvm.vector import bits_of
 from snnlib.engine.loops import events
 from snnlib.engine.loops.events import append, at_place, back, behind, has_bit, moving, pick, placed
 from snnlib.engine.loops.product import copy
-from snnlib.engine.loops.sizes import LANES, WORD
+from snnlib.engine.sizes import LANES, WORD
 from tests.engine.compiled import ready, target_with
 
 

@@ -11,7 +11,7 @@ from snnlib.engine.cpu import in_strips
 from snnlib.engine.llvm.builder import Builder
 from snnlib.engine.llvm.machine import as_array, shared
 from snnlib.engine.loops import product, strips
-from snnlib.engine.loops.sizes import LANES
+from snnlib.engine.sizes import LANES
 from tests.engine.compiled import ready
 
 SAMPLES, ROWS, COLUMNS = (1, 3, 4, 9), (1, 7, 64), (1, LANES - 1, LANES, LANES + 1, 3 * LANES, 5 * LANES + 3)
