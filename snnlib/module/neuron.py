@@ -90,7 +90,7 @@ class Neuron(Parametric):
 
         Parameters:
             like: one step's input ``[B, *features]``, behind its weights where the neuron has some.
-            shape: see :func:`snnlib.engine.initial_state`.
+            shape: see :func:`snnlib.engine.state.initial_state`.
         """
         return initial_state(self.state, self.p, like, shape=shape)
 
@@ -147,7 +147,9 @@ class OverTime(Neuron):
     """A neuron that takes sequences.
 
     Attributes:
-        backend, checkpoint_every, record_states: see :class:`Layer`.
+        backend: what runs it, see :class:`Layer`.
+        checkpoint_every: steps of which the first state alone is kept, or None.
+        record_states: whether it returns the states after all steps.
     """
 
     over_time = True
