@@ -28,7 +28,7 @@ def initial_state(
     ``initial`` starts at zero, and so does the ``z`` of a recurrent neuron.
 
     Parameters:
-        kind: the NamedTuple in which the step keeps its state, see :func:`state_type`.
+        kind: the NamedTuple in which the step keeps its state, see :func:`snnlib.engine.step.state_type`.
         p: the neuron's parameters.
         like: one step's input ``[B, *features]``; gives shape, type and device.
         recurrent: the NamedTuple with ``z`` before the fields of ``kind`` that is wanted in its place.

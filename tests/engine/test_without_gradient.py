@@ -53,6 +53,7 @@ def test_results_have_a_gradient_or_none(step: Any, wanted: list[bool] | None, b
     else:
         assert output.requires_grad
 
+    torch.manual_seed(0)
     layer = RecurrentLayer(step, 3, 4, backend=backend).to(x.device)
     output, state = layer(x)
     if wanted is not None:
