@@ -59,9 +59,9 @@ def net(*modules: nn.Module) -> SequentialState:
         ),
         (net(LIFBox(LIFBoxParameters(v_reset=-torch.inf))), (3,), "v_reset must be finite, got -inf"),
         (
-            net(IAF(IAFParameters(v_th=torch.full((N,), torch.nan)))),
+            net(IAF(IAFParameters(v_th=torch.full((N,), torch.inf)))),
             (3,),
-            "v_threshold must be finite, got nan",
+            "v_threshold must be finite, got inf",
         ),
         (
             net(LIFRecurrent(N, 5, LIFParameters(v_th=torch.inf))),
