@@ -4,7 +4,7 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "check_stable",
     "checked_length",
     "checked_part",
+    "fields_of",
     "warn",
     "worst",
 ]
@@ -130,6 +131,11 @@ def _check_fields(p: Any, usual: Any) -> None:
         )
 
 
+def fields_of(values: Any) -> Iterable[tuple[str, Any]]:
+    """Names and values of a NamedTuple, of None none."""
+    return zip(values._fields, values, strict=True) if hasattr(values, "_fields") else ()
+
+
 def _is_rate(name: str) -> bool:
     """Whether the parameter of this name is an inverse time constant."""
     return name.startswith("tau_") and name.endswith("_inv")
@@ -137,7 +143,7 @@ def _is_rate(name: str) -> bool:
 
 def check_stable(p: Any, dt: float) -> None:
     """Warn of a rate with which Euler's steps grow instead of shrinking: 1 - dt rate is below -1."""
-    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
+    for name, value in fields_of(p):
         if not _is_rate(name):
             continue
         if isinstance(value, Tensor):
@@ -166,7 +172,7 @@ def check_parameters(p: Any, dt: float, warns: bool = False) -> None:
     if not isinstance(known, Real) or not (math.isfinite(dt) and dt > 0):
         hint = "; use dt.item()" if isinstance(known, Tensor) else ""
         raise ValueError(f"dt must be a positive number of seconds, got dt={dt!r}{hint}")
-    for name, value in zip(p._fields, p, strict=True) if hasattr(p, "_fields") else ():
+    for name, value in fields_of(p):
         if _is_rate(name):
             _check_rate(name, value, dt, warns)
         elif isinstance(value, Tensor):
@@ -270,7 +276,7 @@ def check_fits(what: str, values: Any, shape: Sequence[int]) -> None:
     Raises:
         ValueError: a field does not broadcast to ``shape``.
     """
-    for name, value in zip(values._fields, values, strict=True) if hasattr(values, "_fields") else ():
+    for name, value in fields_of(values):
         if isinstance(value, Tensor):
             check_broadcasts(f"{what}.{name}", value, shape)
 

@@ -126,7 +126,7 @@ def batched(
             features for samples.
     """
     check_dense(x)
-    if x.dim() < 6:
+    if x.dim() < 6:  # as many as a Conv3d wants
         _refuse_unbatched(name, module, x)
     steps, batch = x.shape[:2]
     if steps > 1 and x.stride(0) == 0 and not _draws(module):
@@ -137,6 +137,7 @@ def batched(
 
 
 _BY_FEATURES = (nn.Linear, nn.LayerNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+"""Modules that want features behind time and batch."""
 
 
 def _refuse_unbatched(name: str, module: nn.Module, x: Tensor) -> None:

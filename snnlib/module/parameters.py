@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
-from snnlib.engine.check import check_kind_of_parameters, check_parameters, check_stable, warn
+from snnlib.engine.check import check_kind_of_parameters, check_parameters, check_stable, fields_of, warn
 from snnlib.functional.threshold import check_method
 
 __all__ = ["Parametric", "described", "register"]
@@ -47,7 +47,7 @@ class Parametric(nn.Module):
         _refuse_hidden(p)
         check_parameters(p, self.dt)
         check_stable(p, self.dt)
-        for name, value in p._asdict().items() if p is not None else ():
+        for name, value in fields_of(p):
             taken = name in self._own or (name not in self._tensors and hasattr(self, name))
             if taken and isinstance(value, Tensor):
                 raise ValueError(
@@ -55,14 +55,13 @@ class Parametric(nn.Module):
                 )
         if hasattr(p, "method"):
             check_method(p.method, getattr(p, "alpha", None))
-        for name, value in p._asdict().items() if p is not None else ():
+        for name, value in fields_of(p):
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.is_leaf:
                 _warn_of_unseen(name, value)
 
     def _take(self, p: Any) -> None:
         """Register the tensors, each in the place that it had before, in which optimisers look for it."""
-        values = p._asdict() if p is not None else {}
-        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in fields_of(p) if isinstance(value, Tensor)}
         computed = [name for name in self._tensors if name not in self._parameters | self._buffers]
         changed = [name for name in computed if self._changes(name, tensors.get(name))]
         for name in changed:  # all of which can be
@@ -147,7 +146,7 @@ def _refuse_hidden(p: Any) -> None:
     Raises:
         ValueError: a field is a container that holds one.
     """
-    for name, value in p._asdict().items() if p is not None else ():
+    for name, value in fields_of(p):
         if not isinstance(value, Tensor) and any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
             raise ValueError(
                 f"p.{name} is a {type(value).__name__} that holds a tensor, which the module would not see: "
