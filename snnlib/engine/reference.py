@@ -29,6 +29,7 @@ def run(
         adjoint.check(getattr(step, "exact_of", step), p, names)
     dtype = integration_dtype(input.dtype)
     input = input.to(dtype)
+    state = _writable(state)
     recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
     with without_autocast(input.device.type):
         if adjoint.is_exact(p) and torch.is_grad_enabled():
@@ -52,8 +53,14 @@ def once(
     dtype = integration_dtype(input.dtype)
     recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
     with without_autocast(input.device.type):
+        state = type(state)(*map(_spread, state))
         z, state = _one(step, input.to(dtype), state, p, dt, recurrent_weights)
         return z, type(state)(*map(_spread, state))
+
+
+def _writable(state: Any) -> Any:
+    """A copy: a step may write to its state, and this one is the caller's, or the rest of other neurons too."""
+    return type(state)(*(value.clone() for value in state))
 
 
 def _spread(value: Any) -> Any:

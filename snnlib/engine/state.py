@@ -33,7 +33,7 @@ def initial_state(
         like: one step's input ``[B, *features]``; gives shape, type and device.
         recurrent: the NamedTuple with ``z`` before the fields of ``kind`` that is wanted in its place.
         shape: what is wanted in the place of like's; then all neurons may share one number's memory, which is
-            not to be written to.
+            not to be written to, and a parameter's memory may be what they have.
     """
     values = kind.initial(p) if hasattr(kind, "initial") else (0.0,) * len(kind._fields)
     if recurrent is not None:
@@ -42,7 +42,8 @@ def initial_state(
 
     def fill(value: Scalar) -> Tensor:
         if isinstance(value, Tensor):
-            return value.to(like.device, dtype).expand(like.shape if shape is None else shape)
+            value = value.to(like.device, dtype)
+            return value.expand(like.shape).clone() if shape is None else value.expand(shape)
         if shape is None:
             return torch.full(like.shape, float(value), dtype=dtype, device=like.device)
         return constant(float(value), dtype, like.device, shape)
@@ -51,8 +52,8 @@ def initial_state(
 
 
 def constant(value: float, dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
-    """One number for all of a shape, which is not to be written to."""
-    # torch refuses to write to what several share, but not to one
+    """One number for all of a shape, which is not to be written to, though torch lets ``v[mask] = 0`` do it."""
+    # of one neuron even v.mul_(0.9)
     if is_recorded(device) or math.prod(shape) <= 1:
         return torch.full((), value, dtype=dtype, device=device).expand(shape)
     return _number(value, dtype, device).expand(shape)

@@ -203,6 +203,56 @@ def test_a_state_that_was_returned_is_nobody_elses():
     assert not snnlib.LIF()(torch.zeros(0, 4, 4))[1].v.any()
 
 
+class Rested(NamedTuple):
+    v: Tensor
+
+    @classmethod
+    def initial(cls, p: Any) -> "Rested":
+        return cls(p.rest)
+
+
+class Rest(NamedTuple):
+    rest: float | Tensor = 0.0
+    method: str = "super"
+    alpha: float | None = None
+
+
+def by_mask(v: Tensor, input: Tensor) -> None:
+    v[input > 0.5] = -65.0
+
+
+WRITERS = {
+    "mask": by_mask,
+    "masked_fill_": lambda v, input: v.masked_fill_(input > 0.5, -65.0),
+    "fill_": lambda v, input: v.fill_(-65.0),
+    "sub_": lambda v, input: v.sub_(65.0 * (input > 0.5)),
+}
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+@pytest.mark.parametrize("rest", ["number", "parameter", "given", "cell", "cell given", "cell parameter"])
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_may_write_to_its_state_and_nobody_else_sees_it(writer: str, rest: str, method: str):
+    """At rest it is one number's memory for all neurons, or a parameter's, and else it is the caller's."""
+
+    def writing_step(input: Tensor, state: Rested, p: Rest = Rest(), dt: float = 0.001):
+        WRITERS[writer](state.v, input)
+        z = snnlib.spike(state.v - 1.0, p.method, p.alpha)
+        return z, Rested(state.v + input)
+
+    held = torch.zeros(2, 3)
+    p = Rest(held if "parameter" in rest else 0.0, "super" if "cell" in rest else method)
+    state = {"given": Rested(held), "cell given": Rested(torch.zeros(()))}.get(rest)
+    if "cell" in rest:
+        _, last = snnlib.Cell(writing_step, p)(torch.ones(2, 3), state)
+    else:
+        _, last = scan(writing_step, torch.ones(1, 2, 3), state, p)
+    assert torch.equal(last.v, torch.full((2, 3), -64.0))
+    assert not held.any()
+    assert not snnlib.LI()(torch.zeros(1, 2, 3))[0].any()
+
+
 class Handed(NamedTuple):
     v: Tensor
     last: Tensor
