@@ -65,7 +65,9 @@ def _writable(state: Any) -> Any:
 
 def _spread(value: Any) -> Any:
     """A copy of what is one number's memory for all neurons, see :func:`snnlib.engine.state.initial_state`."""
-    return value.clone() if isinstance(value, Tensor) and value.numel() > 1 and 0 in value.stride() else value
+    if not isinstance(value, Tensor) or value.is_contiguous():  # as is one element, whose strides say nothing
+        return value
+    return value.clone() if 0 in value.stride() else value
 
 
 def _own(state: Any, input: Tensor) -> list[Tensor]:
