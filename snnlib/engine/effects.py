@@ -1,19 +1,25 @@
 """What a step does beside its result: traced, it would do so while it is traced, and never again."""
 
-import pickle
+import functools
+import io
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import BuiltinFunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from snnlib.engine.outside import Search
-from snnlib.engine.step import UntraceableError
+from snnlib.engine.step import StepError, UntraceableError
 
 __all__ = ["EffectError", "refuse_effects"]
+
+_DRAWING = random, np.random, np.random.default_rng
+_GENERATORS = random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator
+"""What draws random numbers, and types of what does. torch's are noticed when they draw."""
 
 
 class EffectError(UntraceableError):
@@ -21,30 +27,29 @@ class EffectError(UntraceableError):
 
 
 @contextmanager
-def refuse_effects(step: Callable[..., Any], more: list[Any], once: Callable[[], Any]) -> Iterator[None]:
-    """Refuse a step that changes what it reads outside, or that draws random numbers of Python's or NumPy's.
+def refuse_effects(step: Callable[..., Any], more: list[Any]) -> Iterator[None]:
+    """Refuse a step that changes what it reads outside, or that reads what is another thing at each step.
 
-    Where it is refused, these generators are as they were before; torch's always are, see
-    :func:`snnlib.engine.watched.unwatched`.
+    That a step draws random numbers of Python's or NumPy's is read from its code, and before it runs: the state
+    of their generators would not tell who drew, and nobody could draw again what another thread has drawn.
 
     Parameters:
         step: the neuron's step, which is traced within.
         more: other functions that it calls, its parameters say.
-        once: runs it once.
 
     Raises:
         EffectError: names what it changes.
+        UntraceableError: names what it reads: a generator, an iterator, a tensor if the step fails within.
+        StepError: the step fails within.
     """
     functions = [getattr(step, "exact_of", step), *more]
-    before, drawn = _read(functions), _generators()
+    before = _read(functions)
     try:
         yield
-        _compare(before, _read(functions))
-        _refuse_drawing(drawn, once)
-    except BaseException:
-        random.setstate(drawn[0])
-        np.random.set_state(drawn[1])
+    except StepError as error:
+        _refuse_tensors(before, error)
         raise
+    _compare(before, _read(functions))
 
 
 def _read(functions: list[Any]) -> list[Any]:
@@ -52,35 +57,48 @@ def _read(functions: list[Any]) -> list[Any]:
 
 
 def _compare(before: list[Any], after: list[Any]) -> None:
-    new, gone = ([v for v in a if v not in b] for a, b in ((after, before), (before, after)))
-    if new or gone:
-        raise EffectError(f"it changes {(new or gone)[0][0]} while it runs")
-
-
-def _generators() -> tuple[Any, Any]:
-    return random.getstate(), np.random.get_state()
-
-
-def _refuse_drawing(before: tuple[Any, Any], once: Callable[[], Any]) -> None:
-    now = _generators()
-    if pickle.dumps(now) == pickle.dumps(before):
+    if before == after:
         return
-    once()  # it may have been another thread that drew
-    for name, was, found in zip(("Python's random", "NumPy's random"), now, _generators(), strict=True):
-        if pickle.dumps(was) != pickle.dumps(found):
-            raise EffectError(f"it draws random numbers of {name}")
+    known, found = set(before), set(after)
+    changed = [v for v in after if v not in known] or [v for v in before if v not in found]
+    if changed:
+        raise EffectError(f"it changes {changed[0][0]} while it runs")
+
+
+def _refuse_tensors(read: list[Any], error: StepError) -> None:
+    """Of a step that failed: with tensors of its own, because these do not fit to what it was tried with."""
+    found = [(name, held[0].thing) for name, *held in read if isinstance(held[0], _Same)]
+    if found:
+        name, tensor = max(found, key=lambda pair: pair[1].numel())
+        raise UntraceableError(
+            f"it reads {name}, a tensor of shape {list(tensor.shape)} made outside of the step and not in its "
+            "parameters; make it a field of p"
+        ) from error
+
+
+def _refuse_drawing(name: str, value: Any) -> None:
+    while isinstance(value, functools.partial):
+        value = value.func
+    owner = value.__self__ if isinstance(value, BuiltinFunctionType | MethodType) else value
+    if isinstance(owner, _GENERATORS) or any(value is one for one in _DRAWING):
+        raise UntraceableError(
+            f"it reads {name}, which draws random numbers; what is drawn before can be a part of the input"
+        )
+    if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+        raise UntraceableError(f"it reads {name}, an iterator, which gives something else at each step")
 
 
 class _Same:
     """A thing, equal to itself alone, and kept, so that nothing else can get its id."""
 
     def __init__(self, thing: Any) -> None:
-        self._thing = thing
+        self.thing = thing
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self._thing is other._thing
+        return isinstance(other, _Same) and self.thing is other.thing
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return id(self.thing)
 
 
 class _Held(Search):
@@ -89,7 +107,10 @@ class _Held(Search):
     def value(
         self, name: str, value: Any, names: tuple[str, ...], deep: int, owner: Any = None
     ) -> Iterator[Any]:
-        name = name if owner is None else f"{type(owner).__name__}.{name}"
+        if owner is not None:
+            of = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__name__
+            name = f"{of}.{name}"
+        _refuse_drawing(name, value)
         if isinstance(value, Tensor):
             yield name, _Same(value)
         elif isinstance(value, list | dict | set | deque):

@@ -23,9 +23,17 @@ from snnlib.engine.llvm.machine import unavailable
 from snnlib.engine.outside import outside
 from snnlib.engine.program import without_backward
 from snnlib.engine.state import integration_dtype
-from snnlib.engine.step import Step, StepKey, UntraceableError, can_be_hashed, name_of, sort_parameters
+from snnlib.engine.step import (
+    Step,
+    StepError,
+    StepKey,
+    UntraceableError,
+    can_be_hashed,
+    name_of,
+    sort_parameters,
+)
 from snnlib.engine.threads import lock
-from snnlib.engine.trace import KEEPS, Keep, StepError, trace
+from snnlib.engine.trace import KEEPS, Keep, trace
 from snnlib.engine.watched import is_followed, is_watched
 
 __all__ = ["attempt"]

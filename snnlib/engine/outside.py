@@ -6,6 +6,7 @@ function, so these belong to the key under which a trace is kept. Tensors do not
 outside is not fused (:mod:`snnlib.engine.program.lines`).
 """
 
+import dis
 import functools
 import sys
 from collections import deque
@@ -26,8 +27,8 @@ _DEEP = 4
 """Functions and objects that are looked into, one within the other."""
 _MANY = 64
 """Items of a container that are looked at at every call; what reads a larger one is not fused."""
-_LIBRARIES = {"torch", "snnlib", "numpy", "math", "builtins", "functools", "typing", "collections"}
-"""What is in these does not change."""
+_LIBRARIES = {"torch", "snnlib", "numpy", *sys.stdlib_module_names}
+"""What functions of these read does not change, or not what a step computes: loggers, say."""
 _PLAIN = Number, str, bytes, Enum, np.generic, range, torch.dtype
 """What its ``repr`` says all about."""
 _READERS = "__getitem__", "__getattr__"
@@ -89,9 +90,10 @@ class Search:
                 yield from self.value(name, cell.cell_contents, names, deep)
             except ValueError:  # not filled yet
                 continue
-        for name in names:
-            if name in function.__globals__:
-                yield from self.value(name, function.__globals__[name], names, deep)
+        for name in _globals(function.__code__):
+            space = function.__globals__ if name in function.__globals__ else sys.modules
+            if name in space:
+                yield from self.value(name, space[name], names, deep)
         if owner is not None:
             yield from self.attributes(owner, names, deep)
 
@@ -200,6 +202,17 @@ def _names(code: CodeType | None) -> tuple[str, ...]:
         return ()
     inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
     return tuple(dict.fromkeys([*code.co_names, *inner]))
+
+
+@functools.lru_cache(maxsize=256)
+def _globals(code: CodeType) -> tuple[str, ...]:
+    """Of these the globals, and the modules that it imports."""
+    inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _globals(const)]
+    own = [line.argval for line in dis.get_instructions(code) if line.opname in _OF_GLOBALS]
+    return tuple(dict.fromkeys([*own, *inner]))
+
+
+_OF_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME"}
 
 
 def _is_ours(value: Any) -> bool:

@@ -24,6 +24,7 @@ from torch.nn.functional import linear
 __all__ = [
     "Scalar",
     "Step",
+    "StepError",
     "StepKey",
     "UntraceableError",
     "can_be_hashed",
@@ -53,6 +54,10 @@ def heaviside(data: Tensor) -> Tensor:
 
 class UntraceableError(Exception):
     """A step does something that cannot be fused; the message names it."""
+
+
+class StepError(UntraceableError):
+    """A step fails by itself: another time it may not, with other inputs or when it is ready."""
 
 
 def state_type(step: Step) -> type[NamedTuple]:

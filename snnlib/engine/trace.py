@@ -1,6 +1,5 @@
 """A step, traced once, as two straight-line programs: one forward, one backward."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -18,11 +17,11 @@ from snnlib.engine.program.cut import split
 from snnlib.engine.program.last_bit import with_last_bit
 from snnlib.engine.program.lines import knows, lines_of
 from snnlib.engine.program.slots import slotted
-from snnlib.engine.step import Step, UntraceableError, returned, state_type
+from snnlib.engine.step import Step, StepError, UntraceableError, returned, state_type
 from snnlib.engine.threads import lock
 from snnlib.engine.watched import unwatched
 
-__all__ = ["KEEPS", "Keep", "StepError", "trace"]
+__all__ = ["KEEPS", "Keep", "trace"]
 
 Keep = Literal["steps", "last_bit", "retraced", "events"]
 """What the adjoint keeps: numbers of every step, two in the room of one where
@@ -34,10 +33,6 @@ KEEPS: dict[str, Keep] = {"cpu": "events", "gpu": "retraced"}
 _SHAPES: tuple[tuple[int, ...], ...] = ((3,), (2, 5))
 """Of the inputs with which a step is traced."""
 _LOCK = lock()
-
-
-class StepError(UntraceableError):
-    """A step fails by itself: another time it may not, with other inputs or when it is ready."""
 
 
 def trace(
@@ -66,8 +61,7 @@ def trace(
     """
     case = _Case(step, state_type(step), numbers, tensors, learned, dt, dtype)
     with _LOCK, unwatched():
-        once = functools.partial(_try, case, _SHAPES[0])
-        with refuse_effects(step, list(filter(callable, numbers or ())), once):
+        with refuse_effects(step, list(filter(callable, numbers or ()))):
             for shape in _SHAPES:
                 _try(case, shape)
             lines, results = _recorded(case, _SHAPES[0])

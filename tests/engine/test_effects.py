@@ -1,6 +1,11 @@
 """Steps that do something beside their result: they run in the plain loop, once for each step in time."""
 
+import functools
+import itertools
+import logging
 import random
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnlib import scan, spike
+from snnlib import LIF, LIFParameters, scan, spike
 from snnlib.engine import UntraceableError
 from tests.neurons import generator
 
@@ -85,6 +90,34 @@ def test_a_step_that_fills_a_cache_is_fused_when_that_is_full(recwarn: pytest.Wa
     assert torch.equal(first, scan(net.cache, x, backend="cpu")[0])
 
 
+LOGGER = logging.getLogger("snnlib.tests")
+
+
+def logging_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    logging.debug("a step")
+    LOGGER.debug("a step")
+    print(end="")
+    return of_gain(1.0, input, state)
+
+
+def test_a_step_may_log(recwarn: pytest.WarningsRecorder):
+    for _ in range(2):
+        scan(logging_step, x)
+    scan(logging_step, x, backend="cpu")
+    assert not recwarn
+
+
+def test_large_tables_are_compared_quickly():
+    table = [[[float(i + j + k) for i in range(24)] for j in range(24)] for k in range(24)]
+
+    def reading_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_gain(table[0][1][2], input, state)
+
+    start = time.perf_counter()
+    scan(reading_step, x, backend="cpu")
+    assert time.perf_counter() - start < 1.5
+
+
 def test_a_global_and_a_variable_of_the_closure():
     count = 0
 
@@ -129,14 +162,27 @@ def unread(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
     return of_gain(1.0 if random.random() < 2 else 0.0, input, state)
 
 
+def imported(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    from random import gauss
+
+    return of_gain(gauss(1.0, 0.1), input, state)
+
+
 def torchs(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
     return of_gain(torch.rand_like(input), input, state)
 
 
 @pytest.mark.parametrize(
-    ("step", "whose"), [(pythons, "of Python's"), (numpys, "of NumPy's"), (unread, "of Python's"), (torchs, "")]
+    ("step", "says"),
+    [
+        (pythons, "it reads random, which draws random numbers"),
+        (numpys, "it reads numpy.random, which draws"),
+        (unread, "it reads random, which draws"),
+        (imported, "it reads random, which draws"),
+        (torchs, "it draws random numbers, aten.rand_like"),
+    ],
 )
-def test_random_numbers_are_drawn_in_each_step(step: Callable[..., Any], whose: str):
+def test_random_numbers_are_drawn_in_each_step(step: Callable[..., Any], says: str):
     """And none while it is traced: the first call is as in the plain loop."""
     found = []
     for backend in ("auto", "reference"):
@@ -146,23 +192,56 @@ def test_random_numbers_are_drawn_in_each_step(step: Callable[..., Any], whose: 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             output = scan(step, x, backend=backend)[0]
-        assert [f"it draws random numbers {whose}".strip() in str(w.message) for w in caught] == [True] * (
-            backend == "auto"
-        )
+        assert [says in str(w.message) for w in caught] == [True] * (backend == "auto")
         found += [output, random.random(), np.random.rand(), float(torch.rand(()))]
     assert torch.equal(found[0], found[4])
     assert found[1:4] == found[5:]
 
 
-def test_what_others_draw_meanwhile_does_not_count(monkeypatch: pytest.MonkeyPatch):
-    """A thread that loads data, say."""
-    drawn = []
+OWN: dict[str, Callable[[], Any]] = {
+    "Random": lambda: random.Random(1).random,
+    "default_rng": lambda: np.random.default_rng(1).random,
+    "RandomState": lambda: np.random.RandomState(1).rand,
+    "partial": lambda: functools.partial(np.random.default_rng(1).normal, 0.5, 0.5),
+    "iterator": lambda: functools.partial(next, iter([0.1 * k for k in range(60)])),
+    "count": lambda: functools.partial(next, itertools.count()),
+}
 
-    def step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
-        if not drawn:
-            drawn.append(random.random())  # as if by another thread
-        return of_gain(1.0, input, state)
 
-    monkeypatch.setattr("snnlib.engine.effects._compare", lambda *_: None)
-    scan(step, x, backend="cpu")
-    assert len(drawn) == 1
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.filterwarnings("ignore:drawing_step runs in the plain loop")
+def test_what_a_generator_of_ones_own_draws_is_another_number_in_each_step(name: str):
+    outputs = []
+    for backend in ("auto", "reference"):
+        draw = OWN[name]()
+
+        def drawing_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001, draw: Any = draw):
+            return of_gain(1.0 if draw() < 0.5 else 0.0, input, state)
+
+        outputs.append(scan(drawing_step, x, backend=backend)[0])
+    assert torch.equal(*outputs)
+
+
+def test_what_another_thread_draws_is_its_own_affair():
+    """A thread that loads data, say: nothing is refused for it, and it draws no number twice."""
+    drawn, done = [], threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            drawn.append((random.random(), np.random.rand()))
+
+    random.seed(3)
+    np.random.seed(3)
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for step, p in ((logging_step, None), (LIF().step, LIFParameters(v_th=0.8765))):  # nobody else's
+            scan(step, x, p=p, backend="cpu")
+        with pytest.warns(UserWarning, match="plain loop"):
+            scan(Counting().number, x)
+    finally:
+        done.set()
+        thread.join()
+    random.seed(3)
+    np.random.seed(3)
+    assert drawn == [(random.random(), np.random.rand()) for _ in drawn]

@@ -12,6 +12,7 @@ from snnlib import LI, LIF, LIFFeedForwardState, LIFParameters, UntraceableError
 from snnlib.engine import scan
 from snnlib.engine.adjoint import _look
 from snnlib.engine.fused import _compiled
+from snnlib.engine.trace import trace
 from tests.neurons import generator
 
 X = 20 * torch.rand(10, 2, 3, generator=generator(0))
@@ -113,6 +114,45 @@ def test_a_step_that_was_not_ready_is_fused_when_it_is(monkeypatch: pytest.Monke
         scan(waiting_step, X, backend="cpu")
     monkeypatch.setattr(Ready, "now", 1)
     assert torch.equal(scan(waiting_step, X, backend="cpu")[0], scan(lif_feed_forward_step, X)[0])
+
+
+WIDE = torch.ones(3)
+
+
+def shaped_step(input: Tensor, state: LIFFeedForwardState, p=LIFParameters(), dt=0.001):
+    return lif_feed_forward_step(input.view(2, 3), state, p, dt)
+
+
+def wide_step(input: Tensor, state: LIFFeedForwardState, p=LIFParameters(), dt=0.001):
+    return lif_feed_forward_step(input * torch.cat([WIDE, WIDE]).view(2, 3), state, p, dt)
+
+
+@pytest.mark.parametrize(
+    ("step", "times", "says"),
+    [
+        (shaped_step, 12, "RuntimeError: shape '[2, 3]' is invalid for input of size 3"),
+        (wide_step, 1, "it reads WIDE, a tensor of shape [3] made outside of the step"),
+    ],
+)
+def test_a_step_that_fails_whenever_it_is_tried_is_not_tried_for_ever(
+    step: Any, times: int, says: str, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+):
+    tried = []
+    monkeypatch.setattr("snnlib.engine.fused.trace", lambda *args: tried.append(0) or trace(*args))
+    for _ in range(12):
+        assert torch.equal(scan(step, X)[0], scan(lif_feed_forward_step, X)[0])
+    assert len(tried) == times
+    assert [says in str(w.message) for w in recwarn] == [True]
+
+
+def test_a_step_that_fails_says_so_itself(recwarn: pytest.WarningsRecorder):
+    def failing_step(input: Tensor, state: LIFFeedForwardState, p=LIFParameters(), dt=0.001):
+        raise KeyError("of its own")
+
+    for _ in range(12):
+        with pytest.raises(KeyError, match="of its own"):
+            scan(failing_step, X)
+    assert ["KeyError: 'of its own'" in str(w.message) for w in recwarn] == [True]
 
 
 @pytest.mark.parametrize("method", ["super", "adjoint"])
