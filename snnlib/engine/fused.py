@@ -110,16 +110,17 @@ def _prepare(
         [repr(v) if v.__class__ is tuple or (v.__class__ is float and not v) else type(v) for v in numbers]
     )
     held = p = kind(*numbers) if hasattr(kind, "_fields") else None
+    methods = list(filter(callable, numbers))  # of one's own
+    if methods:
+        held = kind(*(StepKey(value) if isinstance(value, _OF_NETS) else value for value in numbers))
     read: tuple[Any, ...] = ()
-    step_key = StepKey(step)
     try:
-        read = outside(step)
-        if any(map(callable, numbers)):  # a method of one's own
-            read += tuple(found for value in numbers if callable(value) for found in outside(value))
-            held = kind(*(StepKey(value) if isinstance(value, _OF_NETS) else value for value in numbers))
-        if read and len(refused := _refused(step_key)) > 1:
-            read = refused[0]  # it changes what it reads, and is not traced again for that
-        made = _compiled(step_key, read, kinds, held, *key)
+        read = _read(step, methods)
+        try:
+            made = _compiled(StepKey(step), read, kinds, held, *key)
+        except EffectError:  # it may have filled a cache, which is full now
+            before, read = read, _read(step, methods)
+            made = _again(StepKey(step), before, read, kinds, held, *key)
     except UntraceableError as error:  # what may be another time
         return _plain(step, str(error), key[-1])
     except TypeError as error:  # a list among the parameters, say
@@ -157,9 +158,41 @@ _IN_PROGRAMS: dict[str, kernel.Kernel] = {}
 """Of programs that torch.compile or another tracer made, which know no more than a name."""
 
 
+def _read(step: Step, methods: list[Any]) -> tuple[Any, ...]:
+    """What a step reads outside, and methods of one's own that it calls."""
+    read = outside(step)
+    return read + tuple(found for value in methods for found in outside(value)) if methods else read
+
+
+def _again(
+    key: StepKey, before: tuple[Any, ...], read: tuple[Any, ...], kinds: Any, numbers: Any, *more: Any
+) -> "_Made":
+    """:func:`_compiled` for a step that changed what it read before; if it does so again that is remembered."""
+    try:
+        return _compiled(key, read, kinds, numbers, *more)
+    except EffectError as error:
+        refused = _refused(key, *filter(callable, numbers or ()))
+        refused.append((frozenset(before) & frozenset(read), str(error)))
+        if len(refused) > _CASES:
+            refused[:] = [(frozenset.intersection(*(part for part, _ in refused)), str(error))]
+        raise
+
+
+_CASES = 8
+"""In which a step is found to change what it reads, before it is taken to do so in all that are like these."""
+_TRIES = 8
+"""After which a step that fails when it is tried is not tried again while it reads the same."""
+
+
 @functools.lru_cache(maxsize=256)
-def _refused(key: StepKey) -> list[tuple[Any, ...]]:
-    """What a step read outside when it was refused because it changed that: once may be to fill a cache."""
+def _refused(key: StepKey, *methods: Any) -> list[tuple[frozenset[Any], str]]:
+    """What a step with these methods read, but for what it changed, where refused for that; the reason."""
+    return []
+
+
+@functools.lru_cache(maxsize=256)
+def _failed(key: StepKey, read: tuple[Any, ...]) -> list[str]:
+    """The reasons for which a step failed when it was tried."""
     return []
 
 
@@ -201,7 +234,13 @@ def _compiled(
         key: gives the step.
         read, kinds: what else belongs to the key: what the step reads outside, types of the numbers.
         numbers: the parameters, with keys for functions.
+
+    Raises:
+        UntraceableError: why there is none, where that is not for ever.
     """
+    for part, reason in _refused(key, *filter(callable, numbers or ())):
+        if part.issubset(read):
+            raise UntraceableError(reason)
     step = key()
     if numbers is not None:
         numbers = type(numbers)(*(value() if isinstance(value, StepKey) else value for value in numbers))
@@ -222,11 +261,15 @@ def _compiled(
             found = kernel.KERNELS.get(name)
             if found is None:
                 found = kernel.KERNELS[name] = build(traced, name_of(step), dtype, recurrent)
-    except StepError:
+    except EffectError:
         raise
+    except StepError as error:
+        failed = _failed(key, read)
+        failed.append(str(error))
+        if len(failed) < _TRIES:
+            raise
+        return _Made("", str(error), None)  # it was warned of
     except UntraceableError as error:
-        if isinstance(error, EffectError):
-            _refused(key).append(read)
         if not chosen:
             _warn(step, str(error))
         return _Made("", str(error), None)

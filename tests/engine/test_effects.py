@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from snnlib import LIF, LIFParameters, scan, spike
 from snnlib.engine import UntraceableError
+from snnlib.engine.trace import trace
 from tests.neurons import generator
 
 
@@ -40,6 +41,7 @@ class Counting(nn.Module):
         self.t, self.kept = 0, []
         self.last: Any = None
         self.gain: float | None = None
+        self.recording, self.sum = True, 0.0
 
     def number(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
         self.t += 1
@@ -57,6 +59,18 @@ class Counting(nn.Module):
         if self.gain is None:
             self.gain = 0.75
         return of_gain(self.gain, input, state)
+
+    @functools.cached_property
+    def made(self) -> float:
+        return 0.75
+
+    def property(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return of_gain(self.made, input, state)
+
+    def recorder(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        if self.recording:
+            self.sum += 1.0
+        return of_gain(1.0, input, state)
 
 
 @pytest.mark.parametrize(("which", "name"), [("number", "t"), ("list", "kept"), ("attribute", "last")])
@@ -83,11 +97,46 @@ def test_a_counter_counts_every_step_of_every_call():
     assert output.sum() > 0
 
 
-def test_a_step_that_fills_a_cache_is_fused_when_that_is_full(recwarn: pytest.WarningsRecorder):
+def test_a_counter_is_warned_of_once(recwarn: pytest.WarningsRecorder):
+    warnings.simplefilter("always")
     net = Counting()
-    first, _ = scan(net.cache, x)
-    assert [str(w.message).count("changes Counting.gain") for w in recwarn] == [1]
-    assert torch.equal(first, scan(net.cache, x, backend="cpu")[0])
+    for _ in range(3):
+        scan(net.number, x)
+    assert [str(w.message).count("changes Counting.t") for w in recwarn] == [1]
+
+
+@pytest.mark.parametrize("which", ["cache", "property"])
+def test_a_step_that_fills_a_cache_is_fused(which: str, recwarn: pytest.WarningsRecorder):
+    step = getattr(Counting(), which)
+    assert torch.equal(scan(step, x)[0], scan(step, x, backend="cpu")[0])
+    assert not recwarn
+
+
+@pytest.mark.filterwarnings("ignore:recorder runs in the plain loop")
+def test_a_step_that_records_no_more_is_fused(monkeypatch: pytest.MonkeyPatch):
+    net = Counting()
+    for _ in range(3):
+        scan(net.recorder, x)
+    net.recording = False
+    with monkeypatch.context() as patch:
+        patch.delattr("snnlib.engine.reference.run")
+        scan(net.recorder, x)
+    net.recording, net.sum = True, 0.0
+    scan(net.recorder, x)
+    assert net.sum == T
+
+
+@pytest.mark.filterwarnings("ignore:recorder runs in the plain loop")
+def test_a_step_that_changes_what_it_reads_whatever_else_it_reads_is_tried_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    net, tried = Counting(), []
+    with monkeypatch.context() as patch:
+        patch.setattr("snnlib.engine.fused.trace", lambda *args: tried.append(0) or trace(*args))
+        for k in range(40):
+            net.recording = k + 1
+            scan(net.recorder, x)
+    assert 2 < len(tried) < 20
 
 
 LOGGER = logging.getLogger("snnlib.tests")
@@ -135,7 +184,7 @@ class Method:
 
     def __call__(self, x: Tensor, alpha: Any) -> Tensor:
         self.calls += 1
-        return torch.sigmoid(x)
+        return x.sigmoid()
 
 
 class Parameters(NamedTuple):
@@ -148,6 +197,7 @@ def test_a_method_of_ones_own_that_counts():
 
     with pytest.raises(UntraceableError, match=r"it changes Method\.calls while"):
         scan(step, x, p=Parameters(Method()), backend="cpu")
+    scan(step, x, p=Parameters("super"), backend="cpu")
 
 
 def pythons(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
@@ -235,7 +285,7 @@ def test_what_another_thread_draws_is_its_own_affair():
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        for step, p in ((logging_step, None), (LIF().step, LIFParameters(v_th=0.8765))):  # nobody else's
+        for step, p in ((Counting().cache, None), (LIF().step, LIFParameters(v_th=0.8765))):  # nobody else's
             scan(step, x, p=p, backend="cpu")
         with pytest.warns(UserWarning, match="plain loop"):
             scan(Counting().number, x)

@@ -130,7 +130,7 @@ def wide_step(input: Tensor, state: LIFFeedForwardState, p=LIFParameters(), dt=0
 @pytest.mark.parametrize(
     ("step", "times", "says"),
     [
-        (shaped_step, 12, "RuntimeError: shape '[2, 3]' is invalid for input of size 3"),
+        (shaped_step, 8, "RuntimeError: shape '[2, 3]' is invalid for input of size 3"),
         (wide_step, 1, "it reads WIDE, a tensor of shape [3] made outside of the step"),
     ],
 )
