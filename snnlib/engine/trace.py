@@ -1,5 +1,6 @@
 """A step, traced once, as two straight-line programs: one forward, one backward."""
 
+import traceback
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -158,14 +159,23 @@ def _try(case: _Case, shape: tuple[int, ...]) -> None:
     """Run a step as it is, for inputs of this shape.
 
     Raises:
-        StepError: the step does, with anything but what it refuses, an unknown surrogate say.
+        ValueError: snnlib refuses what the step does, an unknown surrogate say.
+        StepError: the step fails with anything else.
     """
     try:
         case.run(*_halves(case.names, shape, case.dtype))
-    except (ValueError, UntraceableError):
+    except UntraceableError:
         raise
     except Exception as error:
+        if isinstance(error, ValueError) and _is_refusal(error):
+            raise
         raise StepError(f"{_brief(error)} (it was tried with an input of shape {list(shape)})") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether snnlib has raised it: ``B, N = input.shape`` fails for another shape, and is no mistake."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("snnlib.")
 
 
 def _halves(names: Sequence[str], shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:

@@ -123,6 +123,11 @@ def shaped_step(input: Tensor, state: LIFFeedForwardState, p=LIFParameters(), dt
     return lif_feed_forward_step(input.view(2, 3), state, p, dt)
 
 
+def unpacking_step(input: Tensor, state: LIFFeedForwardState, p=LIFParameters(), dt=0.001):
+    _, _ = input.shape
+    return lif_feed_forward_step(input, state, p, dt)
+
+
 def wide_step(input: Tensor, state: LIFFeedForwardState, p=LIFParameters(), dt=0.001):
     return lif_feed_forward_step(input * torch.cat([WIDE, WIDE]).view(2, 3), state, p, dt)
 
@@ -131,6 +136,7 @@ def wide_step(input: Tensor, state: LIFFeedForwardState, p=LIFParameters(), dt=0
     ("step", "times", "says"),
     [
         (shaped_step, 8, "RuntimeError: shape '[2, 3]' is invalid for input of size 3"),
+        (unpacking_step, 8, "ValueError: not enough values to unpack"),
         (wide_step, 1, "it reads WIDE, a tensor of shape [3] made outside of the step"),
     ],
 )
