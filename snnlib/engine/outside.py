@@ -43,7 +43,7 @@ def outside(function: Callable[..., Any]) -> tuple[Any, ...]:
     attributes of either and of the object that it is a method of. In a list, a dictionary, an array and the
     like all is looked at: it is done at every call. So is what ``__getitem__`` and ``__getattr__`` of one's own
     read. What is read by getattr is not seen, nor what lies deeper than four functions or objects, nor what
-    only torch, Python or a file knows.
+    only torch, Python and its library, or a file knows.
 
     Raises:
         UntraceableError: something has more than 64 items.
