@@ -43,13 +43,33 @@ def refuse_effects(step: Callable[..., Any], more: list[Any]) -> Iterator[None]:
         StepError: the step fails within.
     """
     functions = [getattr(step, "exact_of", step), *more]
-    before = _read(functions)
+    before, held = _read(functions), [(own, dict(own)) for own in _attributes(functions)]
     try:
         yield
+        _compare(before, _read(functions))
     except StepError as error:
+        _compare(before, _read(functions))
         _refuse_tensors(before, error)
         raise
-    _compare(before, _read(functions))
+    finally:
+        for own, old in held:
+            _without_new_tensors(own, old)
+
+
+def _attributes(functions: list[Any]) -> list[dict[str, Any]]:
+    """Those of the objects whose methods these are, and the buffers of modules."""
+    own = [vars(f.__self__) for f in functions if isinstance(f, MethodType) and hasattr(f.__self__, "__dict__")]
+    return own + [attributes["_buffers"] for attributes in own if "_buffers" in attributes]
+
+
+def _without_new_tensors(own: dict[str, Any], old: dict[str, Any]) -> None:
+    """Take back tensors that a step kept for its next call: they are of the shape that it was tried with."""
+    for name, value in list(own.items()):
+        if isinstance(value, Tensor) and old.get(name) is not value:
+            if name in old:
+                own[name] = old[name]
+            else:
+                del own[name]
 
 
 def _read(functions: list[Any]) -> list[Any]:

@@ -160,7 +160,7 @@ class Search:
 def _attribute(owner: Any, name: str) -> Any:
     kinds = owner.__mro__ if isinstance(owner, type) else type(owner).__mro__
     own = getattr(owner, "__dict__", {})
-    for space in (own, own.get("_modules", {}), *map(vars, kinds)):
+    for space in (own, own.get("_modules", {}), own.get("_buffers", {}), *map(vars, kinds)):
         if name in space:
             return space[name]
     return _NOTHING

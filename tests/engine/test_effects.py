@@ -113,6 +113,33 @@ def test_a_step_that_fills_a_cache_is_fused(which: str, recwarn: pytest.Warnings
 
 
 @pytest.mark.filterwarnings("ignore:recorder runs in the plain loop")
+class Masking(nn.Module):
+    """Makes a tensor of the shape of its first input, and keeps it."""
+
+    def __init__(self, buffer: bool) -> None:
+        super().__init__()
+        self.mask: Tensor | None
+        if buffer:
+            self.register_buffer("mask", None)
+        else:
+            self.mask = None
+
+    def step(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        if self.mask is None:
+            self.mask = torch.full_like(input, 0.75)
+        return of_gain(self.mask, input, state)
+
+
+@pytest.mark.parametrize("buffer", [False, True], ids=["attribute", "buffer"])
+def test_what_a_step_keeps_has_the_shape_of_its_input_and_not_of_a_trial(buffer: bool):
+    net, x = Masking(buffer), 2 * torch.rand(T, 2, 7, generator=generator(0))
+    with pytest.warns(UserWarning, match=r"it changes Masking\.mask while it runs"):
+        z, _ = scan(net.step, x)
+    assert net.mask is not None
+    assert net.mask.shape == (2, 7)
+    assert torch.equal(z, scan(Masking(buffer).step, x, backend="reference")[0])
+
+
 def test_a_step_that_records_no_more_is_fused(monkeypatch: pytest.MonkeyPatch):
     net = Counting()
     for _ in range(3):
