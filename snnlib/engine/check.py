@@ -4,10 +4,11 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ __all__ = [
     "check_broadcasts",
     "check_dense",
     "check_fits",
+    "check_floating",
     "check_input",
     "check_kind",
     "check_kind_of_parameters",
@@ -82,12 +84,25 @@ def check_input(input: Tensor) -> None:
     """Refuse an input that no neuron can integrate.
 
     Raises:
-        ValueError: integers.
+        ValueError: integers, or complex numbers.
         NaNInputError: NaN, where the values can be looked at for free.
     """
-    if not input.is_floating_point():
-        raise ValueError(f"input must be floating point, got dtype {input.dtype}; use input.float()")
+    check_floating("input", input)
     check_numbers("input", input)
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    """Refuse integers and complex numbers.
+
+    Raises:
+        ValueError: it says what to make of them.
+    """
+    if value.is_floating_point():
+        return
+    way = f"{name}.float()"
+    if value.is_complex():
+        way = f"{name}.abs(), or real and imaginary parts as features: torch.view_as_real({name}).flatten(-2)"
+    raise ValueError(f"{name} must be floating point, got dtype {value.dtype}; use {way}")
 
 
 def check_kind_of_parameters(p: Any, usual: Any) -> None:
@@ -98,8 +113,8 @@ def check_kind_of_parameters(p: Any, usual: Any) -> None:
         usual: those that the neuron's step has by default, or None.
 
     Raises:
-        ValueError: it is no NamedTuple, lacks a field of ``usual`` or has others, or has something else for a
-            number; or ``usual`` is no NamedTuple.
+        ValueError: it is no NamedTuple, lacks a field of ``usual`` or has others, or has a text, a container or
+            an array for a number (or None, which a step of one's own may take); or ``usual`` is no NamedTuple.
     """
     if usual is not None and not hasattr(usual, "_fields"):
         raise ValueError(f"p of a step must be a NamedTuple, its default {type(usual).__name__} is none")
@@ -107,9 +122,10 @@ def check_kind_of_parameters(p: Any, usual: Any) -> None:
         _check_fields(p, usual)
     elif p is None or [*map(type, p)] == [*map(type, usual)]:  # nearly always; a small layer would notice more
         return
-    for name, value in zip(getattr(usual, "_fields", ()), usual or (), strict=True):
+    for name, value in fields_of(usual):
         given = getattr(p, name)
-        if isinstance(value, float) and not isinstance(given, Real | Tensor):
+        wrong = isinstance(value, float) and not isinstance(given, Real | Tensor)
+        if wrong and (isinstance(given, Sized) or type(usual).__module__.startswith("snnlib.")):
             raise ValueError(f"p.{name} must be a number or a tensor, got {given!r}")
 
 
@@ -157,6 +173,10 @@ def check_stable(p: Any, dt: float) -> None:
             )
 
 
+_FLOATS = float, np.floating
+"""Numbers that may be NaN; to ask for these is faster than for any ``Real``."""
+
+
 def check_parameters(p: Any, dt: float, warns: bool = False) -> None:
     """Refuse a time step or parameters that no neuron can have.
 
@@ -177,7 +197,7 @@ def check_parameters(p: Any, dt: float, warns: bool = False) -> None:
             _check_rate(name, value, dt, warns)
         elif isinstance(value, Tensor):
             check_numbers(f"p.{name}", value)
-        elif type(value) is float and math.isnan(value):
+        elif isinstance(value, _FLOATS) and math.isnan(value):
             raise ValueError(f"p.{name} must be a number, got {value}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from snnlib.engine.check import check_broadcasts, check_parameters, checked_length
+from snnlib.engine.check import check_broadcasts, check_floating, check_parameters, checked_length
 from snnlib.engine.scan import scan
 from snnlib.engine.state import integration_dtype
 from snnlib.engine.step import Scalar
@@ -280,8 +280,7 @@ def _signed(fired: Tensor, values: Tensor) -> Tensor:
 
 def _check_values(name: str, values: Tensor, low: float = -math.inf, high: float = math.inf) -> None:
     """Refuse what is not floating point, not finite or outside of [low, high]."""
-    if not values.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got dtype {values.dtype}; use {name}.float()")
+    check_floating(name, values)
     if not is_concrete(values):
         return
     wrong = ~(values.isfinite() & (values >= low) & (values <= high))

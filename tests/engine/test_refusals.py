@@ -4,6 +4,7 @@ import math
 import re
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,12 @@ def test_an_input_without_time_and_batch_is_refused(shape):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
 def test_an_input_of_integers_is_refused(dtype):
     refused(f"input must be floating point, got dtype {dtype}", LIF.step, X.to(dtype))
+
+
+def test_a_complex_input_is_refused_with_what_keeps_its_parts():
+    z = torch.complex(X, X)
+    refused(r"got dtype torch.complex64; use input.abs\(\), or .*view_as_real\(input\).flatten", LIF.step, z)
+    scan(LIF.step, torch.view_as_real(z).flatten(-2))
 
 
 def test_an_input_of_nan_is_refused_with_its_place():
@@ -138,10 +145,13 @@ class More(NamedTuple):
         (LIParameters(), "p must have the fields of LIFParameters, LIParameters has no v_th"),
         (More(0.1), "More has v_noise too, which nothing here would read"),
         (LIFParameters(v_th=[1.0]), r"p.v_th must be a number or a tensor, got \[1.0\]"),
+        (LIFParameters(v_th=None), "p.v_th must be a number or a tensor, got None"),
         (LIFParameters(v_th=math.nan), "p.v_th must be a number, got nan"),
+        (LIFParameters(v_th=np.float64("nan")), "p.v_th must be a number, got nan"),
+        (LIFParameters(v_th=np.float32("nan")), "p.v_th must be a number, got nan"),
         ({"v_th": 1.0}, r"p must be LIFParameters\(...\), got {'v_th': 1.0}"),
     ],
-    ids=["another neuron's", "more", "list", "nan", "dictionary"],
+    ids=["another neuron's", "more", "list", "None", "nan", "float64", "float32", "dictionary"],
 )
 def test_what_are_no_parameters_of_this_neuron_is_refused(p, message, backend):
     """Each time, also after others were taken."""

@@ -4,6 +4,7 @@ import pickle
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,25 @@ def test_a_parameter_of_ones_own_learns():
     output, _ = layer(torch.ones(3, 1, 1))
     output[-1].sum().backward()
     assert layer.keep.grad.item() == pytest.approx(1 + 2 * 0.5)  # of keep^2 + keep + 1
+
+
+class Optional(NamedTuple):
+    rest: float | Tensor | None = 0.25
+
+
+def step_of_rest(input: Tensor, state: MyState, p: Optional = Optional(), dt: float = 0.001):
+    return input - (0.0 if p.rest is None else p.rest), state
+
+
+def test_none_for_a_number_is_for_a_step_of_ones_own_to_read():
+    """A text or an array for a number is none."""
+    x = torch.rand(6, B, N)
+    same(Layer(step_of_rest, Optional(None))(x)[0], x)
+    same(scan(step_of_rest, x, p=Optional(None))[0], x)
+    same(Layer(step_of_rest)(x)[0], x - 0.25)
+    for wrong in ("1", [1.0], {}, np.ones(3)):
+        with pytest.raises(ValueError, match=r"p\.rest must be a number or a tensor, got"):
+            Layer(step_of_rest, Optional(wrong))
 
 
 def step_of_one(input: Tensor, state: MyState, p: MyParameters = MyParameters(), dt: float = 1.0):
