@@ -15,7 +15,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast, get_type_hints
+from typing import Any, NamedTuple, cast, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -89,7 +89,8 @@ def _state_type(step: Step) -> type[NamedTuple]:
             f"the annotations of {name_of(step)} must be found from its module: {error}; define "
             "it there, not in a function, or leave out 'from __future__ import annotations'"
         ) from error
-    if not (isinstance(found, type) and hasattr(found, "_fields")):
+    kind = get_origin(found) or found  # of a generic one, MyState[Tensor]
+    if not (isinstance(kind, type) and hasattr(kind, "_fields")):
         raise TypeError(
             f"the state of {name_of(step)} must be annotated with a NamedTuple "
             f"(def {name_of(step)}(input, state: MyState, p=..., dt=...)), found {found!r}"
@@ -104,7 +105,7 @@ def _state_type(step: Step) -> type[NamedTuple]:
     at = names.index("state")
     if at < 1 or (len(names) < at + 3 and not any(a.kind is a.VAR_POSITIONAL for a in arguments)):
         raise TypeError(f"{name_of(step)} must take (input, state, p, dt) in this order, it takes {names}")
-    return cast(type[NamedTuple], found)
+    return cast(type[NamedTuple], kind)
 
 
 def _function_of(step: Step) -> Callable[..., Any]:
@@ -177,10 +178,16 @@ def _declared(step: Step) -> tuple[Any, float]:
 def recurrent_state_type(step: Step) -> type[NamedTuple]:
     """The state of ``step`` with the last output ``z`` before it, for a neuron with recurrent weights.
 
-    Its class is made here, once for a step, and has no name to be pickled by.
+    Its class is made here, once for a function, and has no name to be pickled by: it is not noted on what has
+    arguments bound to the function, or is an object, which would be pickled with it.
     """
     made: Any = getattr(step, "made_recurrent_for", None)
-    return cast(type[NamedTuple], made or _noted(step, "made_recurrent_for", _recurrent_state_type))
+    if made is None:
+        state_type(step)  # refuses arguments that are bound wrongly
+        function = _function_of(step)
+        made = getattr(function, "made_recurrent_for", None)
+        made = made or _noted(function, "made_recurrent_for", _recurrent_state_type)
+    return cast(type[NamedTuple], made)
 
 
 def _recurrent_state_type(step: Step) -> type[NamedTuple]:

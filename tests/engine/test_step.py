@@ -5,7 +5,8 @@ import copy
 import math
 import pickle
 import re
-from typing import NamedTuple
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from snnlib.engine import initial_state, recurrent_step
 from snnlib.engine.check import NaNInputError, check_parameters
 from snnlib.engine.state import integration_dtype
 from snnlib.engine.step import default_parameters, recurrent_state_type, state_type
+from snnlib.engine.step import name_of as step_name
 from snnlib.engine.watched import is_concrete
 from tests.neurons import (
     NEURONS,
@@ -59,6 +61,28 @@ def offset(input, state: Offset, p: TraceParameters = TraceParameters(), dt=0.00
     return v, Offset(v)
 
 
+def gained(input: Tensor, state: Trace, p: None = None, dt: float = 0.001, *, gain: float = 1.0):
+    return gain * input, state
+
+
+class Tracer:
+    """A step that is an object."""
+
+    def __call__(self, input: Tensor, state: Trace, p: TraceParameters = TraceParameters(), dt: float = 0.001):
+        return trace(input, state, p, dt)
+
+
+Kind = TypeVar("Kind")
+
+
+class Any(NamedTuple, Generic[Kind]):
+    v: Kind
+
+
+def step_of_any(input: Tensor, state: Any[Tensor], p=TraceParameters(), dt=0.001):
+    return input, state
+
+
 def not_annotated(input, state, p=TraceParameters(), dt=0.001):
     return input, state
 
@@ -86,6 +110,8 @@ def test_types_of_a_step_of_ones_own():
     assert state_type(trace) is Trace
     assert default_parameters(trace) == TraceParameters()
     assert default_parameters(without_parameters) is None
+    assert state_type(step_of_any) is Any
+    assert recurrent_state_type(step_of_any)._fields == ("z", "v")
 
 
 @pytest.mark.parametrize("step", [not_annotated, annotated_as_tuple, annotated_as_instance])
@@ -103,7 +129,10 @@ def test_recurrent_state_has_z_before_the_fields(neuron):
     assert issubclass(kind, tuple)
 
 
-@pytest.mark.parametrize("step", [trace, *(neuron.step for neuron in NEURONS)], ids=lambda step: step.__name__)
+STEPS = [trace, partial(gained, gain=2.0), Tracer(), *(neuron.step for neuron in NEURONS)]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=step_name)
 def test_recurrent_state_pickles_and_copies(step):
     """It is made at run time, so it has no name to be found by."""
     kind = recurrent_state_type(step)
@@ -115,6 +144,7 @@ def test_recurrent_state_pickles_and_copies(step):
     replaced = state._replace(z=torch.zeros(3))
     assert replaced.z.shape == (3,)
     assert type(replaced) is kind
+    assert type(pickle.loads(pickle.dumps(step))) is type(step)  # with what is noted on it
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,19 @@ def test_a_recurrent_layer_of_ones_own():
     same(over_time(cell, x), (output, state), rtol=1e-5, atol=1e-5)
 
 
+def step_with_gain(input: Tensor, state: MyState, p: None = None, dt: float = 0.001, *, gain: float = 1.0):
+    return my_step(gain * input, state)
+
+
+def test_a_recurrent_layer_of_a_step_with_bound_arguments_is_pickled():
+    layer = RecurrentLayer(partial(step_with_gain, gain=2.0), M, N)
+    x = torch.randn(6, B, M)
+    output, state = layer(x)
+    again, kept = pickle.loads(pickle.dumps((layer, state)))
+    same(again(x), (output, state))
+    assert type(kept) is type(state)
+
+
 def test_a_parameter_of_ones_own_learns():
     layer = Layer(my_step, MyParameters(nn.Parameter(torch.tensor(0.5))))
     assert [name for name, _ in layer.named_parameters()] == ["keep"]
