@@ -1,5 +1,6 @@
 """What modules do with parameters: tensors among them are registered, and others can take their place."""
 
+from types import NoneType
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,16 +48,16 @@ class Parametric(nn.Module):
         _refuse_hidden(p)
         check_parameters(p, self.dt)
         check_stable(p, self.dt)
-        for name, value in fields_of(p):
-            taken = name in self._own or (name not in self._tensors and hasattr(self, name))
-            if taken and isinstance(value, Tensor):
+        tensors = [(name, value) for name, value in fields_of(p) if isinstance(value, Tensor)]
+        for name, _ in tensors:
+            if name in self._own or (name not in self._tensors and hasattr(self, name)):
                 raise ValueError(
                     f"p.{name} cannot be a tensor, for the module has a {name} of its own: rename the parameter"
                 )
         if hasattr(p, "method"):
             check_method(p.method, getattr(p, "alpha", None))
-        for name, value in fields_of(p):
-            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.is_leaf:
+        for name, value in tensors:
+            if not isinstance(value, nn.Parameter) and value.is_leaf:
                 _warn_of_unseen(name, value)
 
     def _take(self, p: Any) -> None:
@@ -140,6 +141,10 @@ def _warn_of_unseen(name: str, value: Tensor) -> None:
         )
 
 
+_PLAIN = float, str, int, NoneType, Tensor
+"""What is no container, of the kinds that parameters nearly always are."""
+
+
 def _refuse_hidden(p: Any) -> None:
     """Refuse tensors within a field: no optimiser, no ``.to()`` and no ``state_dict`` would see them.
 
@@ -147,7 +152,7 @@ def _refuse_hidden(p: Any) -> None:
         ValueError: a field is a container that holds one.
     """
     for name, value in fields_of(p):
-        if not isinstance(value, Tensor) and any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
+        if not isinstance(value, _PLAIN) and any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
             raise ValueError(
                 f"p.{name} is a {type(value).__name__} that holds a tensor, which the module would not see: "
                 "make the tensor a field of p"

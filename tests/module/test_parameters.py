@@ -201,3 +201,11 @@ def test_a_tensor_within_a_field_is_refused():
         with pytest.raises(ValueError, match=message):
             layer.p = Nested(inner)
     assert snnlib.Layer(nested_step, Nested([0.5, LIParameters()])).p.inner[0] == 0.5
+
+
+def test_no_tensor_is_searched_for_within_numbers_and_text(monkeypatch):
+    """Nearly all parameters are these, and to assign them between two calls is to be cheap."""
+    monkeypatch.setattr("snnlib.module.parameters.tree_leaves", None)
+    layer = LIF(LIFParameters(v_th=torch.ones(3)))
+    layer.p = layer.p._replace(v_leak=0.1, method="tanh", alpha=1)
+    assert layer.p.method == "tanh"
