@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 from math import inf
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -39,8 +39,6 @@ from snnlib.engine.watched import is_followed, is_watched
 __all__ = ["attempt"]
 
 _LOCK = lock()
-_OF_NETS = MethodType, FunctionType, torch.nn.Module
-"""What a net may use as its method, and belongs to the net."""
 _FOLLOWED: dict[Keep, Keep] = {"events": "steps", "retraced": "last_bit"}
 """What is kept instead where somebody follows: what is packed has no size that a program could know, and a
 sequence may have no length."""
@@ -112,7 +110,7 @@ def _prepare(
     held = p = kind(*numbers) if hasattr(kind, "_fields") else None
     methods = list(filter(callable, numbers))  # of one's own
     if methods:
-        held = kind(*(StepKey(value) if isinstance(value, _OF_NETS) else value for value in numbers))
+        held = kind(*(StepKey(value) if _may_hold_a_net(value) else value for value in numbers))
     read: tuple[Any, ...] = ()
     try:
         read = _read(step, methods)
@@ -132,6 +130,15 @@ def _prepare(
     if followed and made.kernel is not None:
         _IN_PROGRAMS[made.name] = made.kernel
     return made.name, made.reason, made.refused, made.most_steps
+
+
+def _may_hold_a_net(value: Any) -> bool:
+    """Whether it can be called and equals nothing but itself, as the method of a net, or an object that has it.
+
+    What equals others by its values is kept, and shares their kernel.
+    """
+    kind: Any = type(value)
+    return callable(value) and (kind is MethodType or kind.__eq__ is object.__eq__)
 
 
 def _plain(step: Step, reason: str, chosen: bool) -> tuple[str, str, bool, float]:

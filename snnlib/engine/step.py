@@ -129,9 +129,8 @@ class StepKey:
     __slots__ = ("_function", "_held")
 
     def __init__(self, step: Step) -> None:
-        owner: Any = getattr(step, "__self__", None)
-        self._function = None if owner is None else step.__func__  # type: ignore[attr-defined]
-        held: Any = step if owner is None else owner
+        self._function: Any = getattr(step, "__func__", None)
+        held: Any = step if self._function is None else step.__self__  # type: ignore[attr-defined]
         try:
             self._held: Callable[[], Any] = weakref.ref(held)
         except TypeError:  # a NamedTuple, or what has __slots__: kept, as long as the cache keeps its key

@@ -345,6 +345,16 @@ def other_step(input: Tensor, state: State, p: Parameters = Parameters(), dt: fl
     return spike(v - 0.1, p.method, p.alpha), State(v)
 
 
+class Fires:
+    """An object that is a surrogate, and holds a net."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def __call__(self, x: Tensor, alpha: Any) -> Tensor:
+        return self.net.fire(x, alpha)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("runs", [False, True], ids=["only made", "run"])
 def test_no_cache_keeps_a_net(runs: bool):
     class Small(nn.Module):
@@ -352,10 +362,11 @@ def test_no_cache_keeps_a_net(runs: bool):
             super().__init__()
             self.neurons = Layer(self.step, Parameters())
             self.exact = Layer(self.step, Parameters("adjoint"))
-            self.fired = Layer(other_step, Parameters(self.fire))
+            surrogates = self.fire, functools.partial(self.fire, scale=2.0), Fires(self)
+            self.fired = nn.ModuleList(Layer(other_step, Parameters(each)) for each in surrogates)
 
-        def fire(self, x: Tensor, alpha: Any) -> Tensor:
-            return (x > 0).to(x.dtype) + 0 * x
+        def fire(self, x: Tensor, alpha: Any, scale: float = 1.0) -> Tensor:
+            return (x > 0).to(x.dtype) + 0 * scale * x
 
         def step(self, input: Tensor, state: State, p: Parameters = Parameters(), dt: float = 0.001):
             v = state.v + 100 * dt * (input - state.v)
@@ -364,7 +375,7 @@ def test_no_cache_keeps_a_net(runs: bool):
 
     net = Small()
     if runs:
-        for layer in (net.neurons, net.exact, net.fired):
+        for layer in (net.neurons, net.exact, *net.fired):
             layer(drawn().requires_grad_())[0].sum().backward()
         spike_slopes(net.neurons, drawn())
     here = weakref.ref(net)
