@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 __all__ = [
+    "UntilDrawn",
     "is_compiled",
     "is_concrete",
     "is_exported",
@@ -90,6 +91,15 @@ def unwatched() -> Iterator[None]:
         yield
 
 
+def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operator draws from a generator; attention is tagged also where it drops nothing."""
+    if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
+        return False
+    names = [argument.name for argument in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return "dropout_p" not in names or given.get("dropout_p", 0.0) > 0
+
+
 class _Undrawn(TorchDispatchMode):
     """Gives generators back the state that they had before each operator that draws from them."""
 
@@ -99,7 +109,7 @@ class _Undrawn(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
+        if not _draws(func, args, kwargs):
             return func(*args, **kwargs)
         given = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Generator))
         generator = next(given, torch.default_generator)
@@ -108,3 +118,28 @@ class _Undrawn(TorchDispatchMode):
             return func(*args, **kwargs)
         finally:
             generator.set_state(before)
+
+
+class UntilDrawn(TorchDispatchMode):
+    """Stops what runs before its first draw, by an error; ``stopped`` says whether it did.
+
+    Programs of torch.compile run as they are: their seeds are drawn by operators too.
+    """
+
+    supports_higher_order_operators = True
+    stopped = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it imports it
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _draws(func, args, kwargs):
+            self.stopped = True
+            raise RuntimeError(f"{func} would draw")
+        return func(*args, **kwargs)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from snnlib.engine.check import check_dense
-from snnlib.engine.watched import is_followed, is_recorded
+from snnlib.engine.watched import UntilDrawn, is_followed, is_recorded
 from snnlib.functional.lift import step_by_step
 from snnlib.module.encode import ConstantCurrentLIFEncoder, PoissonEncoder
 
@@ -100,8 +100,8 @@ def _who(name: str, module: nn.Module) -> str:
 
 
 _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
-_RANDOM = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
-"""Modules of torch's that draw numbers, the first two in training and the others always."""
+_RANDOM = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d, nn.modules.lazy.LazyModuleMixin)
+"""Modules of torch's that draw numbers, the first two in training and the others always; lazy ones weights."""
 
 
 def _is_random(module: nn.Module) -> bool:
@@ -164,21 +164,36 @@ def _draws(module: nn.Module) -> bool:
 
 
 def _undrawn(module: nn.Module, device: torch.device, run: Callable[[], Tensor]) -> Tensor | None:
-    """What ``run`` gives, or None if it drew numbers of torch's, which are then as if it had not."""
-    kind = type(module).__module__
-    if is_recorded(device) or (not module._modules and kind.startswith(("torch.nn.", "snnlib.module.sparse"))):
-        return run()  # a Linear, say
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    before = [generator.get_state() for generator in generators]
-    y = run()
-    if all(was.equal(generator.get_state()) for was, generator in zip(before, generators, strict=True)):
+    """What ``run`` gives, or None if it would draw numbers of torch's, before which it is stopped.
+
+    The buffers are then as they were, and other threads have drawn what they have drawn.
+    """
+    if is_recorded(device) or all(map(_is_torchs, module.modules())):
+        return run()
+    held = [(m._buffers, *buffer) for m in module.modules() for buffer in m.named_buffers(recurse=False)]
+    kept = [value.detach().clone() for _, _, value in held]
+    mode = UntilDrawn()
+    try:
+        with mode:
+            y = run()
+    except Exception:
+        if not mode.stopped:
+            raise
+    if not mode.stopped:
         return y
-    for was, generator in zip(before, generators, strict=True):
-        generator.set_state(was)
     _DRAWING[module.training].add(module)
+    with torch.no_grad():
+        for (buffers, name, value), before in zip(held, kept, strict=True):
+            buffers[name] = value  # it may have been replaced
+            if not value.equal(before):
+                value.copy_(before)
     return None
+
+
+def _is_torchs(module: nn.Module) -> bool:
+    """Whether it is known when a module draws: it is one of torch's, or like these, and has no hooks."""
+    known = type(module).__module__.startswith(("torch.nn.", "snnlib.module.sparse"))
+    return known and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _rows(name: str, module: nn.Module, x: Tensor) -> Tensor:

@@ -31,10 +31,11 @@ class SequentialState(nn.Sequential):
 
     A sequence that is one step repeated without a copy (``x.expand(T, ...)``) passes the modules without a
     state once, not T times, until the first neuron or the first module that draws random numbers of torch's,
-    which are drawn for each step. (``torch.compile`` sees what dropout draws, but not what a module of your own
-    draws: give it ``x.expand(T, ...).clone()``.) A batch norm there sees each value once instead of T times:
-    the same mean and variance, and a running variance that is larger by the factor (n - 1/T) / (n - 1) with n =
-    values per channel of one step.
+    which are drawn for each step. (A module of your own is run until it draws, the first time, and then anew:
+    hooks before its draw are called twice, buffers are put back. ``torch.compile`` sees what dropout draws, but
+    not what a module of your own draws: give it ``x.expand(T, ...).clone()``.) A batch norm there sees each
+    value once instead of T times: the same mean and variance, and a running variance that is larger by the
+    factor (n - 1/T) / (n - 1) with n = values per channel of one step.
 
     Parameters:
         modules: the chain, or one OrderedDict, as for ``nn.Sequential``.

@@ -1,5 +1,7 @@
 """How often a module without a state runs: once over all rows, or over one step that is repeated."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -127,7 +129,7 @@ class Noise(nn.Module):
 
 @pytest.mark.parametrize("lifted", [False, True])
 def test_a_module_that_draws_does_so_for_each_step(lifted):
-    """It runs once to see whether it draws, and nothing is left of that."""
+    """Once it runs until it draws, and nothing is left of that."""
     noise = Noise()
     seen = nn.Sequential(nn.Identity(), noise)
     net = Lift(seen) if lifted else SequentialState(nn.Linear(40, 40), seen, LI(), return_hidden=True)
@@ -144,10 +146,95 @@ def test_a_module_that_draws_does_so_for_each_step(lifted):
     assert torch.equal(after, torch.rand(()))
     close(noisy, run(x))
     assert [row.unique(dim=0).shape[0] for row in noisy.transpose(0, 1)] == [T] * B
-    assert calls.rows == [B, T * B, T * B, T * B]  # once known it is not tried again
+    assert calls.rows == [T * B, T * B, T * B]
     net.eval()
     run(x)
-    assert calls.rows[4:] == [B]
+    assert calls.rows[3:] == [B]
+
+
+class Counted(nn.Module):
+    """Has a buffer that another takes the place of at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        return x
+
+
+def test_what_is_before_a_draw_learns_once():
+    """As in a process in which it is known already that the module draws."""
+    norm, counted = nn.BatchNorm1d(4), Counted()
+    net = SequentialState(nn.Sequential(norm, counted, Noise()), LI())
+    known = SequentialState(nn.Sequential(nn.BatchNorm1d(4), Counted(), Noise()), LI())
+    held, calls = norm.running_mean, Calls(norm)
+    x = torch.rand(B, 4).expand(T, B, 4)
+    known(x)
+    known.load_state_dict(net.state_dict())
+    for step in range(1, 4):
+        for each in (net, known):
+            torch.manual_seed(step)
+            each(x)
+        assert norm.num_batches_tracked == counted.calls == step
+    assert norm.running_mean is held
+    close(tuple(net.state_dict().values()), tuple(known.state_dict().values()))
+    assert calls.rows == [B, T * B, T * B, T * B]  # the first until the draw
+
+
+class Loading(nn.Module):
+    """Draws nothing, while another thread does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.drawn = []
+        thread = threading.Thread(target=lambda: self.drawn.append(torch.rand(4)))
+        thread.start()
+        thread.join()
+        return 2 * x
+
+
+def test_what_another_thread_draws_meanwhile_is_drawn():
+    loading = Loading()
+    calls = Calls(loading)
+    for _ in range(2):
+        SequentialState(loading, LI())(torch.rand(B, 4).expand(T, B, 4))
+        assert not torch.equal(loading.drawn[0], torch.rand(4))
+    assert calls.rows == [B, B]
+
+
+def test_attention_without_dropout_draws_nothing():
+    class Attends(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5 * self.training)
+
+    module = Attends()
+    calls = Calls(module)
+    for mode in (False, True):
+        Lift(module.train(mode))(torch.rand(B, 5, 4).expand(T, B, 5, 4))
+    assert calls.rows == [B, T * B]
+
+
+def test_a_hook_that_draws_does_so_for_each_step():
+    linear = nn.Linear(4, 4)
+    linear.register_forward_hook(lambda module, args, output: output + torch.randn_like(output))
+    output = Lift(linear)(torch.rand(B, 4).expand(T, B, 4))
+    assert not any(torch.equal(output[0], output[t]) for t in range(1, T))
+
+
+def test_a_lazy_module_draws_its_weights():
+    net = Lift(nn.Sequential(nn.LazyLinear(5), Noise()))
+    x = torch.rand(B, 4).expand(T, B, 4)
+    torch.manual_seed(0)
+    net(x)
+    torch.manual_seed(0)
+    wanted = nn.Linear(4, 5)
+    assert torch.equal(net.lifted[0].weight, wanted.weight)
+
+
+def test_a_mistake_in_a_module_is_told():
+    with pytest.raises(RuntimeError, match="shape"):
+        Lift(nn.Sequential(nn.Linear(5, 5), Counted()))(torch.rand(B, 4).expand(T, B, 4))
 
 
 @pytest.mark.parametrize(

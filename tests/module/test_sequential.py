@@ -326,7 +326,7 @@ class Pair(nn.Module):
 
 @pytest.mark.parametrize("repeated", [False, True])
 @pytest.mark.parametrize(("made", "got"), [
-    (lambda: PoissonEncoder(5), r"\[5, {rows}, 4\]"),
+    (lambda: PoissonEncoder(5), r"\[5, {steps}, 4\]"),  # it draws, for each step
     (lambda: ConstantCurrentLIFEncoder(5), r"\[5, {rows}, 4\]"),
     (lambda: nn.Flatten(0), r"\[{all}\]"),
     (Pair, "tuple"),
@@ -334,7 +334,7 @@ class Pair(nn.Module):
 def test_what_does_not_keep_the_batch_is_named(made, got, repeated):
     x = torch.rand(1, B, 4).expand(T, B, 4) if repeated else torch.rand(T, B, 4)
     rows = B if repeated else T * B
-    got = got.format(rows=rows, all=4 * rows)
+    got = got.format(rows=rows, all=4 * rows, steps=T * B)
     for net, name in (
         (SequentialState(made(), LIF()), "0"),
         (SequentialState(OrderedDict(a=made(), b=LI())), "a"),
