@@ -3,14 +3,14 @@
 import functools
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from snnlib.engine.check import check_dense
+from snnlib.engine.check import check_dense, warn
 from snnlib.engine.watched import UntilDrawn, is_followed, is_recorded
 from snnlib.functional.lift import step_by_step
 from snnlib.module.encode import ConstantCurrentLIFEncoder, PoissonEncoder
@@ -83,8 +83,37 @@ def refuse_misfit(name: str, module: nn.Module) -> None:
             f"{_who(name, module)} would run over [T*B, *features], and the {seer} inside it needs to see "
             "time; use SequentialState in its place, or set over_time = True on it"
         )
-    if not time_of(module) and any(isinstance(m, nn.MultiheadAttention) and not m.batch_first for m in inner):
+    if not time_of(module) and any(map(_attends_over_rows, inner)):
+        _refuse_mixing(name, module)
+
+
+def _refuse_mixing(name: str, module: nn.Module) -> None:
+    """Refuse attention over rows in torch's own modules; others may turn them round and are warned of."""
+    if any(map(_attends_over_rows, _given_rows(module))):
         raise _mixing(name, module)
+    if module not in _WARNED:
+        _WARNED.add(module)
+        warn(
+            f"{_who(name, module)} has attention without batch_first=True and is given rows [T*B, ...], of all "
+            "samples and steps: it must turn them round itself, or it attends over them; with batch_first=True "
+            "it need not, and to attend over time set over_time = True on it"
+        )
+
+
+_WARNED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""Modules that were warned of: chains look at theirs before each run."""
+
+
+def _attends_over_rows(module: nn.Module) -> bool:
+    return isinstance(module, nn.MultiheadAttention) and not module.batch_first
+
+
+def _given_rows(module: nn.Module) -> Iterator[nn.Module]:
+    """A module of torch's and those inside it that are given its rows as they are."""
+    if type(module).__module__.startswith("torch.nn."):
+        yield module
+        for child in module.children():
+            yield from _given_rows(child)
 
 
 def _mixing(name: str, module: nn.Module) -> ValueError:

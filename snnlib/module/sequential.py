@@ -51,7 +51,9 @@ class SequentialState(nn.Sequential):
         at rest.
 
     Warns:
-        UserWarning: modules have different time steps ``dt``.
+        UserWarning: modules have different time steps ``dt``, or a module of one's own that takes rows has an
+            attention without ``batch_first=True``, which attends over samples and steps unless it is turned
+            round: it may be right, and in a transformer of torch's this is refused.
 
     Raises:
         ValueError: modules that take sequences and modules that take steps are mixed (wrap the cells in

@@ -1,6 +1,7 @@
 """Chains of modules: state over time and step by step, what they hand on, hooks, what they refuse."""
 
 import copy
+import warnings
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -371,6 +372,31 @@ def test_attention_does_not_mix_samples_and_steps():
     over_time = nn.TransformerEncoderLayer(4, 2).eval()
     over_time.over_time = True
     close(SequentialState(over_time, LIF())(x)[0], LIF()(over_time(x))[0])
+
+
+class Attends(nn.Module):
+    """Within a step: it turns the rows [T*B, tokens, E] round, for attention without ``batch_first``."""
+
+    def __init__(self, **options: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, **options)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x if self.attention.batch_first else x.transpose(0, 1)
+        y, _ = self.attention(x, x, x)
+        return y if self.attention.batch_first else y.transpose(0, 1)
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, nn.Sequential], ids=["bare", "in torch's container"])
+def test_attention_in_a_module_of_ones_own_may_turn_the_rows_round(wrap):
+    module = wrap(Attends())
+    x = torch.rand(T, B, 5, 8)
+    with pytest.warns(UserWarning, match=r"module 0 .* has attention without batch_first=True .*over_time"):
+        net = SequentialState(module, LI())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        close(net(x)[0], LI()(torch.stack([module(step) for step in x]))[0])
+        SequentialState(wrap(Attends(batch_first=True)), LI())
 
 
 def test_a_net_that_begins_at_rest_is_refused_with_what_does_work():
