@@ -22,9 +22,9 @@ REGISTERS, REGISTERS_BACK = {ahead}, {back}
 '''
 _SHARED = """
 from snnlib.engine.llvm.call import call_address
-from snnlib.engine.loops.events import append, as_numbers, at_place, back, behind, from_registers
-from snnlib.engine.loops.events import has_bit, moving, on_stack, pick, placed, to_registers
+from snnlib.engine.loops.events import append, as_numbers, at_place, back, behind, has_bit, moving, on_stack
 from snnlib.engine.loops.product import add, copy
+from snnlib.engine.loops.registers import from_registers, pick, placed, to_registers
 
 pack, unpack = moving({kept}, {read})
 """

@@ -12,9 +12,10 @@ from snnlib.engine.llvm.builder import built, lanes
 from snnlib.engine.llvm.elementary import where
 from snnlib.engine.llvm.entry import Target
 from snnlib.engine.llvm.vector import bits_of
-from snnlib.engine.loops import events
-from snnlib.engine.loops.events import append, at_place, back, behind, has_bit, moving, pick, placed
+from snnlib.engine.loops import events, registers
+from snnlib.engine.loops.events import append, at_place, back, behind, has_bit, moving
 from snnlib.engine.loops.product import copy
+from snnlib.engine.loops.registers import pick, placed
 from snnlib.engine.sizes import LANES, WORD
 from tests.engine.compiled import ready, target_with
 
@@ -56,7 +57,7 @@ def functions(kept: int, read: int, marks: bool):
         for u in range(0, marked.shape[0], WORD):
             v, first = min(u + WORD, marked.shape[0]), (to & 1) * WORD
             masks[to] = bits_in(marked[u:v])
-            if events.from_registers(squeezed):
+            if registers.from_registers(squeezed):
                 if kept == 3:
                     found = picked_3(marked[u:v], rows[0, u:v], rows[1, u:v], rows[2, u:v], squeezed, found)
                 else:
@@ -83,7 +84,7 @@ def functions(kept: int, read: int, marks: bool):
             copy(packed[start : start + found], squeezed[e, 0:found])
         for u in range(0, size, WORD):
             v, first = min(u + WORD, size), (to & 1) * WORD
-            if events.to_registers(squeezed):
+            if registers.to_registers(squeezed):
                 column = placed_2(masks[to], squeezed, column, rows[0, u:v], rows[1, u:v])
             else:
                 column = unpack(masks[to], squeezed, column, room, first)
@@ -141,14 +142,17 @@ def test_what_was_packed_comes_back():
     assert_comes_back(machine._target())
 
 
-@pytest.mark.parametrize(("registers", "vectors"), [(False, False), (False, True), (True, False)])
-def test_what_was_packed_comes_back_either_way(registers: bool, vectors: bool, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("in_registers", "vectors"), [(False, False), (False, True), (True, False)])
+def test_what_was_packed_comes_back_either_way(
+    in_registers: bool, vectors: bool, monkeypatch: pytest.MonkeyPatch
+):
     has = machine._target()[2].split(",")
-    if (registers and "+avx512vbmi2" not in has) or (vectors and "+avx512f" not in has):
+    if (in_registers and "+avx512vbmi2" not in has) or (vectors and "+avx512f" not in has):
         pytest.skip("this CPU has no AVX-512, or its first kind")
     floats = ir.FloatType()
     for way in ("from_registers", "to_registers"):
-        monkeypatch.setattr(events, way, built(lambda builder, rows: registers and rows.number == floats))
+        picks = built(lambda builder, rows: in_registers and rows.number == floats)
+        monkeypatch.setattr(registers, way, picks)
     monkeypatch.setattr(events, "moves_vectors", built(lambda builder, word: vectors))
     assert_comes_back(machine._target())
 
