@@ -27,7 +27,7 @@ from absl import flags
 from snnlib.benchmark import child, report
 from snnlib.benchmark.gate import smaller
 from snnlib.benchmark.workloads import PEERS, SNNLIB, WORKLOADS, Spec, Table, tables
-from snnlib.task import _error, _files, _flags, _train
+from snnlib.task import _command, _error, _files, _flags, _train
 from snnlib.task._flags import at_least, between, define
 from snnlib.task._launch import process_seconds
 
@@ -75,7 +75,7 @@ _DISTURBED = 0.15
 
 def main() -> int:
     """Run what the flags ask for; the exit code."""
-    _flags.parse(FLAGS, __doc__ or "")
+    _command.parse(FLAGS, __doc__ or "")
     if FLAGS.plot:
         _need_matplotlib()
     # a row that is running ends with this process

@@ -20,7 +20,7 @@ from snnlib.dataset.error import DataError
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
 from snnlib.engine.step import UntraceableError
-from snnlib.task import _flags
+from snnlib.task import _command, _flags
 from snnlib.task._error import DivergedError, Interrupted, RunError
 from snnlib.task._run import Run
 
@@ -45,7 +45,7 @@ def launch(
         usage: what ``--help`` shows above the flags.
         prepare: fills in flags whose default depends on other flags.
     """
-    _flags.parse(values, usage)
+    _command.parse(values, usage)
     keep_memory()
     threading.excepthook = _thread_ended
     run = None

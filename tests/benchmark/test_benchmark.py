@@ -16,7 +16,7 @@ from snnlib.benchmark.__main__ import FLAGS
 from snnlib.benchmark.cases import build
 from snnlib.benchmark.workloads import PEERS, WORKLOADS, Spec, tables
 from snnlib.engine import fused
-from snnlib.task import _flags
+from snnlib.task import _command
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -268,7 +268,7 @@ def test_flags_have_bounds(
 ):
     monkeypatch.setattr(sys, "argv", ["benchmark", flag])
     with pytest.raises(SystemExit) as end:
-        _flags.parse(FLAGS, "")
+        _command.parse(FLAGS, "")
     FLAGS.unparse_flags()
     assert end.value.code == 2
     assert words in capsys.readouterr().err

@@ -150,14 +150,14 @@ def figures(folder: Path) -> Reader:
 
 def flag_file(folder: Path) -> Reader:
     """A file of flags."""
-    from snnlib.task import _flags, mnist
+    from snnlib.task import _command, mnist
     from tests.hostile import flag_files
     from tests.task.command import clear
 
     def parse() -> None:
         clear(mnist)
         with mock.patch.object(sys, "argv", ["mnist", f"--flagfile={folder / 'flags.txt'}"]):
-            _flags.parse(mnist.FLAGS, "usage")
+            _command.parse(mnist.FLAGS, "usage")
 
     def read(content: bytes) -> None:
         (folder / "flags.txt").write_bytes(content)

@@ -21,7 +21,7 @@ from absl import flags
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from snnlib.task import _flags
+from snnlib.task import _command
 from tests.task.command import clear, inside
 from tests.task.test_flags import TASKS, module_of
 
@@ -188,7 +188,7 @@ def test_no_text_ends_with_a_traceback(task: str, monkeypatch: pytest.MonkeyPatc
             monkeypatch.setattr("sys.argv", [task, f"--{name}={value}"])
             try:
                 with redirect_stderr(said):
-                    _flags.parse(module.FLAGS, "usage")
+                    _command.parse(module.FLAGS, "usage")
             except SystemExit as stopped:
                 if stopped.code != 2 or name not in said.getvalue() or said.getvalue().count("\n") != 1:
                     wrong.append(f"--{name}={value!r:.60}: {said.getvalue()!r:.300}")

@@ -10,7 +10,7 @@ from absl import flags
 
 pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 
-from snnlib.task import _flags, _train, cifar10
+from snnlib.task import _command, _train, cifar10
 from tests.task.command import assert_wrote, clear, metrics, result, run
 
 LONGER = ("--fast", "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--dropout=0.1", "--cutout=3")
@@ -62,7 +62,7 @@ def test_own_colour_images_in_half_precision_through_the_residual_net(tmp_path: 
 def test_a_wrong_flag_ends_in_a_sentence(monkeypatch, capsys, arguments: list[str], says: str):
     monkeypatch.setattr("sys.argv", ["cifar10", *arguments])
     with pytest.raises(SystemExit) as ended:
-        _flags.parse(copy.deepcopy(cifar10.FLAGS), "")
+        _command.parse(copy.deepcopy(cifar10.FLAGS), "")
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert says in said

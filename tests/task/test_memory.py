@@ -9,7 +9,7 @@ import torch
 
 from snnlib import LIParameters
 from snnlib.dataset.store_recall import Trials
-from snnlib.task import _flags, memory
+from snnlib.task import _command, memory
 from tests.task.command import (
     assert_wrote,
     metrics,
@@ -195,7 +195,7 @@ def test_a_wrong_flag_ends_in_a_sentence(
 ):
     monkeypatch.setattr(sys, "argv", ["memory", flag])
     with pytest.raises(SystemExit) as stop:
-        _flags.parse(memory.FLAGS, "")
+        _command.parse(memory.FLAGS, "")
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert says in said
