@@ -64,8 +64,11 @@ class IzhikevichState(NamedTuple):
     def initial(cls, p: IzhikevichParameters) -> "IzhikevichState":
         """The lower fixed point without input; the vertex of the parabola where there is none."""
         slope = p.mn - p.b
-        discriminant = torch.as_tensor(slope**2 - 4 * p.sq * p.bias, dtype=torch.float64).clamp(min=0.0)
-        v = -(slope + discriminant.sqrt()) / (2 * p.sq)
+        discriminant = torch.as_tensor(slope**2 - 4 * p.sq * p.bias, dtype=torch.float64)
+        none = discriminant <= 0
+        # not a root of 0, which has no derivative to multiply a tangent with
+        root = discriminant.masked_fill(none, 1.0).sqrt().masked_fill(none, 0.0)
+        v = -(slope + root) / (2 * p.sq)
         return cls(v=v, u=p.b * v)
 
 

@@ -130,6 +130,21 @@ class _Spike(torch.autograd.Function):
         return grad[0] * SURROGATES[ctx.method].derivative(x, alpha), None, None, None
 
 
+class _DualSpike(_Spike):
+    """The same with tangents, for torch.func and forward-mode differentiation. torch.compile takes no function
+    that has a ``jvp``."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _Spike.setup_context(ctx, inputs, output)
+        x, _, _, alpha = inputs
+        ctx.save_for_forward(x, *((alpha,) if isinstance(alpha, Tensor) else ()))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _Spike.backward(ctx, *tangents)[0]
+
+
 class _PlainSpike(torch.autograd.Function):
     """The same where torch.func is not around, which alone wants it in two functions: for these torch looks up
     the signature at every call, which takes as long as the rest of a step."""
@@ -195,8 +210,9 @@ def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> T
         fired = x.detach() > 0
     else:
         fired = torch.rand_like(x) < surrogate.probability(x.detach(), alpha)
-    seen = torch.compiler.is_dynamo_compiling() or is_transformed()
-    kind: Any = _Spike if seen else _PlainSpike
+    kind: Any = _DualSpike if is_transformed() else _PlainSpike
+    if torch.compiler.is_dynamo_compiling():
+        kind = _Spike
     output: Tensor = kind.apply(x, fired, method, alpha)
     return output
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import snnlib.functional as functional
 from snnlib.functional import SURROGATES, spike, threshold
@@ -224,6 +225,45 @@ def test_vmap_of_the_forward(method):
     x = torch.tensor(POINTS).reshape(2, 5)
     z = torch.func.vmap(lambda column: spike(column, method), in_dims=1, out_dims=1)(x)
     assert z.tolist() == [[0.0] * 5, [1.0] * 5]
+
+
+@pytest.mark.parametrize("alpha", [None, 2.5, torch.tensor([[0.3], [1.0], [2.5], [6.0], [100.0]]).double()])
+@pytest.mark.parametrize("method", METHODS)
+def test_tangents_are_multiplied_by_the_formula_too(method, alpha):
+    """By torch.func.jvp, one by one and batched, jacfwd and dual tensors."""
+    x = torch.tensor(POINTS, dtype=torch.float64).reshape(5, 2)
+    along = torch.linspace(-2, 3, len(POINTS), dtype=torch.float64).reshape(5, 2)
+    slope = derivative(x, method, alpha)
+
+    def run(x):
+        return spike(x, method, alpha)
+
+    z, tangent = torch.func.jvp(run, (x,), (along,))
+    torch.testing.assert_close(tangent, along * slope, rtol=1e-12, atol=0)
+    assert method == "logistic" or torch.equal(z, run(x))
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(run(forward_ad.make_dual(x, along))).tangent
+    torch.testing.assert_close(tangent, along * slope, rtol=1e-12, atol=0)
+    batched = torch.func.vmap(run, in_dims=1, out_dims=1, randomness="different")
+    _, tangent = torch.func.jvp(batched, (x[..., None],), (along[..., None],))
+    torch.testing.assert_close(tangent[..., 0], along * slope, rtol=1e-12, atol=0)
+    jacobian = torch.func.jacfwd(run, randomness="different")(x).reshape(10, 10)
+    torch.testing.assert_close(jacobian, slope.flatten().diag(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_second_derivatives_are_those_of_the_formula(method):
+    """Forward over reverse, as torch.func.hessian takes them, and reverse over reverse."""
+    x = torch.tensor(POINTS, dtype=torch.float64)
+    h = 1e-6
+    wanted = (DERIVATIVES[method](x.numpy() + h, 1.3) - DERIVATIVES[method](x.numpy() - h, 1.3)) / (2 * h)
+
+    def count(x):
+        return spike(x, method, 1.3).sum()
+
+    forward = torch.func.jacfwd(torch.func.grad(count), randomness="different")(x)
+    for hessian in (forward, torch.autograd.functional.hessian(count, x)):
+        np.testing.assert_allclose(hessian.diag().numpy(), wanted, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -250,3 +250,27 @@ def test_a_state_may_be_numbers(neuron, kind):
     kept = module(x)[1]
     numbers, tensors = (type(kept)(*[value] * len(kept)) for value in (0.25, torch.full((B, N), 0.25)))
     same(module(x, numbers), module(x, tensors))
+
+
+@every_kind
+@every_neuron
+def test_tangents_are_the_gradients_seen_from_the_other_side(neuron, kind):
+    """The slope along a change of input, parameters and weights is its product with the gradient."""
+    module = build(neuron, kind, learnable(neuron, dtype=torch.float64)).double()
+    values = {"x": sample(neuron, kind, dtype=torch.float64), **dict(module.named_parameters())}
+    values = {name: value.detach().requires_grad_() for name, value in values.items()}
+
+    def weighted(values):
+        weights = {name: value for name, value in values.items() if name != "x"}
+        output = torch.func.functional_call(module, weights, (values["x"],))[0]
+        return output * torch.linspace(-1, 2, output.numel(), dtype=torch.float64).view_as(output)
+
+    along = {
+        name: value.detach() * torch.rand(value.shape, generator=generator(2)) for name, value in values.items()
+    }
+    gradients = torch.autograd.grad(weighted(values).sum(), list(values.values()), materialize_grads=True)
+    wanted = sum((a * g).sum() for a, g in zip(along.values(), gradients, strict=True))
+    output, tangent = torch.func.jvp(weighted, (values,), (along,))
+    torch.testing.assert_close(output, weighted(values))
+    torch.testing.assert_close(tangent.sum(), wanted)
+    assert wanted != 0
