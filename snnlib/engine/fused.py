@@ -19,7 +19,7 @@ from snnlib.engine import adjoint, kernel
 from snnlib.engine.check import warn
 from snnlib.engine.effects import EffectError
 from snnlib.engine.later import later_step
-from snnlib.engine.llvm.machine import unavailable
+from snnlib.engine.llvm.machine import unavailable, without_source
 from snnlib.engine.outside import outside
 from snnlib.engine.program import without_backward
 from snnlib.engine.state import integration_dtype
@@ -291,6 +291,8 @@ def _check(backend: str, device: str) -> None:
     """
     if backend == "gpu" and importlib.util.find_spec("triton") is None:
         raise UntraceableError("its kernels need Triton, which is not installed (pip install triton)")
+    if reason := without_source():
+        raise UntraceableError(reason)
     if backend == "cpu" and (reason := unavailable()):
         raise UntraceableError(f"LLVM makes no machine code here ({reason})")
     interpreted = backend == "gpu" and os.environ.get("TRITON_INTERPRET") == "1"

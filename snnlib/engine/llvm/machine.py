@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import inspect
 import itertools
 import math
 import platform
@@ -24,7 +25,18 @@ from torch import Tensor
 from snnlib.engine.cache import keep, kept
 from snnlib.engine.threads import lock
 
-__all__ = ["NUMBER", "SIGNATURE", "Array", "Call", "Loop", "as_array", "shared", "team", "unavailable"]
+__all__ = [
+    "NUMBER",
+    "SIGNATURE",
+    "Array",
+    "Call",
+    "Loop",
+    "as_array",
+    "shared",
+    "team",
+    "unavailable",
+    "without_source",
+]
 
 NUMBER: dict[torch.dtype, Any] = {
     **{torch.float32: np.float32, torch.float64: np.float64},
@@ -151,10 +163,22 @@ def as_array(value: Tensor) -> Array:
 @functools.cache
 def unavailable() -> str:
     """Why no loop can be made on this machine; empty where it can."""
+    if reason := without_source():
+        return reason
     try:
         Loop("def probe(a):\n    a[0] = 1\n", "probe", torch.float32, ()).address(((torch.float32, 1),))
     except Exception as error:  # a system or a CPU that nobody tried
         return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@functools.cache
+def without_source() -> str:
+    """Why nothing can be compiled of the engine's own functions; empty where it can."""
+    try:
+        inspect.getsource(sys.modules[__name__])
+    except OSError:
+        return "loops are made of snnlib's .py files, and only .pyc files are here: install it with both"
     return ""
 
 
@@ -178,12 +202,13 @@ def _address(name: str, key: str, compile: Callable[[], bytes]) -> int:
     with _LOCK:
         if key in _ADDRESSES:  # with other numbers
             return _ADDRESSES[key]
-        code = kept(key, _compiler())
+        code = kept(key, _compiler()) if _made_by() else None
         found = None if code is None else _link(name, code)
         if found is None:  # or made where the C library is another, say
             _initialize()
             code = compile()
-            keep(key, _compiler(), code)
+            if _made_by():
+                keep(key, _compiler(), code)
             found = _link(name, code)
         if found is None:
             raise RuntimeError(f"LLVM cannot load its code of {name}; backend='reference' needs none")
@@ -261,9 +286,12 @@ def _target() -> tuple[str, str, str]:
 
 @functools.cache
 def _made_by() -> str:
-    """Names what makes machine code: LLVM, and all files of the engine, of which nobody has to keep a list."""
+    """Names what makes machine code: LLVM, and all files of the engine, of which nobody has to keep a list.
+    Empty where there are none, in a zip file say: then nothing tells one version's code from another's."""
     import llvmlite.binding as llvm
 
     files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    if not files:
+        return ""
     content = b"".join(file.read_bytes() for file in files)
     return f"{llvm.llvm_version_info} {hashlib.sha256(content).hexdigest()}"

@@ -1,6 +1,8 @@
 """Machine code on disk: a later process does not compile it, and takes none that is not made for it."""
 
+import inspect
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from snnlib import LIFParameters, lif_feed_forward_step
+import snnlib
+from snnlib import LIFParameters, LIFRecurrent, UntraceableError, lif_feed_forward_step
 from snnlib.engine import cache, cpu, fused, kernel, scan
 from snnlib.engine.llvm import machine
 from snnlib.engine.trace import trace
@@ -215,6 +218,42 @@ def test_where_nothing_can_be_compiled_it_says_why(monkeypatch: pytest.MonkeyPat
         assert machine.unavailable() == "OSError: no such CPU"
     machine.unavailable.cache_clear()
     assert machine.unavailable() == ""
+
+
+def test_without_source_everything_runs_in_the_plain_loop_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    """As where only .pyc files were installed."""
+
+    def fail(*_: object) -> str:
+        raise OSError("could not get source code")
+
+    known = machine.without_source, machine.unavailable, fused._compiled
+    for cached in known:
+        cached.cache_clear()
+    layer, x = LIFRecurrent(3, 3, LIFParameters(v_leak=0.011)), torch.rand(5, 2, 3, generator=generator(0))
+    with monkeypatch.context() as patched:
+        patched.setattr(inspect, "getsource", fail)
+        with pytest.warns(UserWarning, match=r"runs in the plain loop.* only \.pyc files"):
+            assert layer(x)[0].shape == (5, 2, 3)
+        with pytest.raises(UntraceableError, match=r"only \.pyc files"):
+            scan(lif_feed_forward_step, x, backend="gpu")
+    for cached in known:
+        cached.cache_clear()
+    assert machine.unavailable() == ""
+
+
+def test_from_a_zip_file_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """There are no files that would tell one version's machine code from another's."""
+    package = Path(snnlib.__file__).parent
+    monkeypatch.setenv(
+        "PYTHONPATH", shutil.make_archive(str(tmp_path / "lib"), "zip", package.parent, "snnlib")
+    )
+    monkeypatch.chdir(tmp_path)
+    process = run(f"{WHOLE}\nprint(snnlib.__file__, file=open('where', 'w'))", tmp_path)
+    let_go(process)
+    _, compiled = finished(process)
+    assert compiled
+    assert "lib.zip" in (tmp_path / "where").read_text()
+    assert not files(tmp_path)
 
 
 @pytest.fixture
