@@ -2,15 +2,16 @@
 
 import ast
 import sys
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from importlib.util import find_spec
-from pathlib import Path
 
 from snnlib._console import say
 
 __all__ = ["described", "state"]
 
 
-def described(script: Path) -> tuple[str, list[str]]:
+def described(script: Traversable) -> tuple[str, list[str]]:
     """The first line of a script's docstring and its NEEDS, without importing it."""
     tree = ast.parse(script.read_text(encoding="utf-8"))
     text = ast.get_docstring(tree) or ""
@@ -32,8 +33,10 @@ if __name__ == "__main__":
         print(f"error: this lists the tasks; to run one: {command}", file=sys.stderr)
         sys.exit(2)
     say("python -m snnlib.task.NAME --help\n")
-    here = Path(__file__).parent
-    for script in sorted([*here.glob("[a-z]*.py"), *here.glob("[a-z]*/run.py")], key=str):
+    for place in sorted(files("snnlib.task").iterdir(), key=lambda place: place.name):
+        script = place / "run.py" if place.is_dir() else place
+        if place.name.startswith("_") or not script.name.endswith(".py") or not script.is_file():
+            continue
         line, needs = described(script)
-        name = script.parent.name if script.name == "run.py" else script.stem
+        name = place.name.removesuffix(".py")
         say(f"  {name:<16} {line}\n{'':<18} needs {', '.join(needs)}: {state(needs)}")

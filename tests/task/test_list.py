@@ -1,6 +1,7 @@
 """``python -m snnlib.task``: the tasks, what they need, and whether it is there."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import snnlib
 from snnlib.task.__main__ import state
+
+TASKS = {"cartpole", "cifar10", "correlation", "memory", "mnist", "mnist_pl", "speech_commands"}
 
 
 def listed(cwd: Path) -> dict[str, str]:
@@ -22,12 +26,18 @@ def listed(cwd: Path) -> dict[str, str]:
 
 def test_every_script_is_listed_with_what_it_needs(tmp_path: Path):
     found = listed(tmp_path)
-    images, others = {"cifar10", "mnist", "mnist_pl"}, {"cartpole", "correlation", "memory", "speech_commands"}
-    assert found.keys() == images | others
+    assert found.keys() == TASKS
     for needs in found.values():
         assert needs.startswith("needs ")
         assert needs.endswith(": installed")
     assert "pytorch_lightning" in found["mnist_pl"]
+
+
+def test_scripts_in_a_zip_file_are_listed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = Path(snnlib.__file__).parent
+    packed = shutil.make_archive(str(tmp_path / "lib"), "zip", package.parent, package.name)
+    monkeypatch.setenv("PYTHONPATH", packed)
+    assert listed(tmp_path).keys() == TASKS
 
 
 def test_what_is_missing_is_named():
