@@ -18,6 +18,7 @@ from torch import Tensor
 from snnlib.engine import adjoint, kernel
 from snnlib.engine.check import warn
 from snnlib.engine.effects import EffectError
+from snnlib.engine.flops import be_counted
 from snnlib.engine.later import later_step
 from snnlib.engine.llvm.machine import unavailable, without_source
 from snnlib.engine.outside import outside
@@ -34,7 +35,7 @@ from snnlib.engine.step import (
 )
 from snnlib.engine.threads import lock
 from snnlib.engine.trace import KEEPS, Keep, trace
-from snnlib.engine.watched import is_followed, is_watched
+from snnlib.engine.watched import is_followed, is_programmed, is_watched
 
 __all__ = ["attempt"]
 
@@ -81,7 +82,9 @@ def attempt(
     if watched:
         keep = _FOLLOWED.get(keep, keep)
     more = backward, len(weights) > 0, backend, device.type, chosen
-    known = step, type(p), numbers, is_followed(), tensors, learned, dt, dtype
+    followed = is_followed()
+    seen = followed, followed and is_programmed()
+    known = step, type(p), numbers, *seen, tensors, learned, dt, dtype
     name, reason, refused, most_steps = _prepare(*known, keep, *more)
     if keep == "retraced" and input.shape[0] > most_steps:
         name, reason, refused, _ = _prepare(*known, "last_bit", *more)
@@ -95,7 +98,7 @@ def attempt(
 
 
 def _prepare(
-    step: Step, kind: Any, numbers: tuple[Any, ...], followed: bool, *key: Any
+    step: Step, kind: Any, numbers: tuple[Any, ...], followed: bool, programmed: bool, *key: Any
 ) -> tuple[str, str, bool, float]:
     """The name of a kernel, or why there is none, and whether that is an error, and how long a sequence may be;
     see :func:`_compiled`.
@@ -127,8 +130,10 @@ def _prepare(
         if adjoint.is_exact(p):
             adjoint.check(step, p, key[0])
         return _plain(step, f"a parameter cannot be hashed ({error})", key[-1])
-    if followed and made.kernel is not None:
+    if programmed and made.kernel is not None:
         _IN_PROGRAMS[made.name] = made.kernel
+    if followed:
+        be_counted()
     return made.name, made.reason, made.refused, made.most_steps
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from snnlib.engine.flops import be_counted
 from snnlib.engine.later import beyond
 from snnlib.engine.program import Traced, without_gradient
 from snnlib.engine.state import constant
@@ -186,7 +187,8 @@ def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
             "torch.autograd.grad has, and backend='reference'"
         )
     # the operator refuses a gradient of the gradient
-    seen = batched or torch.is_grad_enabled() or is_watched(())
+    if seen := batched or torch.is_grad_enabled() or is_watched(()):
+        be_counted()
     back = torch.ops.snnlib.fused_backward if seen else _backward
     given, *rest = back(gradient, finals, kept, list(tensors), recurrent, ctx.asked, ctx.name)
     states: list[Tensor | None] = [*rest[: ctx.states]]

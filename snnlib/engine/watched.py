@@ -19,6 +19,7 @@ __all__ = [
     "is_concrete",
     "is_exported",
     "is_followed",
+    "is_programmed",
     "is_recorded",
     "is_transformed",
     "is_watched",
@@ -40,6 +41,13 @@ def is_exported() -> bool:
 def is_compiled() -> bool:
     """Whether a program is made, of which sizes may be left open: by torch.compile or torch.export."""
     return torch.compiler.is_dynamo_compiling() or is_exported()
+
+
+def is_programmed() -> bool:
+    """Whether a program is made that calls operators later: by torch.compile, make_fx or AOTAutograd."""
+    if torch.compiler.is_dynamo_compiling():
+        return True
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def is_followed() -> bool:

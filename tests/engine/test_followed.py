@@ -1,5 +1,6 @@
 """Adjoint layers in programs that others than torch.compile make, with gradients and not what memory held."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -8,10 +9,12 @@ from functorch.compile import aot_function, nop
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from snnlib import LIF, LIFParameters, LIFRefrac, LIFRefracParameters
 from snnlib.engine import adjoint, cpu
 from snnlib.engine.fused import _compiled
+from snnlib.engine.kernel import KERNELS
 from snnlib.engine.later import later_step
 from snnlib.engine.trace import trace
 from snnlib.functional import lif_feed_forward_step
@@ -76,3 +79,25 @@ def test_a_way_back_without_what_was_packed_is_refused():
     for fewer in ([], kept[:1]):
         with pytest.raises(RuntimeError, match="what the adjoint kept of its spikes is missing"):
             kernel.backward(x, rest, fewer, [], [], [True, False, False])
+
+
+def test_kernels_are_held_by_programs_and_not_by_who_only_looks():
+    """A parameter that changes at every step makes a kernel each, which nobody calls again."""
+
+    def run(x: Tensor, v_leak: float) -> Tensor:
+        return LIF(LIFParameters(v_leak=v_leak))(x)[0]
+
+    def held() -> int:
+        _compiled.cache_clear()
+        gc.collect()
+        return len(KERNELS)
+
+    before = held()
+    for mode in (FlopCounterMode(display=False), FakeTensorMode()):
+        with mode:
+            for k in range(3):
+                run(torch.ones(X.shape), 0.01 * k)
+        assert held() == before
+    program = make_fx(run)(X, 0.0017)
+    assert held() == before + 1
+    assert torch.equal(program(X, 0.0017), run(X, 0.0017))
