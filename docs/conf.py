@@ -22,7 +22,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # their pages are elsewhere, and a build asks no network
     ("py:.*", r"(collections|matplotlib|nir|numpy|pathlib|pytorch_lightning|torch)\..*|PathLike"),
-    ("py:class", r"snnlib\.functional\.synapse\.State"),  # a type variable
+    ("py:class", r"snnlib\.(functional\.synapse\.\w+|module\.states\._State)"),  # for type checkers
 ]
 
 myst_heading_anchors = 3

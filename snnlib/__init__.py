@@ -1,7 +1,7 @@
 """Spiking neural networks with PyTorch: neurons, gradients, an engine over time, and tasks."""
 
 from snnlib import _console  # noqa: F401  # first: what follows takes seconds
-from snnlib.engine import NaNInputError, UntraceableError, scan
+from snnlib.engine import Backend, NaNInputError, UntraceableError, scan
 from snnlib.exchange import from_nir, to_nir
 from snnlib.functional import (
     IZHIKEVICH_BEHAVIORS,
@@ -182,6 +182,7 @@ __all__ = [
     "METHODS",
     "SURROGATES",
     "Accumulator",
+    "Backend",
     "Cell",
     "ConstantCurrentLIFEncoder",
     "ConvNet",

@@ -125,7 +125,7 @@ def conv_layers(spec: Spec) -> list[nn.Module]:
     ]
 
 
-def snnlib_net(spec: Spec, backend: str) -> nn.Module:
+def snnlib_net(spec: Spec, backend: Any) -> nn.Module:
     """snnlib's net of a row: takes the input and a state, returns the output over time and the state."""
     layers: dict[str, Any] = {
         "LIF": snnlib.LIF,
@@ -161,7 +161,7 @@ def snnlib_net(spec: Spec, backend: str) -> nn.Module:
     )
 
 
-def _of_spikes(module: nn.Module, backend: str) -> nn.Module:
+def _of_spikes(module: nn.Module, backend: Any) -> nn.Module:
     """The same layer, which multiplies only what is not zero."""
     backend = weigher(backend)
     if isinstance(module, nn.Conv2d):

@@ -2,12 +2,13 @@
 
 from snnlib.engine.check import NaNInputError
 from snnlib.engine.memory import keep_memory
-from snnlib.engine.scan import scan, source
+from snnlib.engine.scan import Backend, scan, source
 from snnlib.engine.sparse import conv2d, linear
 from snnlib.engine.state import initial_state
 from snnlib.engine.step import UntraceableError, recurrent_step
 
 __all__ = [
+    "Backend",
     "NaNInputError",
     "UntraceableError",
     "conv2d",

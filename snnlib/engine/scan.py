@@ -1,6 +1,6 @@
 """The one door of the engine: a step, run over time by a backend."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,9 +21,12 @@ from snnlib.engine.state import integration_dtype
 from snnlib.engine.step import Step, UntraceableError, default_dt, default_parameters, name_of, sort_parameters
 from snnlib.engine.watched import is_exported
 
-__all__ = ["BACKENDS", "scan", "source"]
+__all__ = ["BACKENDS", "Backend", "scan", "source"]
 
-BACKENDS = ("auto", "reference", "cpu", "gpu")
+Backend = Literal["auto", "reference", "cpu", "gpu"]
+"""What may run a step over time, see :func:`scan`."""
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 _FUSED = {"cpu": "cpu", "cuda": "gpu"}
 """The backend for a type of device."""
 
@@ -37,7 +40,7 @@ def scan(
     dt: float | None = None,
     recurrent_weights: Tensor | None = None,
     input_weights: Tensor | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     checkpoint_every: int | None = None,
 ) -> tuple[Tensor, Any]:
     """Run a neuron's step over a whole sequence.

@@ -1,7 +1,7 @@
 """Weights before a neuron: one composition for every step."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 from torch.nn.functional import linear
@@ -11,6 +11,31 @@ from snnlib.engine.step import Step, default_parameters, recurrent_step
 __all__ = ["weighted", "weighted_feed_forward"]
 
 State = TypeVar("State")
+Parameters = TypeVar("Parameters", contravariant=True)
+_Plain = Callable[[Tensor, Any, Parameters, float], tuple[Tensor, Any]]
+
+
+class WeightedStep(Protocol[State, Parameters]):
+    """What :func:`weighted` makes."""
+
+    def __call__(
+        self,
+        input: Tensor,
+        state: State,
+        input_weights: Tensor,
+        recurrent_weights: Tensor,
+        p: Parameters = ...,
+        dt: float = ...,
+    ) -> tuple[Tensor, State]: ...
+
+
+class WeightedFeedForwardStep(Protocol[State, Parameters]):
+    """What :func:`weighted_feed_forward` makes."""
+
+    def __call__(
+        self, input: Tensor, state: State, input_weights: Tensor, p: Parameters = ..., dt: float = ...
+    ) -> tuple[Tensor, State]: ...
+
 
 _ARGUMENTS = """
     Parameters:
@@ -25,7 +50,9 @@ _ARGUMENTS = """
     """
 
 
-def weighted(step: Step, state: type[State], suffix: str = "step") -> Callable[..., tuple[Tensor, State]]:
+def weighted(
+    step: _Plain[Parameters], state: type[State], suffix: str = "step"
+) -> WeightedStep[State, Parameters]:
     """Make ``lif_step(input, state, input_weights, recurrent_weights, p, dt)`` out of a neuron's step.
 
     Parameters:
@@ -51,7 +78,9 @@ def weighted(step: Step, state: type[State], suffix: str = "step") -> Callable[.
     return made
 
 
-def weighted_feed_forward(step: Step, state: type[State]) -> Callable[..., tuple[Tensor, State]]:
+def weighted_feed_forward(
+    step: _Plain[Parameters], state: type[State]
+) -> WeightedFeedForwardStep[State, Parameters]:
     """Make ``li_step(input, state, input_weights, p, dt)`` out of a step that does not feed back."""
 
     def made(

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from snnlib.engine.scan import Backend
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
 from snnlib.module.li import LI
@@ -60,7 +61,7 @@ class ConvNet(nn.Module):
         dt: float = 0.001,
         kernel_size: int = 3,
         dropout: float = 0.0,
-        backend: str = "auto",
+        backend: Backend = "auto",
         neuron: Callable[[], nn.Module] | None = None,
         gain: float = 1.0,
     ) -> None:

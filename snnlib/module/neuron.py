@@ -1,7 +1,7 @@
 """The modules that every neuron is made into: one step, and a sequence."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from snnlib.engine.check import (
     check_parameters,
     checked_part,
 )
-from snnlib.engine.scan import BACKENDS, scan
+from snnlib.engine.scan import BACKENDS, Backend, scan
 from snnlib.engine.state import fitted, initial_state, integration_dtype
 from snnlib.engine.step import Step, default_dt, default_parameters, state_type
 from snnlib.module.options import answer_names, describe
@@ -35,7 +35,7 @@ __all__ = [
 class LayerOptions(TypedDict, total=False):
     """What every :class:`Layer` takes by name."""
 
-    backend: str
+    backend: Backend
     checkpoint_every: int | None
     record_states: bool
 
@@ -79,6 +79,10 @@ class Neuron(Parametric):
         super().__init__(usual if p is None else p, usual, default_dt(step) if dt is None else dt)
         self.step = step
         self.state = state_type(step)
+
+    if TYPE_CHECKING:  # nn.Module's gives Any
+
+        def __call__(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]: ...
 
     @property
     def spiking(self) -> bool:
@@ -155,7 +159,7 @@ class OverTime(Neuron):
     over_time = True
     _own: tuple[str, ...] = (*Neuron._own, "backend", "checkpoint_every", "record_states")
 
-    def run_by(self, backend: str, checkpoint_every: int | None, record_states: bool) -> None:
+    def run_by(self, backend: Backend, checkpoint_every: int | None, record_states: bool) -> None:
         """Keep what runs it and what it keeps.
 
         Raises:
@@ -195,7 +199,7 @@ class Layer(OverTime):
         step: Step,
         p: Any = None,
         dt: float | None = None,
-        backend: str = "auto",
+        backend: Backend = "auto",
         checkpoint_every: int | None = None,
         record_states: bool = False,
     ) -> None:

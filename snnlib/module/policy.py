@@ -5,6 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from snnlib.engine.scan import Backend
 from snnlib.functional.encode import constant_current_lif_encode
 from snnlib.functional.li import LIParameters
 from snnlib.functional.lif import LIFParameters
@@ -52,7 +53,7 @@ class SpikingPolicy(nn.Module):
         seq_length: int = 16,
         input_scale: float = 5.0,
         dt: float = 0.001,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         self.seq_length, self.input_scale, self.dt = seq_length, input_scale, dt

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from snnlib.engine import adjoint
 from snnlib.engine.check import check_dense, check_input, check_numbers, checked_length
 from snnlib.engine.checkpoint import in_chunks
-from snnlib.engine.scan import scan
+from snnlib.engine.scan import Backend, scan
 from snnlib.engine.state import initial_state
 from snnlib.engine.step import Step, recurrent_state_type
 from snnlib.module.neuron import LayerOptions, Neuron, OverTime
@@ -188,7 +188,7 @@ class RecurrentLayer(_Recurrent, OverTime):
         dt: float | None = None,
         *,
         state: Any = None,
-        backend: str = "auto",
+        backend: Backend = "auto",
         checkpoint_every: int | None = None,
         record_states: bool = False,
         input_weights: Tensor | None = None,

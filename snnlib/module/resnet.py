@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from snnlib.engine.scan import Backend
 from snnlib.module.lift import Lift
 from snnlib.module.neuron import check_maker
 from snnlib.module.sequential import SequentialState
@@ -64,7 +65,7 @@ class ResNet(nn.Module):
         gain: float = 1.0,
         join: str = "current",
         dropout: float = 0.0,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         check_maker(neuron)
@@ -122,7 +123,7 @@ class Residual(nn.Module):
         neuron: Callable[[], nn.Module],
         gain: float = 1.0,
         join: str = "current",
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         if join not in JOINS:
@@ -149,7 +150,7 @@ class Residual(nn.Module):
         return output, (path, around, after)
 
 
-def _convolution(maps: int, wanted: int, size: int, stride: int, gain: float, backend: str) -> Lift:
+def _convolution(maps: int, wanted: int, size: int, stride: int, gain: float, backend: Backend) -> Lift:
     norm = nn.BatchNorm2d(wanted)
     nn.init.constant_(norm.weight, gain)
     layers: list[nn.Module] = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,10 @@ class SequentialState(nn.Sequential):
         return SequentialState(*list(self) * times, **self._options())
 
     __rmul__ = __mul__
+
+    if TYPE_CHECKING:  # nn.Module's gives Any
+
+        def __call__(self, input: Tensor, state: Any = None) -> tuple[Any, list[Any]]: ...
 
     def _in_parts(self) -> bool:
         return self.checkpoint_every is not None or self.chunk_size is not None

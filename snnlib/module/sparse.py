@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from snnlib.engine.check import check_backend, checked_length
+from snnlib.engine.scan import Backend
 from snnlib.engine.sparse import BACKENDS, conv2d, linear
 
 __all__ = ["SpikeConv2d", "SpikeLinear", "weigher"]
@@ -101,6 +102,6 @@ class SpikeLinear(nn.Linear):
         return linear(input, self.weight, self.bias, self.backend)
 
 
-def weigher(backend: str) -> str:
+def weigher(backend: Backend) -> str:
     """The backend of layers with weights where that of the neurons is ``backend``: "reference" or "auto"."""
     return "reference" if backend == "reference" else "auto"

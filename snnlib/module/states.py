@@ -1,6 +1,6 @@
 """States: detached, and over time, for which a layer's loop is called once for each state that is kept."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +11,10 @@ from snnlib.engine.check import check_dense, checked_length
 __all__ = ["check_layer", "detach_state", "recorded", "state_over_time"]
 
 
-def detach_state(state: Any) -> Any:
+_State = TypeVar("_State")
+
+
+def detach_state(state: _State) -> _State:
     """A state whose tensors are detached: no gradient of the next part of a sequence goes back beyond it.
 
     ::
@@ -30,12 +33,17 @@ def detach_state(state: Any) -> Any:
     Raises:
         TypeError: there is something else in it, which may hold tensors.
     """
+    detached: _State = _detached(state)
+    return detached
+
+
+def _detached(state: Any) -> Any:
     if isinstance(state, Tensor):
         return state.detach()
     if isinstance(state, dict):
-        return {key: detach_state(value) for key, value in state.items()}
+        return {key: _detached(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        values = [detach_state(value) for value in state]
+        values = [_detached(value) for value in state]
         kind = getattr(type(state), "handed_of", type(state))  # without what snnlib.engine.later hands on
         if hasattr(kind, "_fields"):
             return kind(*values)
