@@ -70,7 +70,7 @@ class Checkpoints:
                 found = checkpoint[name]
                 if isinstance(part, torch.optim.Optimizer):
                     load_optimizer(part, found)
-                elif isinstance(part, torch.optim.lr_scheduler.LRScheduler):
+                elif isinstance(part, torch.optim.lr_scheduler.LambdaLR):
                     load_schedule(part, found)
                 else:
                     check_form(part.state_dict(), found, name)

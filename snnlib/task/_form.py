@@ -102,8 +102,10 @@ def load_optimizer(optim: torch.optim.Optimizer, found: Any) -> None:
     optim.load_state_dict({"state": kept, "param_groups": groups})
 
 
-def load_schedule(schedule: torch.optim.lr_scheduler.LRScheduler, found: Any) -> None:
+def load_schedule(schedule: torch.optim.lr_scheduler.LambdaLR, found: Any) -> None:
     """Hand a schedule where it stands, and the learning rates that it scales.
+
+    The optimiser has from then on the rate of this schedule, which may be longer than the one before.
 
     Raises:
         ValueError: it is not what such a schedule keeps.
@@ -111,6 +113,10 @@ def load_schedule(schedule: torch.optim.lr_scheduler.LRScheduler, found: Any) ->
     check_form(schedule.state_dict(), found, "schedule")
     _check_rates([*found["base_lrs"], *found["_last_lr"]], "schedule")
     schedule.load_state_dict(found)
+    groups = schedule.optimizer.param_groups
+    for group, base, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * factor(schedule.last_epoch)
+    schedule._last_lr = [group["lr"] for group in groups]
 
 
 def _check_rates(rates: list[float], name: str) -> None:

@@ -47,16 +47,16 @@ class Keeper(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.began = True
         self.run.listen()  # Lightning has put its own in their place
+        if self._random is not None:
+            self.restore()
+        elif trainer.global_rank:  # the processes draw different augmentations
+            torch.manual_seed(own_seed(self.run.flags.seed, "process", trainer.global_rank))
         self.run.watch(
             pl_module,
             trainer.optimizers[0],
             lambda: f"epoch {trainer.current_epoch + 1}, batch {self.batch + 1}",
             lambda: self.gradients,  # Lightning takes them from the parameters before the next forward pass
         )
-        if self._random is not None:
-            self.restore()
-        elif trainer.global_rank:  # the processes draw different augmentations
-            torch.manual_seed(own_seed(self.run.flags.seed, "process", trainer.global_rank))
 
     def restore(self) -> None:
         assert self._random is not None

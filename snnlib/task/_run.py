@@ -3,6 +3,7 @@
 import fcntl
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ __all__ = ["Run"]
 
 _TASK = "# task: "
 """Begins ``flags.txt``, a comment to absl; the name of the task follows."""
+_EPOCHS = "# epochs was {} until step {}"
+"""Another comment there: a resume changed the length of the schedule."""
 
 _Gradients = dict[str, torch.Tensor]
 """Of the last step, by the names of the parameters."""
@@ -52,6 +55,8 @@ class Run(Checkpoints):
         self._parts: dict[str, Any] = {}
         self._watched: tuple[torch.optim.Optimizer, Callable[[], str], Callable[[], _Gradients]] | None = None
         self._signal = 0
+        self._earlier: list[str] = []
+        self._told = ""
         self._lock: int | None = None
         self._log: Log | None = None
         self.listen()
@@ -72,6 +77,8 @@ class Run(Checkpoints):
         if self.flags.resume:
             self._take_up()
         if self.chief:
+            if self.resumed:
+                self._compare_epochs(self.resumed["step"])
             # the line of a checkpoint's own step may have come after it
             self._log = Log(self.folder, self.resumed["logged"] if self.resumed else 0)
             self.write_flags()
@@ -92,6 +99,17 @@ class Run(Checkpoints):
             raise RunError(f"{self.folder} has no last.pt to go on from, but what was trained")
         if self.chief:
             print(f"{self.folder} has no last.pt yet: the run begins anew", file=sys.stderr)
+
+    def _compare_epochs(self, step: int) -> None:
+        """Note for ``flags.txt`` how many epochs there were to be until now: the schedule had their length."""
+        text = (self.folder / "flags.txt").read_text(errors="replace")
+        self._earlier = re.findall(_EPOCHS.format(r"\d+", r"\d+"), text)
+        before = re.search(r"^--epochs=(\d+)$", text, re.MULTILINE)
+        if before and int(before[1]) != self.flags.epochs:
+            self._earlier.append(_EPOCHS.format(before[1], step))
+            epochs = self.flags.epochs
+            changed = f"from step {step} on the learning rate is that of a run of {epochs}"
+            self._told = f"--epochs={epochs}: there were to be {before[1]}; {changed}"
 
     def listen(self) -> None:
         """Note Ctrl-C and SIGTERM for :attr:`stopping`, which a task looks at between two steps."""
@@ -118,7 +136,7 @@ class Run(Checkpoints):
         left_out = {"resume", "help", "h"}
         lines = [self.flags[n].serialize() for n in sorted(self.flags) if n not in left_out]
         if self.chief:
-            lines = [_TASK + self.task, *lines]
+            lines = [_TASK + self.task, *self._earlier, *lines]
             write(self.folder / "flags.txt", "".join(f"{line}\n" for line in lines if line).encode())
 
     def log(self, step: int, **figures: float) -> None:
@@ -170,7 +188,7 @@ class Run(Checkpoints):
         where: Callable[[], str] | None = None,
         gradients: Callable[[], _Gradients] | None = None,
     ) -> None:
-        """Name what :meth:`circumstances` tells of.
+        """Name what :meth:`circumstances` tells of; what is resumed has been found to fit.
 
         Parameters:
             net: what learns.
@@ -179,6 +197,9 @@ class Run(Checkpoints):
             gradients: gives those of the last step; None for those that ``net`` holds.
         """
         self._watched = optim, where or self._place, gradients or partial(_train.gradients, net)
+        if self._told:
+            print(self._told, file=sys.stderr)
+            self._told = ""
 
     def _place(self) -> str:
         named = [f"{name} {self._at[name] + 1}" for name in ("epoch", "batch") if name in self._at]

@@ -152,4 +152,4 @@ def _check_states(run: _run.Run, checkpoint: dict[str, Any], optim: torch.optim.
     with run.fitting("optimizer"):
         ((optimizer,), (schedule,)) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
     run.load_into({"optimizer": optimizer, "schedule": schedule}, optimizer=optim, schedule=rate)
-    checkpoint["optimizer_states"] = [optim.state_dict()]
+    checkpoint["optimizer_states"], checkpoint["lr_schedulers"] = [optim.state_dict()], [rate.state_dict()]

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from snnlib.dataset.images import generated_images
 from snnlib.engine.fused import _compiled
@@ -62,6 +64,36 @@ def test_spikes_that_are_drawn_go_on_as_in_a_run_that_was_not_stopped(
     (folder,) = {path.parent for path in tmp_path.rglob("last.pt")} - {whole}
     _compiled.cache_clear()
     assert_same_run(here("mnist", tmp_path, f"--resume={folder}", *flags), whole)
+
+
+@pytest.mark.parametrize("task", ["mnist", "mnist_pl"])
+def test_with_more_epochs_the_learning_rate_is_at_once_that_of_the_longer_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+):
+    rates: list[float] = []
+
+    def noted(optim: torch.optim.Optimizer, *_: Any) -> None:
+        # those with a schedule alone
+        rates.extend(group["lr"] for group in optim.param_groups if "initial_lr" in group)
+
+    hook = register_optimizer_step_pre_hook(noted)
+    try:
+        whole = here(task, tmp_path, "--epochs=4")
+        longer, rates[:] = [*rates], []
+        folder = here(task, tmp_path, "--epochs=2")
+        steps, rates[:] = len(rates), []
+        assert capsys.readouterr().err == ""
+        here(task, tmp_path, f"--resume={folder}", "--epochs=4")
+    finally:
+        hook.remove()
+    assert rates == longer[steps:]
+    changed = f"from step {steps} on the learning rate is that of a run of 4"
+    assert capsys.readouterr().err == f"--epochs=4: there were to be 2; {changed}\n"
+    here(task, tmp_path, f"--resume={folder}", "--epochs=4")  # which keeps what was said before
+    first, comment, *flags = (folder / "flags.txt").read_text().splitlines()
+    assert comment == f"# epochs was 2 until step {steps}"
+    assert [first, *flags] == (whole / "flags.txt").read_text().splitlines()
+    here(task, tmp_path, f"--flagfile={folder / 'flags.txt'}")
 
 
 @pytest.mark.parametrize("damage", ["no line", "no figures", "no file"])
