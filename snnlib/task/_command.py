@@ -17,7 +17,7 @@ from snnlib.task._flags import fail
 __all__ = ["parse"]
 
 _MAY_CHANGE = {
-    *("epochs", "device", "accelerator", "plot", "save_every", "resume", "help"),
+    *("epochs", "device", "accelerator", "plot", "save_every", "resume", "help", "data_dir"),
     *("episodes", "stop_when_solved", "render", "video"),
 }
 """What a resumed run may be given anew; anything else would make it another run."""
