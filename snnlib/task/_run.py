@@ -16,6 +16,7 @@ from absl import flags
 
 from snnlib.task import _train
 from snnlib.task._checkpoint import Checkpoints
+from snnlib.task._digest import digest
 from snnlib.task._error import Interrupted, RunError
 from snnlib.task._files import HALF, new_folder, write
 from snnlib.task._form import check_form
@@ -55,6 +56,7 @@ class Run(Checkpoints):
         self._parts: dict[str, Any] = {}
         self._watched: tuple[torch.optim.Optimizer, Callable[[], str], Callable[[], _Gradients]] | None = None
         self._signal = 0
+        self._data: dict[str, str] = {}
         self._earlier: list[str] = []
         self._told = ""
         self._lock: int | None = None
@@ -181,6 +183,13 @@ class Run(Checkpoints):
             self.load_random_state(self.resumed)
         return self._at
 
+    def keep_to(self, data: tuple[Any, ...]) -> None:
+        """Note with every checkpoint which data set this is; after ``--resume`` refuse another one."""
+        self._data = {"data": digest(data)}
+        if self.resumed and self.resumed.get("data", self._data["data"]) != self._data["data"]:
+            told = "give it the data that it began with, or begin a new run without --resume"
+            raise RunError(f"the run in {self.folder} was trained with other data than these: {told}")
+
     def watch(
         self,
         net: torch.nn.Module,
@@ -226,7 +235,7 @@ class Run(Checkpoints):
         self.write_checkpoint(name, {"step": step, "random": random_state(), "at": self._at, **states})
 
     def write_checkpoint(self, name: str, content: dict[str, Any]) -> None:
-        super().write_checkpoint(name, {"logged": self._written().step, **content})
+        super().write_checkpoint(name, {"logged": self._written().step, **self._data, **content})
 
     def due(self, steps: int) -> bool:
         """Whether ``--save_every`` asks for a checkpoint after so many steps of an epoch."""

@@ -152,7 +152,9 @@ class Classifier(ImageClassifier):
 
 
 def train(run: _run.Run) -> dict[str, Any]:
-    module = Classifier(FLAGS, load(FLAGS))
+    data = load(FLAGS)
+    run.keep_to(data)
+    module = Classifier(FLAGS, data)
     figures = fit_images(run, module)
     if FLAGS.plot and run.chief and not FLAGS.fast_dev_run:
         report(run, module)

@@ -216,7 +216,9 @@ def train_epoch(
 
 def train(run: _run.Run) -> dict[str, Any]:
     device = _train.device(FLAGS)
-    data = load(FLAGS).to(device)
+    data = load(FLAGS)
+    run.keep_to(data)
+    data = data.to(device)
     net = network(FLAGS, data).to(device)
     optim = _train.optimizer(FLAGS, net)
     batches = len(batch_sizes(len(data.y_train), FLAGS.batch_size))

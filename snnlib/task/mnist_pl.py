@@ -72,6 +72,7 @@ def find_learning_rate(run: _run.Run, module: Classifier) -> None:
 
 def train(run: _run.Run) -> dict[str, Any]:
     data = load(FLAGS)
+    run.keep_to(data)
     module = Classifier(FLAGS, data, network(FLAGS, data))
     if FLAGS.find_learning_rate and not run.resumed and not FLAGS.fast_dev_run:
         find_learning_rate(run, module)

@@ -149,8 +149,8 @@ def skipped(place: tuple[Any, ...]) -> bool:
 
 
 def optional(place: tuple[Any, ...]) -> bool:
-    """What may be missing: the state of what is not trained, a figure, one of a list of any length."""
-    return place[-2:-1] in [("state",), ("figures",), ("probability",)]
+    """What may be missing: which data it was, the state of what is not trained, a figure, one of a list."""
+    return place == ("data",) or place[-2:-1] in [("state",), ("figures",), ("probability",)]
 
 
 def wrong_for(place: tuple[Any, ...], content: Any) -> list[Any]:

@@ -11,8 +11,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from snnlib.dataset.images import generated_images
 from snnlib.engine.fused import _compiled
 from snnlib.task import _run, mnist_pl
-from tests.task.command import assert_same_run, metrics
-from tests.task.test_flags import TASKS, here
+from tests.task.command import assert_same_run, checkpoint, metrics
+from tests.task.test_flags import TASKS, here, module_of
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -142,10 +142,34 @@ def test_what_was_trained_is_not_overwritten_where_last_pt_is_gone(
 def test_data_that_have_changed_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    """Also by their number alone: checkpoints that were written before their data were noted have no more."""
     folder = here("mnist_pl", tmp_path)
+    last = checkpoint(folder)
+    del last["data"]
+    torch.save(last, folder / "last.pt")
     monkeypatch.setattr(mnist_pl, "load", lambda values: generated_images(48))
     said = refused(capsys, "mnist_pl", tmp_path, folder, "--epochs=1")
     assert said == "error: the run was trained with 64 examples an epoch, these are 48\n"
+    monkeypatch.undo()
+    here("mnist_pl", tmp_path, f"--resume={folder}")
+
+
+@pytest.mark.parametrize("task", ["cifar10", "mnist", "mnist_pl", "speech_commands"])
+@pytest.mark.parametrize("changed", ["y_train", "x_valid", "x_test"])
+def test_other_data_of_the_same_size_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], task: str, changed: str
+):
+    folder, module = here(task, tmp_path), module_of(task)
+    load = module.load
+    monkeypatch.setattr(
+        module,
+        "load",
+        lambda values: (data := load(values))._replace(**{changed: getattr(data, changed).flip(0)}),
+    )
+    said = refused(capsys, task, tmp_path, folder, "--epochs=1")
+    assert said.startswith(f"error: the run in {folder} was trained with other data than these: give it")
+    monkeypatch.undo()
+    here(task, tmp_path, f"--resume={folder}", "--data_dir=elsewhere")  # it was found again
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(

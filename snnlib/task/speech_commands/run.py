@@ -242,6 +242,7 @@ def batches(module: Classifier, part: str) -> Batches:
 
 def train(run: _run.Run) -> dict[str, Any]:
     data = load(FLAGS)
+    run.keep_to(data)
     module = Classifier(data)
     parts = [batches(module, part) for part in ("train", "valid", "test")]
     figures = fit(trainer(run, "valid_accuracy"), module, *parts)
