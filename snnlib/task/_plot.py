@@ -10,7 +10,7 @@ from snnlib.task._spikes import with_spikes
 
 try:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     from snnlib.plot import raster
 except ImportError as error:
@@ -25,8 +25,10 @@ def curves(run: Run, name: str) -> Figure:
     figure = _figure(9, 3.2)
     left, right = figure.subplots(1, 2)
     x, y = [line["epoch"] for line in metrics], [line[name] for line in metrics]
-    left.plot(x, [line["train_loss"] for line in metrics], marker=".")
-    left.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    losses = [line["train_loss"] for line in metrics]
+    left.plot(x, losses, marker=".")
+    # of one class nothing is to be learned, and there is no logarithm of zero
+    left.set(xlabel="epoch", ylabel="training loss", yscale="log" if min(losses) > 0 else "linear")
     left.yaxis.set_major_formatter("{x:g}")  # plain numbers
     left.yaxis.set_minor_formatter(_Plain())
     right.plot(x, y, marker=".", label=name.replace("_", " "))
@@ -83,7 +85,7 @@ def image_response(
     Parameters:
         net: its ``layers`` end in the readout; of many layers of neurons five are drawn.
         sequence: the encoded image, ``[T, 1, C, H, W]``.
-        image: ``[C, H, W]``.
+        image: ``[C, H, W]``, between 0 and 1 where it is in colour.
         dt: time step in s.
         answer: the class that the net names; the one with the highest voltage of all if None.
         heard: whether the image is a spectrogram, the lowest band below, a column for each step.
@@ -100,6 +102,7 @@ def image_response(
     _input(axes[0], image, dt, heard)
     for depth, axis, spikes in zip(depths, axes[1:-1], hidden, strict=True):
         raster(spikes, dt, axis)
+        _milliseconds(axis)
         axis.set(title=f"layer {depth + 1}: {float(spikes.mean()):.1%} spike a step")
     winner = int(voltage.amax(0).argmax()) if answer is None else answer
     times = [(step + 1) * dt for step in range(len(voltage))]
@@ -109,9 +112,16 @@ def image_response(
         )
         axes[-1].plot(times, line, marker=".", **style)
     axes[-1].legend(frameon=False)
-    axes[-1].set(title="readout", xlabel="time (s)", ylabel="voltage (thresholds)")
-    axes[-1].set(xlim=(0.5 * dt, times[-1] + 0.5 * dt))
+    axes[-1].set(title="readout", ylabel="voltage (thresholds)", xlim=(0.5 * dt, times[-1] + 0.5 * dt))
+    _milliseconds(axes[-1])
     return figure
+
+
+def _milliseconds(axis: Any) -> None:
+    """Label the time of a small panel, of which there may be two steps or a second."""
+    axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    axis.xaxis.set_major_formatter(lambda seconds, place: f"{1000 * seconds:g}")
+    axis.set(xlabel="time (ms)")
 
 
 def _input(axis: Any, image: Tensor, dt: float, heard: bool) -> None:
@@ -121,7 +131,8 @@ def _input(axis: Any, image: Tensor, dt: float, heard: bool) -> None:
     if heard:
         height, width = picture.shape[:2]
         whole |= {"extent": (0.5 * dt, (width + 0.5) * dt, -0.5, height - 0.5), "aspect": "auto"}
-        axis.set(xlabel="time (s)", ylabel="mel band")
+        _milliseconds(axis)
+        axis.set(ylabel="mel band")
     else:
         axis.set(xticks=[], yticks=[])
     axis.imshow(picture if picture.shape[2] == 3 else picture[..., 0], **whole)

@@ -169,12 +169,9 @@ def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
     run.figure("curve", _plot.curves(run, "valid_accuracy"))
-    image = module.data.x_test[:1].cpu()
+    image = module.data.scaled(module.data.x_test[:1].cpu())
     net = module.average.module if module.average is not None else module.net
-    run.figure(
-        "sample",
-        _plot.image_response(net.cpu(), module.sequence(module.data.scaled(image)), image[0], FLAGS.dt),
-    )
+    run.figure("sample", _plot.image_response(net.cpu(), module.sequence(image), image[0], FLAGS.dt))
 
 
 if __name__ == "__main__":

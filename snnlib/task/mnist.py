@@ -266,8 +266,8 @@ def report(run: _run.Run, net: ConvNet, data: Images) -> dict[str, Any]:
         from snnlib.task import _plot
 
         run.figure("curve", _plot.curves(run, "valid_accuracy"))
-        image = data.x_test[:1]
-        sequence = encode(FLAGS, data.scaled(image))
+        image = data.scaled(data.x_test[:1])
+        sequence = encode(FLAGS, image)
         run.figure("sample", _plot.image_response(net, sequence, picture(image[0]), FLAGS.dt))
     return figures
 

@@ -90,8 +90,8 @@ def report(run: _run.Run, module: Classifier) -> None:
     from snnlib.task import _plot
 
     run.figure("curve", _plot.curves(run, "valid_accuracy"))
-    image = module.data.x_test[:1].cpu()
-    sequence = encode(FLAGS, module.data.scaled(image).to(module.dtype))
+    image = module.data.scaled(module.data.x_test[:1].cpu())
+    sequence = encode(FLAGS, image.to(module.dtype))
     run.figure("sample", _plot.image_response(module.net.cpu(), sequence, picture(image[0]), FLAGS.dt))
 
 
