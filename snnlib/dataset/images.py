@@ -63,15 +63,15 @@ def load_images(name: str, data_dir: str | Path, fold: int = 0) -> Images:
 
     The validation images are drawn from the training images class by class, whatever the seed of a run:
     a twelfth of them (5,000 of MNIST's 60,000). The twelve folds share no image and are together the
-    whole training set.
+    whole training set, but for the only image of a class, which always trains.
 
     Parameters:
         name: "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100" (read from ``data_dir``, else
             downloaded there by torchvision), "digits" (scikit-learn's 1,797 digits, 20 % of them for
             testing), or the path of an ``.npz`` with x_train, y_train, x_test, y_test; images
             ``[N, H, W]`` or ``[N, H, W, C]``.
-        data_dir: where torchvision keeps its sets: ``<data_dir>/MNIST/raw/*.gz``,
-            ``<data_dir>/cifar-10-batches-py`` and so on.
+        data_dir: where torchvision keeps its sets: ``<data_dir>/MNIST/raw/*.gz``, or what was unpacked from
+            them, ``<data_dir>/cifar-10-batches-py`` and so on.
         fold: which twelfth of the training images validates, 0 to 11.
 
     Raises:
@@ -89,7 +89,18 @@ def load_images(name: str, data_dir: str | Path, fold: int = 0) -> Images:
         whole = _from_npz(Path(name))
     train, valid = split(whole.y_train, FOLDS, fold)
     x, y = whole.x_train, whole.y_train
-    return whole._replace(x_train=x[train], y_train=y[train], x_valid=x[valid], y_valid=y[valid])
+    parts = whole._replace(x_train=x[train], y_train=y[train], x_valid=x[valid], y_valid=y[valid])
+    if not len(valid):
+        raise DataError(f"{name}: of no class are there enough training images to set one aside for validation")
+    return parts if x.dtype == torch.uint8 else _ranged(name, parts)
+
+
+def _ranged(name: str, data: Images) -> Images:
+    """Black is the smallest value of the images that train, white the largest; the others have no say in it."""
+    low, high = float(data.x_train.min()), float(data.x_train.max())
+    if not low < high:
+        raise DataError(f"{name}: every value of x_train is {low}")
+    return data._replace(low=low, high=high)
 
 
 def check_name(name: str, known: Sequence[str] = NAMES) -> None:
@@ -141,15 +152,15 @@ def _digits() -> Images:
     return unsplit(x[rest], y[rest], x[test], y[test], high=16.0)
 
 
-def unsplit(
-    x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, low: float = 0.0, high: float = 255.0
-) -> Images:
+def unsplit(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, high: float = 255.0) -> Images:
     """Images of which none is set aside for validation yet."""
-    return Images(x, y, x[:0], y[:0], x_test, y_test, int(y.max()) + 1, low, high)
+    return Images(x, y, x[:0], y[:0], x_test, y_test, int(y.max()) + 1, 0.0, high)
 
 
 def split(y: Tensor, parts: int, fold: int = 0) -> tuple[Tensor, Tensor]:
     """Indices of all parts but one, and of that one, with the same share of every class in each.
+
+    The only image of its class stays with the others, whatever ``fold`` is.
 
     Raises:
         ValueError: there is no such part.
@@ -161,6 +172,7 @@ def split(y: Tensor, parts: int, fold: int = 0) -> tuple[Tensor, Tensor]:
     by_class = shuffled[torch.argsort(y[shuffled], stable=True)]
     chosen = torch.zeros(len(y), dtype=torch.bool)
     chosen[by_class[fold::parts]] = True
+    chosen &= y.bincount()[y] > 1
     return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
 
 
@@ -168,7 +180,7 @@ def _mnist(kind: str, data_dir: Path) -> Images:
     made = _torchvision(kind)
     raw = data_dir / kind / "raw"
     _fetch(made, data_dir, raw, made.resources)
-    x, y, x_test, y_test = (_idx(raw / name, md5) for name, md5 in _in_order(made.resources))
+    x, y, x_test, y_test = (_idx(_there(raw / name), md5) for name, md5 in _in_order(made.resources))
     for images, labels in ((x, y), (x_test, y_test)):
         if images.dim() != 3 or labels.shape != images.shape[:1]:
             raise DataError(f"{raw} has images {list(images.shape)} and labels {list(labels.shape)}")
@@ -195,15 +207,21 @@ def _torchvision(kind: str) -> Any:
 
 def _fetch(made: Any, data_dir: Path, folder: Path, files: Sequence[Sequence[str]]) -> None:
     """Let torchvision download the set if a file is missing."""
-    if all((folder / name).exists() for name, _ in files):
+    if all(_there(folder / name).exists() for name, _ in files):
         return
     try:
         made(str(data_dir), download=True)
     except Exception as error:  # no network, no permission, a broken mirror: all one to the user
-        missing = [name for name, _ in files if not (folder / name).exists()]
+        missing = [name for name, _ in files if not _there(folder / name).exists()]
         raise DataError(
             f"{made.__name__}: {', '.join(missing)} is not in {folder} and could not be downloaded"
         ) from error
+
+
+def _there(path: Path) -> Path:
+    """A file, or where its ``.gz`` is gone what was unpacked from it."""
+    unpacked = path.with_suffix("")
+    return unpacked if unpacked.exists() and not path.exists() else path
 
 
 def _verified(path: Path, md5: str) -> bytes:
@@ -232,9 +250,9 @@ def _in_order(resources: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def _idx(path: Path, md5: str) -> Tensor:
-    """A gzipped IDX file of bytes, checked against its published checksum."""
+    """An IDX file of bytes; for a gzipped one there is a published checksum, for an unpacked one none."""
     try:
-        data = gzip.decompress(_verified(path, md5))
+        data = gzip.decompress(_verified(path, md5)) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     dims = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
@@ -263,16 +281,12 @@ def _from_npz(path: Path) -> Images:
         raise DataError(f"{path}: x_train has images {list(x.shape[1:])}, x_test {list(x_test.shape[1:])}")
     if x.dtype != x_test.dtype:  # they are scaled by the range of x_train
         raise DataError(f"{path}: x_train holds {arrays['x_train'].dtype}, x_test {arrays['x_test'].dtype}")
-    if int(y_test.max()) > int(y.max()):
-        raise DataError(f"{path}: y_test has class {int(y_test.max())}, y_train only 0 to {int(y.max())}")
+    unknown = {*y_test.tolist()} - {*y.tolist()}
+    if unknown:
+        raise DataError(f"{path}: y_test has class {max(unknown)}, of which y_train has no image")
     if len(y) < 2 * FOLDS:
         raise DataError(f"{path}: {len(y)} training images are too few to set some aside for validation")
-    if x.dtype == torch.uint8:
-        return unsplit(x, y, x_test, y_test)
-    low, high = float(x.min()), float(x.max())
-    if not low < high:
-        raise DataError(f"{path}: every value of x_train is {low}")
-    return unsplit(x, y, x_test, y_test, low, high)
+    return unsplit(x, y, x_test, y_test)
 
 
 def _check_size(file: zipfile.ZipFile, name: str) -> None:

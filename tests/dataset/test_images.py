@@ -90,7 +90,7 @@ def test_a_damaged_file_is_found_by_its_checksum_and_named(mnist_dir: Path, tmp_
 
 @pytest.mark.parametrize(("name", "kind"), [("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST")])
 def test_its_kin_are_read_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str):
-    """Files made here in the place of the originals, whose checksums torchvision's list would hold."""
+    """Files made here in the place of the originals, whose checksums torchvision's list has; then unpacked."""
     datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
     raw = tmp_path / kind / "raw"
     raw.mkdir(parents=True)
@@ -107,6 +107,12 @@ def test_its_kin_are_read_the_same_way(tmp_path: Path, monkeypatch: pytest.Monke
     data = load_images(name, tmp_path)
     check_splits(data)
     assert (len(data.y_train) + len(data.y_valid), len(data.y_test)) == (120, 20)
+    for path in [*raw.iterdir()]:
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    unpacked = load_images(name, tmp_path)
+    assert torch.equal(unpacked.x_train, data.x_train)
+    assert torch.equal(unpacked.y_test, data.y_test)
 
 
 def test_reading_mnist_writes_nothing(mnist_dir: Path):
@@ -143,6 +149,26 @@ def test_own_images_of_any_size_and_type(tmp_path: Path):
     assert float(scaled.max()) == 1.0
 
 
+def test_the_images_that_train_alone_say_what_is_black_and_white(tmp_path: Path):
+    x = np.zeros((40, 3, 3))
+    x += np.arange(40).reshape(40, 1, 1)
+    path = str(write_npz(tmp_path / "a.npz", x_train=x, x_test=x[:8] - 1000))
+    for fold in range(12):
+        data = load_images(path, "", fold)
+        assert (data.low, data.high) == (float(data.x_train.min()), float(data.x_train.max()))
+    validated = [float(load_images(path, "", fold).x_valid.max()) for fold in range(12)]
+    assert 39.0 in validated  # what is not white
+
+
+def test_the_only_image_of_a_class_trains_whatever_validates(tmp_path: Path):
+    path = str(write_npz(tmp_path / "a.npz", y_train=np.maximum(np.arange(40) - 30, 0)))
+    for fold in range(12):
+        data = load_images(path, "", fold)
+        assert {*data.y_train.tolist()} == {*range(10)}
+        assert {*data.y_valid.tolist()} == {0}
+        assert len(data.y_train) + len(data.y_valid) == 40
+
+
 def test_scaled_is_from_black_to_white_and_no_further():
     data = generated_images()._replace(low=0.0, high=2.0)
     assert data.scaled(torch.tensor([-1.0, 1.0, 5.0])).tolist() == [0.0, 0.5, 1.0]
@@ -156,7 +182,9 @@ def test_scaled_is_from_black_to_white_and_no_further():
         ({"y_train": np.zeros(39, int)}, "40 images but 39 labels"),
         ({"y_train": np.zeros(40)}, "y_train must be integers"),
         ({"y_train": np.full(40, -1)}, "counts classes from 0, got -1"),
-        ({"y_test": np.full(8, 9)}, "y_test has class 9"),
+        ({"y_test": np.full(8, 9)}, "y_test has class 9, of which y_train has no image"),
+        ({"y_train": np.arange(40) % 4 * 2, "y_test": np.full(8, 3)}, "y_test has class 3, of which y_train"),
+        ({"y_train": np.arange(40)}, "of no class are there enough training images"),
         ({"x_test": np.zeros((8, 6, 6, 3), np.uint8)}, "x_test"),
         ({"x_train": np.full((40, 6, 5), np.nan), "x_test": np.zeros((8, 6, 5))}, "not finite"),
         ({"x_train": np.array([{}] * 40, dtype=object)}, "x_train"),
