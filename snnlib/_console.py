@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["say"]
+__all__ = ["is_task", "say"]
 
 
 def _end(number: int, frame: Any) -> None:
@@ -21,6 +21,12 @@ def _end(number: int, frame: Any) -> None:
 _STARTING = sys.argv[:1] == ["-m"] and " -m snnlib." in " ".join(sys.orig_argv)
 if _STARTING and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _end)
+
+
+def is_task() -> bool:
+    """Whether this process is a task and ends with it, unlike a notebook that calls one."""
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    return program is not None and program.name.startswith("snnlib.task.")
 
 
 def say(text: str) -> None:

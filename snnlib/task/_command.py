@@ -29,6 +29,7 @@ def parse(values: flags.FlagValues, usage: str) -> None:
     Ends the process with a sentence where a flag is wrong, and after ``--help``.
     """
     program, *arguments = sys.argv
+    _forget(values)
     try:
         _read(values, [program, *arguments])
         if values.help:
@@ -41,6 +42,13 @@ def parse(values: flags.FlagValues, usage: str) -> None:
         # absl shows the tuple that it raises
         said = re.sub(r"\('Non-boolean argument to boolean flag', .*\)$", "must be true or false", str(error))
         fail(" ".join(said.splitlines()), code=2)
+
+
+def _forget(values: flags.FlagValues) -> None:
+    """Leave nothing of a command line that was read before: one process may run a task twice."""
+    values.unparse_flags()
+    for name in values:
+        values[name].unparse()
 
 
 def _read(values: flags.FlagValues, argv: list[str]) -> None:
@@ -112,9 +120,7 @@ def _take_over(values: flags.FlagValues, program: str, arguments: list[str]) -> 
     if not found:
         raise flags.Error(f"--resume={folder}: there is no run in that folder (flags.txt is missing)")
     asked = {name: values[name].value for name in values if values[name].present}
-    values.unparse_flags()
-    for name in values:
-        values[name].unparse()
+    _forget(values)
     _read(values, [program, f"--flagfile={folder / 'flags.txt'}"])
     for name, value in asked.items():
         before = values[name].value

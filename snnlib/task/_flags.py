@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 
+from snnlib._console import is_task
 from snnlib.engine.scan import BACKENDS
 from snnlib.functional.threshold import METHODS
 
@@ -194,8 +195,7 @@ def largest(values: flags.FlagValues) -> str:
 def needs(error: ImportError) -> NoReturn:
     """Where a package is missing: end with a sentence if a task is the program, raise if it is imported."""
     told = f"{error}; this task needs it: pip install 'snnlib[tasks]'"
-    program = getattr(sys.modules["__main__"], "__spec__", None)
-    if program is not None and program.name.startswith("snnlib.task."):
+    if is_task():
         fail(told)
     raise ImportError(told) from error
 
