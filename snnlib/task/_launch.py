@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from absl import flags
 
+from snnlib._console import is_task
 from snnlib._words import first_line, one_line
 from snnlib.dataset.error import DataError
 from snnlib.engine.check import NaNInputError
@@ -38,6 +39,9 @@ def launch(
 ) -> None:
     """Run a task from the command line: flags, run folder, ``train``, the ``result:`` line, the exit code.
 
+    Called from a notebook, once or often, it begins with the default flags, counts the seconds of the call, and
+    gives Ctrl-C and SIGTERM back. Random seeds stay set.
+
     Parameters:
         values: the task's flags.
         task: its name.
@@ -45,6 +49,7 @@ def launch(
         usage: what ``--help`` shows above the flags.
         prepare: fills in flags whose default depends on other flags.
     """
+    started = time.perf_counter()
     _command.parse(values, usage)
     keep_memory()
     threading.excepthook = _thread_ended
@@ -56,7 +61,8 @@ def launch(
         np.random.seed(values.seed % 2**32)
         run = Run(values, task)
         figures = train(run)
-        figures = {"task": task, **figures, "seconds": round(process_seconds(), 1), "seed": values.seed}
+        seconds = process_seconds() if is_task() else time.perf_counter() - started
+        figures = {"task": task, **figures, "seconds": round(seconds, 1), "seed": values.seed}
         run.close()  # which writes what is left
         if run.chief:
             print("result: " + json.dumps({**figures, "run": str(run.folder)}), flush=True)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 from absl import flags
 
+from snnlib._console import is_task
 from snnlib.task import _train
 from snnlib.task._checkpoint import Checkpoints
 from snnlib.task._digest import digest
@@ -30,6 +31,8 @@ _TASK = "# task: "
 """Begins ``flags.txt``, a comment to absl; the name of the task follows."""
 _EPOCHS = "# epochs was {} until step {}"
 """Another comment there: a resume changed the length of the schedule."""
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 _Gradients = dict[str, torch.Tensor]
 """Of the last step, by the names of the parameters."""
@@ -61,6 +64,7 @@ class Run(Checkpoints):
         self._told = ""
         self._lock: int | None = None
         self._log: Log | None = None
+        self._handlers = {number: signal.getsignal(number) for number in _STOPS}
         self.listen()
         self.chief = is_chief()
         root = Path(values.output_dir) / task
@@ -115,7 +119,7 @@ class Run(Checkpoints):
 
     def listen(self) -> None:
         """Note Ctrl-C and SIGTERM for :attr:`stopping`, which a task looks at between two steps."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -284,6 +288,9 @@ class Run(Checkpoints):
         return tqdm(steps, label, leave=False)  # type: ignore[no-any-return]
 
     def close(self) -> None:
+        """Leave the folder. Ctrl-C and SIGTERM are whose they were, unless this process ends with the run."""
+        for number, handler in self._handlers.items() if not is_task() else ():
+            signal.signal(number, handler)
         if self._log is not None:
             self._log.close()
         if self._lock is not None:
