@@ -23,7 +23,7 @@ from snnlib.functional.lif import LIFParameters
 from snnlib.functional.lsnn import LSNNParameters
 from snnlib.module.policy import RunningScale, SpikingPolicy, tanh_network
 from snnlib.task import _environment, _flags, _run, _train
-from snnlib.task._error import DivergedError
+from snnlib.task._error import DivergedError, RunError
 from snnlib.task._flags import POSITIVE, at_least, between, define, fill, one_of, shared
 from snnlib.task._launch import launch
 
@@ -220,6 +220,11 @@ def train(run: _run.Run) -> dict[str, Any]:
     if not at["updates"]:
         at |= before_training(agent, stage, envs)
     updates = -(-FLAGS.episodes // FLAGS.num_envs)
+    if at["best"] is None and at["updates"] >= updates:
+        played = at["updates"] * FLAGS.num_envs
+        raise RunError(
+            f"--episodes={FLAGS.episodes}: {played} were played and none has validated yet; give more"
+        )
     run.watch(agent, optim, lambda: f"update {at['updates'] + 1}")
     while at["updates"] < updates and not (at["solved"] and FLAGS.stop_when_solved):
         started = time.perf_counter()

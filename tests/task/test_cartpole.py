@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from snnlib.task import cartpole
+from snnlib.task import _run, cartpole
 from snnlib.task._environment import Environments, Episodes
 from tests.task.command import (
     assert_wrote,
@@ -77,6 +77,23 @@ def test_a_finished_run_goes_on_and_can_be_filmed_later(tmp_path: Path):
     here(tmp_path, f"--resume={folder}", "--episodes=12", "--video")
     assert [line["update"] for line in metrics(folder)] == [1, 2, 3]
     assert (folder / "episode.gif").exists()
+
+
+def test_fewer_episodes_than_were_played_before_a_validation_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(_run.Run, "stopping", True)  # after the first update
+    with pytest.raises(SystemExit):
+        here(tmp_path, *FAST)
+    monkeypatch.undo()
+    (folder,) = (path.parent for path in tmp_path.rglob("last.pt"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        here(tmp_path, f"--resume={folder}", "--episodes=4")
+    assert stopped.value.code == 1
+    said = "error: --episodes=4: 4 were played and none has validated yet; give more\n"
+    assert capsys.readouterr().err == said
+    here(tmp_path, f"--resume={folder}", "--episodes=5")
 
 
 @pytest.fixture(scope="module")
