@@ -136,6 +136,21 @@ def test_eval_every_says_when_it_is_validated(tmp_path: Path, fast: Path):
     assert [("valid_reward" in line) for line in metrics(fast)] == [False, True]
 
 
+def test_all_observations_of_training_tell_the_scale(tmp_path: Path):
+    figures = here(tmp_path, *FAST)
+    assert checkpoint(figures["run"])["net"]["scale.count"] == figures["env_steps"]
+
+
+def test_solved_is_two_standard_errors_above_the_threshold():
+    clear(cartpole)
+    cartpole.FLAGS(["cartpole"])
+    stage = cartpole.Stage()
+    spread = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    rewards = 10.0 * (spread - spread.mean()) / spread.std()  # the standard error is 1
+    assert stage.solved(rewards + 475 + 2.1)
+    assert not stage.solved(rewards + 475 + 1.9)
+
+
 def test_it_stops_when_solved_unless_told_otherwise(tmp_path: Path):
     # one step is enough where the threshold is a reward that everyone gets
     flags = (*FAST, TINY.replace("Larger", "Easy"), "--eval_every=1", "--episodes=12")

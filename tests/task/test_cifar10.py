@@ -11,7 +11,7 @@ from absl import flags
 pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 
 from snnlib.task import _command, _train, cifar10
-from tests.task.command import assert_wrote, clear, metrics, result, run
+from tests.task.command import assert_wrote, clear, inside, metrics, result, run
 
 LONGER = ("--fast", "--epochs=10", "--batch_size=8", "--ema_decay=0.9", "--dropout=0.1", "--cutout=3")
 
@@ -29,6 +29,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_writes_its_folder_and_nothing_else(undisturbed: Path):
     assert_wrote(undisturbed, undisturbed.parents[2], "curve.png", "sample.png")
     assert [line["epoch"] for line in metrics(undisturbed)] == list(range(1, 11))
+
+
+def test_it_learns(tmp_path: Path):
+    flags = ("--fast", "--noplot", "--noaugment", "--cutout=0", "--epochs=6", "--batch_size=8", "--width=8")
+    assert inside(cifar10, "cifar10", *flags, cwd=tmp_path)["test_accuracy"] > 0.9
 
 
 def test_own_colour_images_in_half_precision_through_the_residual_net(tmp_path: Path):
@@ -70,6 +75,7 @@ def test_a_wrong_flag_ends_in_a_sentence(monkeypatch, capsys, arguments: list[st
 
 
 def values_of(*arguments: str) -> flags.FlagValues:
+    clear(cifar10)  # of what another test has given
     values = copy.deepcopy(cifar10.FLAGS)
     values(["cifar10", "--fast", "--cutout=3", *arguments])
     cifar10.prepare(values)

@@ -239,6 +239,16 @@ def test_in_the_controls_weights_do_not_follow_the_subsets(control: str):
     assert grown.abs().max() < 0.1
 
 
+def test_of_the_question_the_rates_alone_are_left_too(monkeypatch: pytest.MonkeyPatch):
+    net, _, _ = lesson("--control=rates")
+    episodes = correlation.draw(8, torch.device("cpu"))
+    monkeypatch.setattr(correlation, "without_timing", torch.zeros_like)
+    with torch.no_grad():
+        logits, _, _ = net(episodes, "rates")
+        other, _, _ = net(episodes._replace(question=1.0 - episodes.question), "rates")
+    assert torch.equal(logits, other)
+
+
 def test_without_plasticity_nothing_changes_and_the_rule_begins_with_nothing():
     _, grown, drift = lesson("--plasticity=0")
     assert grown.abs().max() < 1e-4

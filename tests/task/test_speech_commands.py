@@ -8,7 +8,7 @@ import torch
 
 from snnlib.dataset.speech_commands import generated_speech
 from snnlib.task.speech_commands import run as task
-from tests.task.command import assert_wrote, metrics, result, run
+from tests.task.command import assert_wrote, inside, metrics, result, run
 
 FAST = ("--fast", "--noplot", "--accelerator=cpu")
 
@@ -39,6 +39,22 @@ def test_a_fast_run_writes_its_folder_and_nothing_else(tmp_path: Path):
     assert folder.parent == tmp_path / "runs" / "speech_commands"
     assert_wrote(folder, tmp_path, "curve.png", "sample.png")
     assert figures["valid_accuracy"] == max(line["valid_accuracy"] for line in metrics(folder))
+
+
+def test_it_learns(tmp_path: Path):
+    flags = (*FAST, "--epochs=10", "--batch_size=8", "--hidden_size=32", "--dropout=0", "--nospec_augment")
+    assert inside(task, "speech_commands", *flags, cwd=tmp_path)["test_accuracy"] > 0.5
+
+
+def test_neurons_spike_before_they_are_trained(flagged):
+    """Through both layers: where nothing spikes, little is learned."""
+    flagged("--hidden_size=64")
+    torch.manual_seed(0)
+    module = task.Classifier(generated_speech())
+    module.setup("fit")
+    outputs = module(module.features(module.data.x_train).transpose(0, 1))
+    rates = [float(outputs[place].detach().mean()) / task.FLAGS.dt for place in (2, 6)]
+    assert min(rates) > 4.0, rates
 
 
 @pytest.mark.parametrize(
