@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from snnlib import LIF, LIFParameters, scan, spike
 from snnlib.engine import UntraceableError
+from snnlib.engine.effects import EffectError, refuse_effects
 from snnlib.engine.trace import trace
 from tests.neurons import generator
 
@@ -55,6 +56,11 @@ class Counting(nn.Module):
         self.last = input
         return of_gain(1.0, input, state)
 
+    def deletion(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        if hasattr(self, "gain"):
+            del self.gain
+        return of_gain(1.0, input, state)
+
     def cache(self, input: Tensor, state: State, p: Any = None, dt: float = 0.001):
         if self.gain is None:
             self.gain = 0.75
@@ -81,6 +87,12 @@ def test_what_a_step_changes_is_named_and_it_is_not_fused(which: str, name: str)
         scan(step, x, backend="cpu")
     with pytest.warns(UserWarning, match=rf"plain loop, .* it changes Counting\.{name} while it runs"):
         scan(step, x)
+
+
+def test_what_a_step_deletes_is_named():
+    step = Counting().deletion
+    with pytest.raises(EffectError, match=r"it changes Counting\.gain while"), refuse_effects(step, []):
+        step(x[0], State(x[0]))
 
 
 def test_a_counter_counts_every_step_of_every_call():

@@ -1,6 +1,7 @@
 """Numbers at the ends of float32, and a million steps."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,21 @@ def test_a_million_steps_in_chunks_are_those_at_once_and_keep_no_memory(tmp_path
     """In a process of its own: the heap that other tests leave may grow by more."""
     code, _, error = Copied(in_chunks, cwd=tmp_path).end(120)
     assert code == 0, error
+
+
+@pytest.mark.parametrize("made", [
+    torch.relu,
+    lambda v: torch.minimum(torch.ones_like(v), v),
+    lambda v: torch.minimum(v, torch.ones_like(v)),
+    lambda v: torch.maximum(torch.ones_like(v), v),
+    lambda v: torch.maximum(v, torch.ones_like(v)),
+], ids=["relu", "minimum", "minimum of it", "maximum", "maximum of it"])  # fmt: skip
+@pytest.mark.parametrize("backend", FUSED_BACKENDS)
+def test_what_is_no_number_stays_none(backend: str, made: Callable[[Tensor], Tensor]):
+    def step(input: Tensor, state: LIState, p: LIParameters = LIParameters(), dt: float = 0.001):
+        return made(input / input), state
+
+    x = torch.tensor([0.0, 2.0, -3.0]).expand(2, 2, 3).to(device_of(backend))
+    found, wanted = (scan(step, x, backend=name)[0] for name in (backend, "reference"))
+    assert wanted[0, 0].isnan().tolist() == [True, False, False]
+    torch.testing.assert_close(found, wanted, equal_nan=True, rtol=0, atol=0)

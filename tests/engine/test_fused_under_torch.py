@@ -218,3 +218,24 @@ def test_a_sign_that_is_not_in_memory(backend: str, method: str, recurrent: bool
     assert float(results[0][0].detach().sum()) > 0
     for ours, theirs in zip(*results, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("which", "shape"), [*((k, (7, 2, 6)) for k in range(9)), (5, (4, 2, 130))], ids=str)
+def test_one_sign_that_is_not_in_memory(backend: str, which: int, shape: tuple[int, ...]):
+    """Of input, state, a parameter, both weights and the gradients of output and state one alone."""
+    neuron, *values = recurrent_case(shape, torch.float64)
+    x, state, weights = (moved(value, device_of(backend)) for value in values)
+    own = (0.8 + 0.4 * torch.rand(shape[1:], generator=generator(4))).to(x)
+    inward = 0.2 * weights.T + torch.eye(shape[-1]).to(x)
+    starts = [torch.randn(value.shape, generator=generator(3)).to(x) for value in (x, x[0])]
+    results = []
+    for signed in (None, which):
+        leaves = [value.detach().clone().requires_grad_() for value in (x, *state, own, weights, inward)]
+        shown = [negative(value) if k == signed else value for k, value in enumerate((*leaves, *starts))]
+        p = neuron.parameters(v_th=shown[4])
+        options = {"recurrent_weights": shown[5], "input_weights": shown[6], "backend": backend}
+        output, last = scan(neuron.step, shown[0], type(state)(*shown[1:4]), p, **options)
+        results.append([output, last.v, *torch.autograd.grad([output, last.v], leaves, shown[7:])])
+    assert float(results[0][0].detach().sum()) > 0
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)

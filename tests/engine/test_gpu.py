@@ -21,11 +21,12 @@ from tests.engine.equality import (
     assert_equal,
     device_of,
     everything,
+    lif_case,
     moved,
     needs_triton,
     recurrent_case,
 )
-from tests.neurons import NEURONS, Neuron, draw_input, draw_parameters, draw_state, generator, name_of
+from tests.neurons import NEURONS, Neuron, draw_input, draw_parameters, draw_state, generator, name_of, same
 
 pytestmark = [needs_triton, pytest.mark.usefixtures("poisoned_memory")]
 
@@ -186,3 +187,32 @@ def test_kernels_compile_for_a_hopper_gpu():
     for name in ("forward", "forward, large", "forward with bits", "forward with slots", "forward recurrent"):
         assert joined[name] == joined[name.replace("forward", "backward")] == 0
     assert joined["forward with exp"] > 0
+
+
+def test_gradients_that_are_given_stay_as_they_are():
+    neuron, *values = recurrent_case((3, 2, 800), torch.float32)
+    x, state, weights = (moved(value, device_of("gpu")) for value in values)
+    z, last = scan(neuron.step, x, state, recurrent_weights=weights.requires_grad_(), backend="gpu")
+    given = [torch.randn(value.shape, generator=generator(k)).to(x) for k, value in enumerate((z, *last))]
+    before = [value.clone() for value in given]
+    torch.autograd.grad((z, *last), weights, given)
+    assert all(map(torch.equal, given, before))
+
+
+def test_shared_neurons_begin_at_rest():
+    """What is one number before the first step is one of each neuron after it."""
+    neuron, *values = recurrent_case((5, 2, 130), torch.float64)
+    x, _, weights = (moved(value, device_of("gpu")) for value in values)
+    options = {"p": LIFParameters(v_th=0.3), "recurrent_weights": weights}
+    (z, state), wanted = (scan(neuron.step, x, backend=backend, **options) for backend in ("gpu", "reference"))
+    assert 0 < float(z.mean()) < 1
+    same((z, state), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_a_parameter_of_each_sample():
+    """One number for all neurons of a sample is more than one number."""
+    neuron, x, state = lif_case((9, 3, 6), backend="gpu")
+    p = LIFParameters(v_th=torch.tensor([[0.3], [0.7], [1.1]]).to(x).expand(3, 6))
+    found, wanted = (scan(neuron.step, x, state, p, backend=backend)[0] for backend in ("gpu", "reference"))
+    assert torch.equal(found, wanted)
+    assert found.any()

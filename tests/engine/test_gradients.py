@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from snnlib.engine import scan
+from snnlib.engine.state import _number
 from snnlib.engine.step import recurrent_state_type
 from tests.engine.cases import DT, LIF, case, weights_for
 from tests.neurons import NEURONS, draw_input, generator, name_of, recurrent_loop, same
@@ -135,3 +136,14 @@ def test_two_backward_passes_through_two_sequences():
         output.sum().backward()
         assert leaf.grad.abs().max() > 0
         state = type(state)(*(value.detach() for value in state))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_who_begins_in_inference_mode_may_learn_later(backend: str):
+    """A net that is evaluated, and then trained: the number of its rest is kept, and is no inference tensor."""
+    _number.cache_clear()
+    x, weights = torch.rand(5, 2, 3, generator=generator(0)), torch.eye(3, requires_grad=True)
+    for context in (torch.inference_mode(), torch.enable_grad()):
+        with context:
+            _, last = scan(LIF.step, x, recurrent_weights=weights, backend=backend)
+    torch.autograd.grad(last.v.sum(), weights)

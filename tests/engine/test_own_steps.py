@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snnlib import Layer, RecurrentLayer
 from snnlib.engine import scan
+from snnlib.functional import LIFFeedForwardState
 from tests.engine.equality import FUSED_BACKENDS, device_of
 from tests.neurons import generator, recurrent_loop, same
 
@@ -157,6 +158,26 @@ def test_equal_parameters_of_another_type_are_others():
     for p, gain in ((MyParameters(3.0, 5.0), 3.0), (Swapped(3.0, 5.0), 5.0), (MyParameters(3.0, 5.0), 3.0)):
         _, state = scan(pair_step, x[:1], p=p)
         torch.testing.assert_close(state.fast, gain * x[0])
+
+
+class Low(NamedTuple):
+    v_leak: float = 0.25
+    other: float = 0.5
+
+
+class High(NamedTuple):
+    other: float = 0.25
+    v_leak: float = 0.5
+
+
+def staying_step(input: Tensor, state: LIFFeedForwardState, p: Low | High = Low(), dt: float = 0.001):
+    return input, state
+
+
+def test_equal_parameters_of_another_type_rest_elsewhere():
+    for p, rest in ((Low(), 0.25), (High(), 0.5), (Low(), 0.25)):
+        _, state = scan(staying_step, torch.ones(2, 2, 3), p=p, backend="reference")
+        assert torch.equal(state.v, torch.full((2, 3), rest))
 
 
 def test_a_rest_that_changes_is_seen(monkeypatch: pytest.MonkeyPatch):

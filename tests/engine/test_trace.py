@@ -104,10 +104,18 @@ def writing_step(input, state: State, p=None, dt=0.001):
     return spike(v - 1), State(v)
 
 
+def shared_step(input, state: State, p=None, dt=0.001):
+    v = state.v + input
+    seen = v.detach()
+    v *= 0.5
+    return v + seen, State(v)
+
+
 @pytest.mark.parametrize(
     ("step", "says"),
     [
         (writing_step, "add.out with out="),
+        (shared_step, "on a tensor that others see"),
         (shape_step, "depends on the shape"),
         (mixing_step, "mean"),
         (boolean_step, "it returns torch.bool"),

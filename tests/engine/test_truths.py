@@ -117,6 +117,11 @@ def rounding_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001)
     return input * ((input > 0.1) * 0.3), state
 
 
+def precise_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+    """The number that the mask meets in float32 is an integer that float32 has not."""
+    return input * ((input > 0.1) * 16777217.0), state
+
+
 @pytest.mark.parametrize(("step", "says"), [
     (bits_step, "of the bits of integers"),
     (truncating_step, "to torch.int64"),
@@ -126,6 +131,7 @@ def rounding_step(input: Tensor, state: State, p: Any = None, dt: float = 0.001)
     (wrapping_step, r"integers that may be 2\*\*24"),
     (number_step, "float32, where the state is torch.float64"),
     (rounding_step, "float32, where the state is torch.float64"),
+    (precise_step, "float32, where the state is torch.float64"),
 ])  # fmt: skip
 def test_what_torch_rounds_otherwise_is_left_to_it(step: Any, says: str):
     x = torch.rand(6, 2, 4, generator=generator(1), dtype=torch.float64)
@@ -142,3 +148,11 @@ def test_a_number_of_another_type_is_rounded_to_it(backend: str):
     x = torch.ones(2, 1, 1, dtype=torch.float64).to(device_of(backend))
     got, _ = scan(step, x, backend=backend)
     assert torch.equal(got, scan(step, x, backend="reference")[0])
+
+
+def test_known_numbers_are_compared_in_the_precision_of_the_state(backend: str):
+    def step(input: Tensor, state: State, p: Any = None, dt: float = 0.001):
+        return torch.where(torch.full_like(input, 0.1) == 0.1, input, 0.0), state
+
+    x = torch.rand(4, 2, 3, generator=generator(0)).to(device_of(backend))
+    assert torch.equal(scan(step, x, backend=backend)[0], x)

@@ -1,6 +1,6 @@
 """Spikes in the last bits of what the adjoint keeps on a GPU: who has them, and what they cost in digits."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -93,3 +93,43 @@ def test_an_input_on_the_edge_of_a_condition_stays_there(step: Any, high: float)
         (found[backend],) = torch.autograd.grad((z * weight).sum(), leaf)
         assert z.any()
     torch.testing.assert_close(found["gpu"], found["reference"], rtol=1e-4, atol=1e-5)
+
+
+class Driven(NamedTuple):
+    v: Tensor
+    i: Tensor
+
+
+def kinked_step(input: Tensor, state: Driven, p: Exact = Exact(), dt: float = 0.001):
+    """Of its spikes a condition is read from the membrane before, and of other steps nothing."""
+    i = state.i + input
+    v = state.v + 100 * dt * (i - state.v + 0.5 * (state.v > 0.2).to(i))
+    z = spike(v - 1.0, p.method, p.alpha)
+    return z, Driven(reset(v, z, 0.25), i - 200 * dt * i)
+
+
+@needs_triton
+@pytest.mark.usefixtures("poisoned_memory")
+def test_nothing_spiked_before_the_first_step(monkeypatch: pytest.MonkeyPatch):
+    """Where the output is read of the step before, too, what lies before it in memory is not looked at."""
+    from snnlib.engine import gpu
+
+    inner = gpu.outputs
+
+    def among_ones(*arguments: Any) -> Any:
+        *given, new = arguments
+        return inner(*given, lambda size, dtype: new([size[0] + 2, *size[1:]], dtype).fill_(1)[1:-1])
+
+    monkeypatch.setattr(gpu, "outputs", among_ones)
+    found = traced(kinked_step, Exact(), "retraced")
+    assert (found.uses_output, found.slot) == (True, 0)
+    x = 9 * torch.rand(11, 2, 20, generator=generator(0)).to(device_of("gpu"))
+    start = Driven(torch.full((2, 20), 0.9).to(x), torch.full((2, 20), 3.0).to(x))
+    weight = torch.randn(11, 2, 20, generator=generator(1)).to(x)
+    gradients = []
+    for backend in ("gpu", "reference"):
+        leaf = x.clone().requires_grad_()
+        z, _ = scan(kinked_step, leaf, start, backend=backend)
+        gradients += torch.autograd.grad((z * weight).sum(), leaf)
+        assert z[0].any()
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)

@@ -128,6 +128,44 @@ def test_not_where_it_is_compared(step: Any):
     assert z.any()
 
 
+@pytest.mark.parametrize("jump", [torch.floor, torch.sign])
+def test_not_where_it_jumps(jump: Any):
+    def step(input: Tensor, state: Adapting, p: Exact = Exact(), dt: float = 0.001):
+        v = state.v + 100 * dt * (input - state.v) * (1 + 0.5 * jump(state.a))
+        a = state.a - 50 * dt * state.a
+        z = spike(v - 1.0 - 0.5 * a, p.method, p.alpha)
+        return z, Adapting(reset(v, z, 0.0), a + 0.3 * z)
+
+    assert traced(step, Exact()).retraced == ()
+
+
+class Twice(NamedTuple):
+    v: Tensor
+    a: Tensor
+    b: Tensor
+
+
+def twice(heard: Any) -> Any:
+    """A step with a fast and a slow adaptation, of which the threshold hears the second in its own way."""
+
+    def step(input: Tensor, state: Twice, p: Exact = Exact(), dt: float = 0.001):
+        v = state.v + 100 * dt * (input - state.v)
+        a, b = state.a - 50 * dt * state.a, state.b - 2 * dt * state.b
+        z = spike(v - 1.0 - 0.5 * a - 0.2 * heard(b), p.method, p.alpha)
+        return z, Twice(reset(v, z, 0.0), a + 0.3 * z, b + 0.1 * z)
+
+    return step
+
+
+def test_the_faster_of_two_says_for_how_long():
+    found = traced(twice(lambda b: b), Exact())
+    assert (found.retraced, found.most_steps) == ((1, 2), 31)
+
+
+def test_none_of_two_where_one_is_compared():
+    assert traced(twice(torch.relu), Exact()).retraced == ()
+
+
 @pytest.mark.parametrize(("rate", "steps"), [(1 / 0.7, 1125), (100.0, 15), (0.0, float("inf"))])
 def test_for_how_long(rate: float, steps: float):
     p = LSNNParameters(method="adjoint", tau_adapt_inv=rate)

@@ -127,6 +127,19 @@ def test_spikes_one_after_another_and_in_the_first_step(
             assert len(z) == 1 or not z.all()
 
 
+@pytest.mark.parametrize("made", [lambda to: 2 * to, lambda to: to + 0.2], ids=["twice", "more"])
+def test_a_reset_to_what_is_made_of_a_parameter(backend: str, made: Any):
+    def step(input: Tensor, state: Currents, p: Own = Own(), dt: float = 0.001):
+        return resetting_step(input, state, p._replace(to=made(p.to)), dt)
+
+    neuron, source = OWN._replace(step=step), generator(7)
+    x = 15 * draw_input(neuron, source, (8, 2, 3), torch.float64)
+    state = draw_state(neuron, source, (2, 3), torch.float64)
+    to = torch.rand(2, 3, generator=source, dtype=torch.float64) / 2
+    z = assert_equal(backend, neuron, x, state, Own(to))[0]
+    assert (z[1:] * z[:-1]).any()
+
+
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("shape", [(12, 2, 6), (1, 2, 5), (6, 2, 130), (1, 3, 130)], ids=str)
 def test_recurrent_layers(backend: str, shape: tuple[int, ...]):
