@@ -25,7 +25,7 @@ def initial_state(
     """The state before the first input.
 
     ``kind.initial(p)`` says where a neuron rests (a NamedTuple of numbers or tensors); a state without
-    ``initial`` starts at zero, and so does the ``z`` of a recurrent neuron.
+    ``initial`` starts at zero, and so does the ``z`` of a recurrent neuron. A number of -0.0 rests at 0.0.
 
     Parameters:
         kind: the NamedTuple in which the step keeps its state, see :func:`snnlib.engine.step.state_type`.
@@ -44,9 +44,10 @@ def initial_state(
         if isinstance(value, Tensor):
             value = value.to(like.device, dtype)
             return value.expand(like.shape).clone() if shape is None else value.expand(shape)
+        number = float(value) + 0.0  # of -0.0 it makes 0.0: equal numbers are kept as one
         if shape is None:
-            return torch.full(like.shape, float(value), dtype=dtype, device=like.device)
-        return constant(float(value), dtype, like.device, shape)
+            return torch.full(like.shape, number, dtype=dtype, device=like.device)
+        return constant(number, dtype, like.device, shape)
 
     return (recurrent or kind)(*(fill(value) for value in values))
 

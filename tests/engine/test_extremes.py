@@ -62,6 +62,20 @@ def test_a_step_may_name_infinity_and_nan(backend: str):
     torch.testing.assert_close(made.cpu(), plain, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("backend", FUSED_BACKENDS)
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_zero_has_a_sign(backend: str, zero: float):
+    """Of two constants, and of a parameter."""
+
+    def step(input: Tensor, state: LIState, p: LIParameters = LIParameters(), dt: float = 0.001):
+        return 1 / (input * p.v_leak), LIState(v=1 / (input * 0.0), i=1 / (input * -0.0))
+
+    x, p = torch.ones(1, 2, 3, device=device_of(backend)), LIParameters(v_leak=zero)
+    z, (v, i) = scan(step, x, p=p, backend=backend)
+    for found, wanted in ((z, math.copysign(math.inf, zero)), (v, math.inf), (i, -math.inf)):
+        assert (found == wanted).all()
+
+
 def resident() -> float:
     """Megabytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from snnlib import Layer, RecurrentLayer
 from snnlib.engine import scan
+from snnlib.engine.begin import _at_rest
+from snnlib.engine.state import _number
 from snnlib.functional import LIFFeedForwardState
 from tests.engine.equality import FUSED_BACKENDS, device_of
 from tests.neurons import generator, recurrent_loop, same
@@ -178,6 +180,15 @@ def test_equal_parameters_of_another_type_rest_elsewhere():
     for p, rest in ((Low(), 0.25), (High(), 0.5), (Low(), 0.25)):
         _, state = scan(staying_step, torch.ones(2, 2, 3), p=p, backend="reference")
         assert torch.equal(state.v, torch.full((2, 3), rest))
+
+
+def test_a_rest_at_zero_has_no_sign():
+    """Zeros are equal, and what is kept for one is taken for the other, whichever came first."""
+    _at_rest.cache_clear()
+    _number.cache_clear()
+    for zero in (-0.0, 0.0):
+        _, state = scan(staying_step, torch.ones(2, 2, 3), p=Low(zero), backend="reference")
+        assert not state.v.signbit().any()
 
 
 def test_a_rest_that_changes_is_seen(monkeypatch: pytest.MonkeyPatch):

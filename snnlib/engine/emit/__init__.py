@@ -73,7 +73,8 @@ def lifted(program: Program, first: int = 0) -> tuple[Program, tuple[float, ...]
     numbers: list[float] = []
 
     def lift(value: Value) -> Value:
-        if isinstance(value, str) or value in (0, 1):
+        # of a minus zero in the text Triton makes zero
+        if isinstance(value, str) or (value in (0, 1) and str(value) != "-0.0"):
             return value
         numbers.append(float(value))
         return f"c{first + len(numbers) - 1}"

@@ -27,7 +27,7 @@ __all__ = ["emit"]
 _INFIX = {
     **{operator: words.replace("where(", "tl.where(") for operator, words in INFIX.items()},
     "div": "div({0}, {1})",
-    "neg": "F(-1.0) * {0}",  # Triton's own minus is 0 - x, which loses the sign of zero
+    "neg": "F(-1.0) * {0}",  # up to Triton 3.7 its own minus is 0 - x, which loses the sign of zero
     "abs": "tl.abs({0})",
     "reciprocal": "div(F(1.0), {0})",
     "maximum": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",

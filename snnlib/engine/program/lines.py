@@ -94,7 +94,7 @@ class _Writer:
     def __init__(self, dtype: torch.dtype) -> None:
         self.lines: list[Line] = []
         self._dtype = dtype
-        self._known: dict[tuple[str, tuple[Value, ...]], str] = {}
+        self._known: dict[tuple[str, ...], str] = {}
         self._truths: set[str] = set()
         self._exact: set[str] = set()  # truth values, and sums of few of them
         self._sizes: dict[str, float] = {}  # of integers: how large they can be
@@ -186,12 +186,13 @@ class _Writer:
         return decides if decides in known or not others else others[0]
 
     def _line(self, operator: str, *arguments: Value) -> Value:
-        key = operator, arguments
         if operator in _COMPARISONS and not any(isinstance(value, str) for value in arguments):
             return bool(getattr(torch, operator)(*torch.tensor(arguments, dtype=self._dtype)))
+        # 0.0 and -0.0 are equal, but not as words
+        key = operator, *(value if isinstance(value, str) else str(float(value)) for value in arguments)
         if key not in self._known:
             name = self._known[key] = f"v{len(self.lines)}"
-            self.lines.append(Line(name, *key))
+            self.lines.append(Line(name, operator, arguments))
             if operator in CONDITIONS:
                 self._truths.add(name)
         return self._known[key]
