@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snnlib import (
     LIF,
+    LIFFeedForwardState,
     LIFParameters,
     LIFRecurrent,
     LIFRefrac,
@@ -262,3 +263,10 @@ def test_what_only_events_need_is_kept_for_them(layer: Any, p: Any, dense: float
     # a bit for each neuron and step, the bounds of blocks of neurons, and the last vectors, which go beyond
     more = z.numel() / 8 + 4 * 8 * math.ceil(x[0].numel() / 64) + 16 * 4 * events
     assert sum(sizes.values()) <= 4 * (dense * z.numel() + events * spikes) + more
+
+
+def test_a_state_without_a_graph_is_of_the_neurons_own_type():
+    x = torch.ones(3, 2, 4)
+    for learns in (False, True):
+        _, state = scan(lif_feed_forward_step, x.requires_grad_(learns), p=EXACT, backend="cpu")
+        assert (type(state) is LIFFeedForwardState) != learns

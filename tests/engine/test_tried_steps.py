@@ -13,6 +13,7 @@ from snnlib.engine import scan
 from snnlib.engine.adjoint import _look
 from snnlib.engine.fused import _compiled
 from snnlib.engine.trace import trace
+from tests.engine.equality import kept_by
 from tests.neurons import generator
 
 X = 20 * torch.rand(10, 2, 3, generator=generator(0))
@@ -167,3 +168,10 @@ def test_a_step_is_tried_where_tensors_must_not_be_saved(method: str):
     with torch.autograd.graph.disable_saved_tensors_hooks("no hooks"):
         spikes, _ = LIF(p)(X.clone().requires_grad_())
     assert torch.equal(spikes, LIF(p, backend="reference")(X)[0])
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_who_packs_what_is_saved_sees_nothing_of_a_trial(method: str):
+    p = LIFParameters(method=method, tau_mem_inv=118.0)  # nobody else has this
+    first, again = (kept_by(lambda: LIF(p)(X.clone().requires_grad_())[0])[1] for _ in range(2))
+    assert sorted(first.values()) == sorted(again.values())

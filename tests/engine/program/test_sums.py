@@ -1,5 +1,7 @@
 """Values as sums: what is written for them gives the same, and is as short as can be."""
 
+from math import inf
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,3 +107,36 @@ def test_facts_decide_conditions():
     assert sums.under({"v0": 1.0})("v2") == Sum(0.0, (("b", 1.0),))
     assert sums.under({"v0": 1.0})("v3") == Sum(0.0, (("c", 1.0),))
     assert sums.under({"v0": 0.0})("v3") == Sum(0.0)
+
+
+@pytest.mark.parametrize(("operator", "of_0", "of_1"), [
+    ("logical_and", Sum(0.0), Sum(0.0, (("c", 1.0),))),
+    ("logical_or", Sum(0.0, (("c", 1.0),)), Sum(1.0)),
+])  # fmt: skip
+@pytest.mark.parametrize("arguments", [("v0", "c"), ("c", "v0")])
+def test_facts_decide_of_two(operator: str, of_0: Sum, of_1: Sum, arguments: tuple[str, str]):
+    sums = Sums([Line("v0", "gt", ("a", 0)), Line("v1", operator, arguments)], [])
+    assert sums.under({"v0": 0.0})("v1") == of_0
+    assert sums.under({"v0": 1.0})("v1") == of_1
+
+
+def test_what_is_left_by_rounding_is_nothing_and_no_more():
+    total = Sum(0.1).plus(Sum(0.2))
+    assert total.plus(Sum(0.3), -1.0) == Sum(0.0)
+    assert total.key() == Sum(0.3).key()
+    assert total.plus(Sum(0.3 + 1e-9), -1.0).number == pytest.approx(-1e-9, rel=1e-6)
+    assert total.key() != Sum(0.3 + 1e-7).key()
+    assert Sum(inf).plus(total) == Sum(inf)
+
+
+def test_a_sum_is_held_in_its_own_proportion():
+    whole = Sum(5.0, (("a", 2.0), ("b", 4.0), ("c", 1.0)))
+    assert whole.holds(Sum(0.0, (("a", 1.0), ("b", 2.0)))) == 2
+    assert whole.holds(Sum(0.0, (("a", 1.0), ("b", 1.0)))) == 0
+    assert whole.holds(Sum(0.0, (("d", 1.0),))) == 0
+
+
+def test_a_sum_times_infinity_is_no_sum():
+    """A factor of infinity would make NaN of the number that is 0."""
+    sums = Sums([Line("v0", "add", ("a", "b")), Line("v1", "mul", ("v0", inf))], [])
+    assert sums.under({})("v1") == Sum(0.0, (("w0", 1.0),))
