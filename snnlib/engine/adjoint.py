@@ -8,14 +8,14 @@ from the spike of step k the gradient
 ::
 
     - dL_k / dh_k
-    dh_k  = h_k - h_(k-1)                   by which h rises in step k: above zero, as a threshold is crossed
+    dh_k  = h(F0(x, s)) - h(s)              by which h rises in step k: above zero, as a threshold is crossed
     dL_k  = g_(k+1) - g_k + sum over states j of lambda_j m_j      by which L changes if the spike moves a step
-    m     = F1(x, s) - F0(x, R(s))          the state after a spike now, less that after a spike one step ago
+    m     = R(F0(x, s)) - F0(x, R(s))       the state after a spike now, less that after a spike one step ago
 
-with g the gradient of the loss to the output, lambda that to the state after step k, and the step itself with
-and without a spike as F1 and F0. R is the reset: F1 of no time and no input. Otherwise the gradient
-follows the step transposed, its spikes held fixed. Together this is the jump of the adjoint at a spike,
-``lambda- = S^T lambda+ - grad(h) dL/dt_k / h'`` with the saltation matrix
+with g the gradient of the loss to the output, lambda that to the state after step k, and F0 the step without a
+spike. R is the reset: the step with a spike, of no time and no input; h(s) is the h of that. Otherwise the
+gradient follows the step transposed, its spikes held fixed. Together this is the jump of the adjoint at a
+spike, ``lambda- = S^T lambda+ - grad(h) dL/dt_k / h'`` with the saltation matrix
 ``S = J + (f+ - J f-) grad(h)^T / h'``, where m / dt stands for ``J f- - f+`` and dh / dt for h'. Errors are in
 proportion to ``dt``.
 
@@ -23,6 +23,8 @@ Everything is read from the step, which is called with a :class:`Probe` in the p
 """
 
 import functools
+import math
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -37,6 +39,7 @@ from snnlib.engine.step import (
     is_lasting,
     name_of,
     returned,
+    sort_parameters,
     state_type,
 )
 from snnlib.engine.watched import unwatched
@@ -138,8 +141,9 @@ def ends(step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, give
     spikes, new, probe = _probed(inner, x, kind(*states), p, dt)
     assert probe.h is not None
     with torch.no_grad():
-        before, moved = _around(inner, x, kind(*states), p, dt, probe.gates)
-        rise = (probe.h - before).clamp(min=dt * (_SLOWEST if p.alpha is None else p.alpha))
+        ahead = check(inner, p, sort_parameters(p)[0])
+        rise, moved = _around(inner, x, kind(*states), p, dt, probe, ahead)
+        rise = rise.clamp(min=dt * (_SLOWEST if p.alpha is None else p.alpha))
         total = later - now
         for gradient, move in zip(given, moved, strict=True):
             total = total + gradient * move
@@ -170,17 +174,27 @@ def step_back(
 
 
 def _around(
-    step: Step, x: Tensor, state: Any, p: Any, dt: float, gates: list[Tensor]
+    step: Step, x: Tensor, state: Any, p: Any, dt: float, probe: Probe, ahead: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """h before the step, and m: how the state after it changes while the spike moves by a step."""
-    none, one = torch.zeros_like(x), torch.ones_like(x)
+    """By how much h rises in the step; and m: how the state after it changes if the spike moves by a step.
+
+    Parameters:
+        probe: of the step as it is.
+        ahead: what :func:`check` says.
+    """
+    none, one, gates = torch.zeros_like(x), torch.ones_like(x), probe.gates
 
     _, _, before = _probed(step, none, state, p, 0.0, none, gates)
     _, reset, _ = _probed(step, none, state, p, 0.0, one, gates)
     _, early, _ = _probed(step, x, reset, p, dt, none)
-    _, late, _ = _probed(step, x, state, p, dt, one, gates)
+    if ahead:
+        _, silent, _ = _probed(step, x, state, p, dt, none, gates)
+        _, late, probe = _probed(step, none, silent, p, 0.0, one, gates)
+    else:  # the same from one call, and also where a drive is infinite, which times no time is NaN
+        _, late, _ = _probed(step, x, state, p, dt, one, gates)
+    assert probe.h is not None
     assert before.h is not None
-    return before.h, [b - a for a, b in zip(early, late, strict=True)]
+    return probe.h - before.h, [b - a for a, b in zip(early, late, strict=True)]
 
 
 def _probed(
@@ -208,35 +222,39 @@ def slope_step(step: Step) -> Step:
 def _slope_step(step: Step) -> Step:
     def run(input: Tensor, state: Any, p: Any = default_parameters(step), dt: float = 0.001) -> Any:
         spikes, new, probe = _probed(step, input, state, p, dt)
-        before, _ = _around(step, input, state, p, dt, probe.gates)
-        assert probe.h is not None
-        return torch.where(spikes != 0, (probe.h - before) / dt, 0.0), new
+        ahead = False
+        with suppress(ValueError):  # with a surrogate it may be of any kind
+            ahead = check(step, p, sort_parameters(p)[0])
+        rise, _ = _around(step, input, state, p, dt, probe, ahead)
+        return torch.where(spikes != 0, rise / dt, 0.0), new
 
     run.__name__ = name_of(step)
     run.made_for = state_type(step)  # type: ignore[attr-defined]
     return run
 
 
-def check(step: Step, p: Any, tensors: tuple[str, ...]) -> None:
+def check(step: Step, p: Any, tensors: tuple[str, ...]) -> bool:
     """Refuse a step from which the adjoint cannot be read.
 
     Parameters:
         p: the parameters, of which those of these names are ``tensors``, whatever they hold.
 
+    Returns:
+        Whether its spikes read what the step has not brought to its end, the state before it say.
+
     Raises:
         ValueError: it does not take its method from ``p.method``, has more than one threshold, returns anything
-            but its spikes, or moves without input in no time.
+            but its spikes, moves without input in no time, or has spikes that read more than its state.
     """
     if not hasattr(p, "alpha"):
         raise ValueError(f"method='adjoint' needs a field alpha beside method, and {type(p).__name__} has none")
     numbers = tuple(None if name in tensors else value for name, value in p._asdict().items())
     key = StepKey(step), cast(Any, type(p)), tensors, numbers
-    look = _look if can_be_hashed(key) else _look.__wrapped__
-    look(*key)  # what passed is not asked again
+    return _look(*key) if can_be_hashed(key) else _look.__wrapped__(*key)  # what passed is not asked again
 
 
 @functools.lru_cache(maxsize=256)
-def _look(key: StepKey, parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]) -> None:
+def _look(key: StepKey, parameters: Any, tensors: tuple[str, ...], numbers: tuple[Any, ...]) -> bool:
     """See :func:`check`; of a tensor only that it is one."""
     step = key()
     kind: Any = state_type(step)
@@ -262,3 +280,31 @@ def _look(key: StepKey, parameters: Any, tensors: tuple[str, ...], numbers: tupl
                     f"method='adjoint' needs a step that moves nothing in no time: with dt=0 and no input "
                     f"{name_of(step)} changes {name}; write a decay as 1 - dt * tau_inv"
                 )
+        if more := _reading_more(step, kind, p, 0.0):
+            raise ValueError(
+                f"method='adjoint' needs a step whose spikes read its state alone: in {name_of(step)} {more} "
+                "reads the input too, or a state that the input has not reached; let it read the state after it"
+            )
+        return _reading_more(step, kind, p, 0.001) != ""
+
+
+def _reading_more(step: Step, kind: Any, p: Any, dt: float) -> str:
+    """What about a spike is not made of the state alone, as a step leaves it; if nothing, "".
+
+    h and the reset of a state are those of a step without time and input. A step of ``dt`` with an input must
+    have the same of the state that it leaves. This is asked at some values; where a step fails there, or is
+    NaN, nothing is known.
+    """
+    none, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    names = "its threshold", *(f"what a spike does to {name}" for name in kind._fields)
+    for k in range(1, 5):
+        with suppress(Exception):
+            x, *state = (one * k * math.sin(3 * k + 2 * place) for place in range(len(names)))
+            own = kind(*(value.clone() for value in state))  # it may write to it
+            _, new, probe = _probed(step, x, own, p, dt, none)
+            _, jumped, _ = _probed(step, x, kind(*state), p, dt, one, probe.gates)
+            _, reset, after = _probed(step, none, new, p, 0.0, one, probe.gates)
+            for name, found, wanted in zip(names, (probe.h, *jumped), (after.h, *reset), strict=True):
+                if bool(abs(found - wanted) > 1e-6 * (1 + abs(wanted))):
+                    return name
+    return ""

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnlib import LIF, LIFFeedForwardState, LIFParameters, LIFRecurrent, lif_feed_forward_step, spike_slopes
+from snnlib import (
+    LIF,
+    LIFExParameters,
+    LIFFeedForwardState,
+    LIFParameters,
+    LIFRecurrent,
+    lif_ex_feed_forward_step,
+    lif_feed_forward_step,
+    spike_slopes,
+)
 from snnlib.engine import scan
 from tests.engine.cases import EXACT
 from tests.engine.equality import FUSED_BACKENDS, device_of, everything, recurrent_case
@@ -198,3 +207,16 @@ def test_slopes_of_a_sequence_in_parts():
     slopes = spike_slopes(layer, x)
     assert torch.equal(slopes > 0, layer(x)[0] > 0)
     torch.testing.assert_close(spike_slopes(layer, x[20:], state), slopes[20:])
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+def test_a_spike_far_above_its_threshold_has_a_gradient(backend: str):
+    """The exponential drive of such a membrane is infinite in float32, and is never integrated."""
+    x = torch.zeros(6, 1, 1, device=device_of(backend))
+    x[0] = 600.0
+    x.requires_grad_()
+    z, _ = scan(lif_ex_feed_forward_step, x, None, LIFExParameters(method="adjoint"), backend=backend)
+    assert bool(z.all())
+    (found,) = torch.autograd.grad((z.flatten() * torch.arange(6.0, device=z.device)).sum(), x)
+    assert found.isfinite().all()
+    assert found[:3].all()  # nobody hears of the last ones

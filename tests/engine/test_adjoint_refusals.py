@@ -1,23 +1,30 @@
 """What the adjoint refuses: single steps, steps that it cannot read, torch.func, second gradients."""
 
+import math
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor
 
 from snnlib import (
     LIF,
+    Layer,
     LIFCell,
     LIFRecurrentCell,
     LSNNParameters,
     SequentialState,
+    gate,
     lif_feed_forward_step,
     lsnn_feed_forward_step,
     reset,
     spike,
+    spike_slopes,
 )
 from snnlib.engine import scan
 from snnlib.functional import LIFBoxFeedForwardState, LIFBoxParameters
 from tests.engine.cases import EXACT, Exact, Membrane
+from tests.neurons import generator
 
 
 @pytest.mark.parametrize("cell", [LIFCell(EXACT), LIFRecurrentCell(2, 2, EXACT)], ids=["cell", "recurrent"])
@@ -54,6 +61,29 @@ def voltage_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float =
     return v, Membrane(v)
 
 
+class Traced(NamedTuple):
+    v: Tensor
+    b: Tensor
+
+
+def recording_step(input: Tensor, state: Traced, p: Exact = Exact(), dt: float = 0.001):
+    v = state.v + dt * (input - state.v)
+    z = spike(v - 1, p.method, p.alpha)
+    return z, Traced(reset(v, z, 0.0), state.b + z * input)
+
+
+def listening_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
+    v = state.v + dt * (input - state.v)
+    z = spike(v - 1 - 0.1 * input.relu(), p.method, p.alpha)
+    return z, Membrane(reset(v, z, 0.0))
+
+
+def behind_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
+    """A charge arrives at once, and is not in what is compared."""
+    z = spike(state.v - 1, p.method, p.alpha)
+    return z, Membrane(reset(state.v, z, 0.0) + input)
+
+
 @pytest.mark.parametrize(
     ("step", "says"),
     [
@@ -62,11 +92,72 @@ def voltage_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float =
         (double_step, "one threshold"),
         (louder_step, r"returns 2 with a spike and 0 without"),
         (voltage_step, r"returns 0 with a spike and 0.5 without"),
+        (recording_step, "recording_step what a spike does to b reads the input too"),
+        (listening_step, "listening_step its threshold reads the input too"),
+        (behind_step, "let it read the state after it"),
     ],
 )
 def test_a_step_that_it_cannot_read_is_refused(step, says: str):
     with pytest.raises(ValueError, match=says):
         scan(step, torch.ones(3, 1, 1, requires_grad=True), None, Exact())
+
+
+def subtracting_step(input: Tensor, state: Traced, p: Exact = Exact(), dt: float = 0.001):
+    v = math.exp(-50 * dt) * state.v + (1 - math.exp(-50 * dt)) * input
+    b = state.b - 10 * dt * state.b
+    z = spike(v.abs() - 0.1 - b, p.method, p.alpha)
+    return z, Traced(v - z * v.sign(), 1.2 * b * z + b * (1 - z) + 0.1 * z)
+
+
+def waiting_step(input: Tensor, state: Traced, p: Exact = Exact(), dt: float = 0.001):
+    free = gate(0.5 * dt - state.b, dt, p.method)
+    v = state.v + free * dt * 100 * (input - state.v)
+    z = free * spike(v - 0.1, p.method, p.alpha)
+    return z, Traced(torch.where(z > 0, 0.1 * v, v), (state.b - dt).relu() * (1 - z) + 0.004 * z)
+
+
+def early_step(input: Tensor, state: Traced, p: Exact = Exact(), dt: float = 0.001):
+    z = spike(state.v - 0.1 - state.b, p.method, p.alpha)
+    v = state.v * (1 - z)
+    return z, Traced(v + dt * 100 * (input - v), state.b - 10 * dt * state.b + z * state.v)
+
+
+def choosy_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
+    if bool((state.v > 0.9).any()):
+        raise RuntimeError("this far it never comes")
+    v = state.v + dt * 100 * (input.sqrt() - state.v)
+    z = spike(v - 0.1, p.method, p.alpha)
+    return z, Membrane(reset(v, z, 0.0))
+
+
+@pytest.mark.parametrize("step", [subtracting_step, waiting_step, early_step, choosy_step])
+def test_a_step_whose_spikes_read_the_state_is_taken(step):
+    """Whatever its reset is; and one that has no values where the adjoint looks."""
+    x = torch.rand(20, 2, 3, generator=generator(1), dtype=torch.float64).requires_grad_()
+    z, _ = scan(step, x, None, Exact(), backend="reference")
+    assert 0 < float(z.detach().mean()) < 1
+    (found,) = torch.autograd.grad((z * torch.arange(20.0).view(20, 1, 1)).sum(), x)
+    assert found.isfinite().all()
+    assert found.any()
+
+
+def test_a_step_that_writes_to_its_state_is_not_refused_for_that():
+    def writing_step(input: Tensor, state: Membrane, p: Exact = Exact(), dt: float = 0.001):
+        v = state.v
+        v += input
+        z = spike(v - 1.0, p.method, p.alpha)
+        return z, Membrane(reset(v, z, 0.0))
+
+    z, _ = scan(writing_step, torch.full((4, 1, 1), 0.6), p=Exact(), backend="reference")
+    assert z.flatten().tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_the_slope_of_a_step_that_spikes_first_is_that_of_its_state():
+    x = 1 + torch.rand(20, 2, 3, generator=generator(1), dtype=torch.float64)
+    layer = Layer(early_step, Exact())
+    spikes, _ = layer(x)
+    assert 0 < float(spikes.mean()) < 1
+    assert torch.equal(spike_slopes(layer, x) > 0, spikes > 0)
 
 
 def test_torch_func_is_refused():

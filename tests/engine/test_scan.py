@@ -238,11 +238,13 @@ def test_a_step_may_write_to_its_state_and_nobody_else_sees_it(writer: str, rest
 
     def writing_step(input: Tensor, state: Rested, p: Rest = Rest(), dt: float = 0.001):
         WRITERS[writer](state.v, input)
-        z = snnlib.spike(state.v - 1.0, p.method, p.alpha)
-        return z, Rested(state.v + input)
+        v = state.v + input
+        return snnlib.spike(v - 1.0, p.method, p.alpha), Rested(v)
 
     held = torch.zeros(2, 3)
     p = Rest(held if "parameter" in rest else 0.0, "super" if "cell" in rest else method)
+    if (writer, p.method) == ("fill_", "adjoint"):
+        pytest.skip("the adjoint refuses a step that moves without time and input")
     state = {"given": Rested(held), "cell given": Rested(torch.zeros(()))}.get(rest)
     if "cell" in rest:
         _, last = snnlib.Cell(writing_step, p)(torch.ones(2, 3), state)
