@@ -94,6 +94,7 @@ def unwatched() -> Iterator[None]:
         if torch._C._autograd._saved_tensors_hooks_get_disabled_error_message() is None:  # else there are none
             stack.enter_context(saved_tensors_hooks(lambda value: value, lambda value: value))
         stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autograd.set_detect_anomaly(False))  # it looks at the values of gradients
         stack.enter_context(torch.device("cpu"))
         stack.enter_context(_Undrawn())
         yield

@@ -175,3 +175,15 @@ def test_who_packs_what_is_saved_sees_nothing_of_a_trial(method: str):
     p = LIFParameters(method=method, tau_mem_inv=118.0)  # nobody else has this
     first, again = (kept_by(lambda: LIF(p)(X.clone().requires_grad_())[0])[1] for _ in range(2))
     assert sorted(first.values()) == sorted(again.values())
+
+
+@pytest.mark.parametrize("method", ["super", "adjoint"])
+def test_a_step_is_tried_where_gradients_are_looked_at(method: str):
+    """As in Lightning's ``detect_anomaly=True``; a graph of the caller's is looked at as before."""
+    x, layer = X.clone().requires_grad_(), LIF(LIFParameters(method=method, tau_mem_inv=119.0), backend="cpu")
+    with torch.autograd.set_detect_anomaly(True):
+        spikes, _ = layer(x)
+        spikes.sum().backward()
+        said = pytest.warns(UserWarning, match="Error detected in SqrtBackward0")
+        with said, pytest.raises(RuntimeError, match="returned nan values"):
+            (0 * torch.sqrt(layer(x)[0] - 1)).sum().backward()
