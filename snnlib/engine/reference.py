@@ -43,7 +43,7 @@ def run(
             z, state = _one(step, x, state, p, dt, recurrent_weights)
             outputs.append(z)
         # without a step too the output belongs to the graph
-        return (torch.stack(outputs) if outputs else input.clone()), type(state)(*_own(state, input))
+        return (torch.stack(outputs) if outputs else input.clone()), type(state)(*_own(state))
 
 
 def once(
@@ -70,10 +70,10 @@ def _spread(value: Any) -> Any:
     return value.clone() if 0 in value.stride() else value
 
 
-def _own(state: Any, input: Tensor) -> list[Tensor]:
+def _own(state: Any) -> list[Tensor]:
     """The last state in memory of its own, as a fused loop gives it: a step may hand on its input, say, or one
-    tensor twice, or one number for all neurons."""
-    return [(value if value.dim() else value.expand(input.shape[1:])).clone() for value in state]
+    tensor twice."""
+    return [value.clone() for value in state]
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
@@ -85,12 +85,27 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 def _one(
     step: Step, x: Tensor, state: Any, p: Any, dt: float, recurrent_weights: Tensor | None
 ) -> tuple[Tensor, Any]:
-    """Output and state after one step, a state that is a number as a tensor."""
+    """Output and state after one step, in tensors that have a value for each neuron."""
     if recurrent_weights is None:
         z, state = returned(step, step(x, state, p, dt), len(state))
     else:
         z, state = recurrent_step(step, x, state, recurrent_weights, p, dt)
-    return z, as_tensors(state, x)
+    shape = x.shape
+    if z.shape != shape:
+        z = _of_all(z, x)
+    for value in state:
+        if not isinstance(value, Tensor) or value.shape != shape:
+            return z, type(state)(*(_of_all(value, x) for value in as_tensors(state, x)))
+    return z, state
+
+
+def _of_all(value: Tensor, x: Tensor) -> Tensor:
+    """In the shape of ``x``, where it lacks the samples: what a step makes of its parameters alone."""
+    alone = value.dim() < x.dim() or (value.dim() == x.dim() and len(value) < len(x))
+    sizes = zip(reversed(value.shape), reversed(x.shape), strict=False)
+    if not alone or any(size not in (1, wanted) for size, wanted in sizes):
+        return value
+    return value.expand(x.shape).clone()
 
 
 class _Loop(NamedTuple):
@@ -127,7 +142,7 @@ class _Adjoint(torch.autograd.Function):
         ctx.states, ctx.count = states, count
         output = torch.stack(outputs) if outputs else torch.zeros_like(input)
         ctx.save_for_backward(input, *tensors, *([] if weights is None else [weights]))
-        return output, *_own(state, input)
+        return output, *_own(state)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None, *finals: Tensor | None) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnlib import Layer, RecurrentLayer
+from snnlib import Cell, Layer, RecurrentLayer
 from snnlib.engine import scan
 from snnlib.engine.begin import _at_rest
 from snnlib.engine.state import _number
@@ -231,6 +231,26 @@ def test_a_step_without_a_state(backend: str):
     assert torch.equal(output, x.relu())
     (found,) = torch.autograd.grad(output.sum(), x)
     assert torch.equal(found, (x > 0).to(x))
+
+
+@pytest.mark.parametrize("backend", ["reference", *FUSED_BACKENDS])
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (2, 3)], ids=str)
+def test_what_is_made_of_parameters_alone_is_that_of_all_samples(shape: tuple[int, ...], backend: str):
+    """In the output and in the state, after a step of a cell too; a number as well."""
+
+    def alone_step(input: Tensor, state: Pair, p: MyParameters = MyParameters(), dt: float = 0.001):
+        return 2 * p.gain, Pair(state.fast + state.slow, p.gain * p.gain)
+
+    x, device = torch.randn(4, 2, 3, generator=generator(0)), device_of(backend)
+    gain = torch.full(shape, 3.0, device=device, requires_grad=True)
+    output, state = scan(alone_step, x.to(device), None, MyParameters(gain), backend=backend)
+    assert torch.equal(output.cpu(), torch.full((4, 2, 3), 6.0))
+    assert torch.equal(state.fast.cpu(), torch.full((2, 3), 27.0))
+    assert torch.equal(state.slow.cpu(), torch.full((2, 3), 9.0))
+    (found,) = torch.autograd.grad(output.sum() + state.slow.sum() + state.fast.sum(), gain)
+    assert torch.equal(found.cpu(), torch.full((2, 3), 2 * 4 + 6.0 + 3 * 6.0).sum_to_size(shape))
+    single, state = Cell(alone_step, MyParameters(gain.detach()))(x[0].to(device))
+    assert single.shape == state.slow.shape == (2, 3)
 
 
 def test_the_parameters_are_the_callers_though_equal_ones_came_before():
