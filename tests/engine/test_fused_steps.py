@@ -171,3 +171,20 @@ def test_what_torch_makes_of_simpler_operators_is_fused(backend: str):
         got = everything(backend, made_step, x, state, Ends())
     for ours, theirs in zip(got, everything("reference", made_step, x, state, Ends()), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_gradient_passes_relu_at_nan(backend: str):
+    """As in torch, which sets to zero what comes from below."""
+
+    def relu_step(input, state: OwnState, p=Ends(), dt=0.001):
+        v = torch.relu(input) + 0.5 * torch.nn.functional.threshold(input, 0.2, 0.1)
+        return v, OwnState(state.v + v, state.w)
+
+    x = torch.tensor([[-1.0, 0.0, 0.1, 1.0], [0.3, math.nan, -0.0, math.inf]]).view(2, 1, 4)
+    found = []
+    for name in (backend, "reference"):
+        given = x.to(device_of(name)).requires_grad_()
+        output, state = scan(relu_step, given, p=Ends(), backend=name)
+        found.append(torch.autograd.grad((3 * output).sum() + state.v.sum(), given)[0].cpu())
+    assert found[0][1, 0].tolist() == [6.0, 6.0, 0.0, 6.0]
+    assert torch.equal(*found)

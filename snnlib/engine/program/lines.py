@@ -147,9 +147,9 @@ class _Writer:
             if kind.is_floating_point and not isinstance(value, str):
                 return float(torch.tensor(value, dtype=kind))
             return self._truth(value) if kind == torch.bool else value
-        if operator == "select_above":  # the condition by itself, which is less to keep than the number
+        if operator == "zero_below":  # the condition is less to keep than the number; NaN is not below
             a, b, value = map(self._number, arguments)
-            return self._chosen(kind, self._line("gt", a, b), value, 0.0)
+            return self._chosen(kind, self._line("le", a, b), 0.0, value)
         if operator == "clamp":  # in torch's order, if low is above high
             value, low, high = map(self._number, arguments)
             return self._line("minimum", self._line("maximum", value, low), high)
@@ -268,7 +268,7 @@ def _translate(
     if name in _FILL:
         return "same", (_FILL[name],)
     if name == "threshold_backward":
-        return "select_above", (args[1], args[2], args[0])
+        return "zero_below", (args[1], args[2], args[0])
     if name in ("sigmoid_backward", "tanh_backward", "where") or name in _UNARY:
         return name, tuple(args)
     if name in _RENAMED:
