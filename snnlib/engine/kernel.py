@@ -154,7 +154,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.states, ctx.weights, ctx.sizes = len(states), len(weights), [value.shape for value in parameters]
     ctx.learned = [k for k, value in enumerate(parameters) if value.requires_grad]
     ctx.asked = [input.requires_grad, *(w.requires_grad for w in weights), False, False][:3]
-    if none := ctx.kernel.without_gradient:
+    none = ctx.kernel.without_gradient
+    if none and input.shape[0]:  # without a step the last state is the first
         # the first state of a recurrent layer is its output
         places = [k + 1 for k in none] + [0] * (0 in none) if weights else none
         ctx.mark_non_differentiable(*(output[k] for k in places))  # as in the plain loop

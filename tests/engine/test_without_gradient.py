@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from snnlib import Layer, RecurrentLayer, lif_feed_forward_step
+from snnlib.engine import scan
+from snnlib.engine.step import recurrent_state_type
 from tests.engine.equality import FUSED_BACKENDS, device_of
 from tests.neurons import generator
 
@@ -62,6 +64,19 @@ def test_results_have_a_gradient_or_none(step: Any, wanted: list[bool] | None, b
             state.v.sum().backward()
             assert layer.recurrent_weights.grad.abs().sum() > 0
             assert layer.input_weights.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("backend", [*FUSED_BACKENDS, "reference"])
+@pytest.mark.parametrize("recurrent", [False, True], ids=["", "recurrent"])
+def test_without_a_step_the_last_state_is_the_first(recurrent: bool, backend: str):
+    weights = torch.eye(3, device=device_of(backend)) if recurrent else None
+    first = torch.rand(3 if recurrent else 2, 2, 3, device=device_of(backend), requires_grad=True)
+    kind: Any = recurrent_state_type(hard_step) if recurrent else State
+    state = kind(*first.unbind())
+    x = torch.rand(0, 2, 3, device=first.device)
+    _, last = scan(hard_step, x, state, dt=1.0, recurrent_weights=weights, backend=backend)
+    (found,) = torch.autograd.grad(sum(k * value.sum() for k, value in enumerate(last, 1)), first)
+    assert [row.unique().tolist() for row in found] == [[float(k + 1)] for k in range(len(last))]
 
 
 def test_a_gradient_by_way_of_a_state_is_one():
