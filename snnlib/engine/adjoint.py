@@ -127,13 +127,16 @@ class Ends(NamedTuple):
     starts: list[Tensor]
 
 
-def ends(step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, given: list[Tensor]) -> Ends:
+def ends(
+    step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, given: list[Tensor], ahead: bool
+) -> Ends:
     """One step with its spikes held fixed, and the gradient that h receives for them.
 
     Parameters:
         step: a :func:`snnlib.engine.later.later_step`; ``x, state, p, dt`` are its arguments.
         now: gradient of its output.
         given: gradients of the states after it, the last of which is that of the next output.
+        ahead: what :func:`check` says.
     """
     inner, kind = step.exact_of, state_type(step.exact_of)  # type: ignore[attr-defined]
     *states, _ = state
@@ -141,7 +144,6 @@ def ends(step: Step, x: Tensor, state: Any, p: Any, dt: float, now: Tensor, give
     spikes, new, probe = _probed(inner, x, kind(*states), p, dt)
     assert probe.h is not None
     with torch.no_grad():
-        ahead = check(inner, p, sort_parameters(p)[0])
         rise, moved = _around(inner, x, kind(*states), p, dt, probe, ahead)
         rise = rise.clamp(min=dt * (_SLOWEST if p.alpha is None else p.alpha))
         total = later - now
@@ -157,14 +159,14 @@ def step_back(
     """The gradients of one step, by autograd: to its input, to the states before it, to the parameters.
 
     Parameters:
-        loop: has the ``step``, its ``dt``, and the ``names`` of the parameters that are tensors.
+        loop: has the ``step``, its ``dt``, the ``names`` of the parameters that are tensors, and ``ahead``.
         x, state, p, now, given: as for :func:`ends`.
     """
     with torch.enable_grad():
         x, *states = (value.detach().requires_grad_() for value in (x, *state))
         leaves = [getattr(p, name).detach().requires_grad_() for name in loop.names]
         p = p._replace(**dict(zip(loop.names, leaves, strict=True)))
-        made = ends(loop.step, x, states, p, loop.dt, now, given)
+        made = ends(loop.step, x, states, p, loop.dt, now, given, loop.ahead)
     wanted = [x, *states[:-1], *leaves]
     pairs = [(end, start) for end, start in zip(made.ends, made.starts, strict=True) if end.requires_grad]
     found = torch.autograd.grad([end for end, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)

@@ -25,15 +25,14 @@ def run(
     precision of the state, also under autocast, as in the fused loops.
     """
     names, _, _ = sort_parameters(p)
-    if adjoint.is_exact(p):
-        adjoint.check(getattr(step, "exact_of", step), p, names)
+    ahead = adjoint.is_exact(p) and adjoint.check(getattr(step, "exact_of", step), p, names)
     dtype = integration_dtype(input.dtype)
     input = input.to(dtype)
-    state = _writable(state)
+    state = _own(state)  # a step may write to it, and it is the caller's, or the rest of other neurons too
     recurrent_weights = None if recurrent_weights is None else recurrent_weights.to(dtype)
     with without_autocast(input.device.type):
         if adjoint.is_exact(p) and torch.is_grad_enabled():
-            loop = _Loop(step, type(state), p, names, dt)
+            loop = _Loop(step, type(state), p, names, dt, ahead)
             tensors = (*state, *(getattr(p, name) for name in names))
             output, *last = _Adjoint.apply(loop, input, recurrent_weights, *tensors)
             return output, type(state)(*last)
@@ -43,7 +42,7 @@ def run(
             z, state = _one(step, x, state, p, dt, recurrent_weights)
             outputs.append(z)
         # without a step too the output belongs to the graph
-        return (torch.stack(outputs) if outputs else input.clone()), type(state)(*_own(state))
+        return (torch.stack(outputs) if outputs else input.clone()), _own(state)
 
 
 def once(
@@ -58,11 +57,6 @@ def once(
         return z, type(state)(*map(_spread, state))
 
 
-def _writable(state: Any) -> Any:
-    """A copy: a step may write to its state, and this one is the caller's, or the rest of other neurons too."""
-    return type(state)(*(value.clone() for value in state))
-
-
 def _spread(value: Any) -> Any:
     """A copy of what is one number's memory for all neurons, see :func:`snnlib.engine.state.initial_state`."""
     if not isinstance(value, Tensor) or value.is_contiguous():  # as is one element, whose strides say nothing
@@ -70,10 +64,10 @@ def _spread(value: Any) -> Any:
     return value.clone() if 0 in value.stride() else value
 
 
-def _own(state: Any) -> list[Tensor]:
-    """The last state in memory of its own, as a fused loop gives it: a step may hand on its input, say, or one
-    tensor twice."""
-    return [value.clone() for value in state]
+def _own(state: Any) -> Any:
+    """A state in memory of its own. The last one is, as a fused loop gives it: a step may hand on its input,
+    say, or one tensor twice."""
+    return type(state)(*(value.clone() for value in state))
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
@@ -114,6 +108,7 @@ class _Loop(NamedTuple):
     Attributes:
         kind: the NamedTuple of the state.
         p: the parameters, of which those with these names are given as tensors.
+        ahead: what :func:`snnlib.engine.adjoint.check` says.
     """
 
     step: Step
@@ -121,6 +116,7 @@ class _Loop(NamedTuple):
     p: Any
     names: tuple[str, ...]
     dt: float
+    ahead: bool
 
     def parameters(self, tensors: tuple[Tensor, ...]) -> Any:
         return self.p._replace(**dict(zip(self.names, tensors, strict=True)))

@@ -136,7 +136,8 @@ class _Case(NamedTuple):
                 x, *states = inputs[:first]
                 now, *given = gradients
                 p = self.valued(inputs[first:])
-                outputs, ends, starts = adjoint.ends(self.step, x, states, p, self.dt, now, given)
+                ahead = adjoint.check(self.step.exact_of, p, self.tensors)  # type: ignore[attr-defined]
+                outputs, ends, starts = adjoint.ends(self.step, x, states, p, self.dt, now, given, ahead)
             else:
                 outputs = ends = list(self.run(*inputs))
                 starts = gradients

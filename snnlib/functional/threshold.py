@@ -210,9 +210,11 @@ def spike(x: Tensor, method: Method = "super", alpha: Scalar | None = None) -> T
         fired = x.detach() > 0
     else:
         fired = torch.rand_like(x) < surrogate.probability(x.detach(), alpha)
-    kind: Any = _DualSpike if is_transformed() else _PlainSpike
+    kind: Any = _PlainSpike
     if torch.compiler.is_dynamo_compiling():
         kind = _Spike
+    elif is_transformed():
+        kind = _DualSpike
     output: Tensor = kind.apply(x, fired, method, alpha)
     return output
 
